@@ -1,0 +1,93 @@
+"""Reading YAML and JSON that a user wrote, with errors that name file and line.
+
+Only plain data is accepted: no tags, no aliases (a few aliases can expand to gigabytes), bounded size.
+"""
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lib_sdtrain.errors import UserError
+
+MAX_BYTES = 4 * 2**20
+
+
+class _PlainLoader(yaml.SafeLoader):
+    """SafeLoader without aliases; a repeated key is a mistake, and `1e-6` is a number as in YAML 1.2."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.events.AliasEvent):
+            event = self.peek_event()
+            raise yaml.constructor.ConstructorError(None, None, "aliases (*name) are not accepted", event.start_mark)
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if not isinstance(key, (str, int, float, bool, type(None))):
+                raise yaml.constructor.ConstructorError(None, None, "a key must be plain text", key_node.start_mark)
+            if key in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"{key!r} is given twice", key_node.start_mark)
+            seen.add(key)
+        return super().construct_mapping(node, deep=deep)
+
+
+def _add_float_resolver() -> None:
+    import re
+
+    pattern = re.compile(r"^[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)$")
+    _PlainLoader.add_implicit_resolver("tag:yaml.org,2002:float", pattern, list("-+0123456789."))
+
+
+_add_float_resolver()
+
+
+def read_text(path: Path, limit: int = MAX_BYTES) -> str:
+    """The file's text as UTF-8 (a byte-order mark is dropped).
+
+    Raises `UserError` when it is missing, not a file, larger than `limit` bytes or not UTF-8.
+    """
+    if not path.is_file():
+        raise UserError("no such file", where=str(path), fix="check the path")
+    size = path.stat().st_size
+    if size > limit:
+        raise UserError(f"{size:,} bytes is too large for a text file here", where=str(path))
+    try:
+        return path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(f"not UTF-8 text (byte {error.start})", where=str(path), fix="save it as UTF-8") from error
+
+
+def parse_yaml(text: str, where: str) -> Any:
+    """Plain data from YAML (JSON is YAML too). Raises `UserError` naming the line."""
+    try:
+        return yaml.load(text, Loader=_PlainLoader)  # noqa: S506 - derives from SafeLoader
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 0
+        raise UserError(f"not valid YAML: {error.problem}", where=f"{where}, line {line}") from error
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        raise UserError(f"not valid YAML: {error}".splitlines()[0], where=where) from error
+
+
+def read_mapping(path: Path) -> dict[str, Any]:
+    """A YAML or JSON file whose top level is a mapping (an empty file is an empty mapping)."""
+    data = parse_yaml(read_text(path), str(path))
+    if data is None:
+        return {}
+    if not isinstance(data, dict):
+        raise UserError("the top level must be a mapping of names to values", where=str(path))
+    return data
+
+
+def write_yaml(data: Any) -> str:
+    """YAML text in the order given."""
+    return yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=120)
+
+
+def write_json(data: Any) -> str:
+    """One-line-a-value JSON text, in the order given."""
+    return json.dumps(data, indent=2, ensure_ascii=False) + "\n"
