@@ -1,0 +1,137 @@
+"""Opening any picture right, and bringing it to the training size.
+
+What is right: EXIF orientation applied, transparency laid over a colour, 16-bit, palette, grey and CMYK
+pictures as 8-bit RGB. What cannot be read raises `BadPicture` with a reason for the user.
+"""
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image, ImageColor, ImageOps, UnidentifiedImageError
+
+if TYPE_CHECKING:
+    import torch
+
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".jfif", ".avif"})
+MAX_PIXELS = 178_956_970  # Pillow's own limit against decompression bombs, also where the host raised it
+MAX_SIDE_RATIO = 64
+_DECODER_ERRORS = (
+    OSError, SyntaxError, ValueError, TypeError, EOFError, IndexError, OverflowError, struct.error, zlib.error,
+)
+
+
+class BadPicture(Exception):  # noqa: N818 - reads as what it is
+    """This file cannot be used as a picture; the message says why."""
+
+
+@dataclass(frozen=True)
+class Fit:
+    """How a picture of one size lands on another: resize to `resize` (w, h), then take the box `crop` (x, y, w, h).
+
+    A crop that starts at negative x or y, or is larger than the resized picture, is padding.
+    """
+
+    resize: tuple[int, int]
+    crop: tuple[int, int, int, int]
+
+
+def decode(content: bytes, background: str = "white") -> Image.Image:
+    """An upright 8-bit RGB picture from a file's bytes. Raises `BadPicture`."""
+    if not content:
+        raise BadPicture("the file is empty")
+    try:
+        with Image.open(io.BytesIO(content)) as image:
+            _check_size(image.size)
+            image.load()
+            upright = ImageOps.exif_transpose(image)
+            return to_rgb(upright, background)
+    except UnidentifiedImageError as error:
+        raise BadPicture("not a picture that can be read") from error
+    except Image.DecompressionBombError as error:
+        raise BadPicture("far too many pixels for a photograph") from error
+    except _DECODER_ERRORS as error:
+        raise BadPicture(f"damaged: {error}".splitlines()[0]) from error
+
+
+def open_picture(path: Path, background: str = "white") -> Image.Image:
+    """`decode` of a file."""
+    return decode(read_bytes(path), background)
+
+
+def read_bytes(path: Path) -> bytes:
+    """The file's bytes. Raises `BadPicture` when it cannot be read."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise BadPicture(f"cannot be read: {error.strerror or error}") from error
+
+
+def _check_size(size: tuple[int, int]) -> None:
+    width, height = size
+    if width * height > MAX_PIXELS:
+        raise BadPicture(f"{width}x{height} is far too many pixels")
+    if max(size) > MAX_SIDE_RATIO * min(size):
+        raise BadPicture(f"{width}x{height} is too narrow to train on")
+
+
+def to_rgb(image: Image.Image, background: str = "white") -> Image.Image:
+    """8-bit RGB from any mode; transparency is laid over `background`."""
+    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+        image = _to_eight_bits(image)
+    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+        rgba = image.convert("RGBA")
+        ground = Image.new("RGBA", rgba.size, (*ImageColor.getrgb(background)[:3], 255))
+        return Image.alpha_composite(ground, rgba).convert("RGB")
+    return image.convert("RGB")
+
+
+def _to_eight_bits(image: Image.Image) -> Image.Image:
+    """16-bit grey (modes I;16 and I) scaled by 1/257, floating point (mode F) by its own 0..1 or 0..255 range."""
+    values = np.asarray(image, dtype=np.float64)
+    if image.mode == "F":
+        scale = 255.0 if values.max(initial=0.0) <= 1.0 else 1.0
+    else:
+        scale = 1 / 257 if values.max(initial=0.0) > 255 else 1.0
+    return Image.fromarray(np.clip(np.rint(values * scale), 0, 255).astype(np.uint8), "L")
+
+
+def cover(size: tuple[int, int], target: tuple[int, int], where: tuple[float, float] = (0.5, 0.5)) -> Fit:
+    """Fill `target` keeping the aspect, and crop the rest at the fraction `where` of the room (0.5: the middle)."""
+    (width, height), (tw, th) = size, target
+    scale = max(tw / width, th / height)
+    resized = max(tw, round(width * scale)), max(th, round(height * scale))
+    x, y = (int((have - want) * part) for have, want, part in zip(resized, target, where, strict=True))
+    return Fit(resized, (x, y, tw, th))
+
+
+def pad(size: tuple[int, int], target: tuple[int, int]) -> Fit:
+    """Keep the whole picture, centred on a ground: ImageMagick's `-resize WxH -gravity center -extent WxH`."""
+    (width, height), (tw, th) = size, target
+    scale = min(tw / width, th / height)
+    resized = max(1, min(tw, round(width * scale))), max(1, min(th, round(height * scale)))
+    return Fit(resized, (-((tw - resized[0]) // 2), -((th - resized[1]) // 2), tw, th))
+
+
+def apply_fit(image: Image.Image, fit: Fit, background: str = "white") -> Image.Image:
+    """The picture at its training size (Lanczos)."""
+    resized = image if image.size == fit.resize else image.resize(fit.resize, Image.Resampling.LANCZOS)
+    x, y, width, height = fit.crop
+    if x >= 0 and y >= 0 and x + width <= resized.width and y + height <= resized.height:
+        return resized.crop((x, y, x + width, y + height))
+    ground = Image.new("RGB", (width, height), ImageColor.getrgb(background)[:3])
+    ground.paste(resized, (-x, -y))
+    return ground
+
+
+def to_tensor(image: Image.Image) -> torch.Tensor:
+    """(3, H, W) float32 in [-1, 1], as the VAE takes it."""
+    import torch
+
+    pixels = torch.from_numpy(np.array(image, dtype=np.uint8))
+    return pixels.permute(2, 0, 1).float().div_(127.5).sub_(1.0)
