@@ -1,0 +1,104 @@
+"""The run directory: settings, events, resumable state, pictures and checkpoints of one run.
+
+    config.yaml     the settings as resolved, enough to run again
+    events.jsonl    one JSON object a line, flushed
+    state/          the resumable state, always one complete state on disk
+    samples/        step-000500-00.png
+    checkpoints/    NAME-000500.safetensors, NAME.safetensors
+"""
+from __future__ import annotations
+
+import json
+import math
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lib_sdtrain import textfiles
+from lib_sdtrain.durable import safe_name, write_atomically
+from lib_sdtrain.errors import UserError
+from lib_sdtrain.events import Event, Phase
+from lib_sdtrain.settings.layers import to_plain
+from lib_sdtrain.settings.parse import build
+from lib_sdtrain.settings.run import RunSettings
+
+STATES = "state"
+
+
+def new_run_path(outputs: Path, name: str) -> Path:
+    """`outputs/runs/DATE-NAME`, numbered when it exists."""
+    stem = f"{time.strftime('%Y%m%d-%H%M%S')}-{safe_name(name)}"
+    path = outputs / "runs" / stem
+    number = 1
+    while path.exists():
+        number += 1
+        path = outputs / "runs" / f"{stem}-{number}"
+    return path
+
+
+@dataclass(frozen=True)
+class RunDir:
+    """Paths of a run directory."""
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        """config.yaml"""
+        return self.path / "config.yaml"
+
+    @property
+    def samples(self) -> Path:
+        """Preview pictures."""
+        return self.path / "samples"
+
+    @property
+    def states(self) -> Path:
+        """Resumable states."""
+        return self.path / STATES
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where checkpoints go unless save.dir says otherwise."""
+        return self.path / "checkpoints"
+
+    def start(self, settings: RunSettings) -> None:
+        """Make the directory and write config.yaml. Raises `UserError` when a state is already there."""
+        if self.has_state():
+            raise UserError(
+                "this run directory already holds a run", where=str(self.path),
+                fix=f"go on with: train --resume {self.path}, or choose another --run-dir",
+            )
+        self.path.mkdir(parents=True, exist_ok=True)
+        self.write_config(settings)
+
+    def write_config(self, settings: RunSettings) -> None:
+        """Write config.yaml anew."""
+        write_atomically(self.config, textfiles.write_yaml(to_plain(settings)).encode())
+
+    def read_config(self) -> RunSettings:
+        """The settings the run was started with. Raises `UserError` when this is no run directory."""
+        if not self.config.is_file():
+            raise UserError("no run directory (it has no config.yaml)", where=str(self.path), fix="check the path")
+        return build(RunSettings, textfiles.read_mapping(self.config), where=str(self.config))
+
+    def has_state(self) -> bool:
+        """True when a resumable state stands here."""
+        return self.states.is_dir() and any(self.states.iterdir())
+
+    def log(self, event: Event) -> None:
+        """Append an event to events.jsonl (progress inside a phase only at its beginning and end)."""
+        if isinstance(event, Phase) and event.done not in (1, event.total):
+            return
+        with (self.path / "events.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(_clean(event.as_dict()), ensure_ascii=False) + "\n")
+
+
+def _clean(value: Any) -> Any:
+    """JSON has no NaN: numbers that are not finite become null."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, dict):
+        return {key: _clean(part) for key, part in value.items()}
+    return value

@@ -1,0 +1,99 @@
+"""The resumable state: tensors in safetensors, the rest in JSON, one complete state always on disk.
+
+A state is a folder `state/000500/` that appears by a rename when both files in it are on disk and read back
+with the right checksum; only then is the previous one removed.
+"""
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from lib_sdtrain.durable import fsync_path
+from lib_sdtrain.errors import UserError
+from lib_sdtrain.model.hashes import sha256
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class State:
+    """What a run goes on from. `facts` are plain JSON data, `tensors` weights and optimiser moments."""
+
+    facts: dict[str, Any]
+    tensors: dict[str, Tensor]
+
+
+def save_state(folder: Path, step: int, state: State) -> Path:
+    """Write `folder/<step>/` and remove older ones. The state's folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    final = _free_name(folder, step)
+    temporary = folder / f".{final.name}.{os.getpid()}.tmp"
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir()
+    try:
+        _write_files(temporary, state)
+        temporary.rename(final)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    fsync_path(folder)
+    for other in folder.iterdir():
+        if other != final:
+            shutil.rmtree(other, ignore_errors=True)
+    return final
+
+
+def _free_name(folder: Path, step: int) -> Path:
+    """`000500`, or `000500.1`... when that step was saved before, so that a complete state always stands."""
+    path, number = folder / f"{step:06d}", 0
+    while path.exists():
+        number += 1
+        path = folder / f"{step:06d}.{number}"
+    return path
+
+
+def _write_files(folder: Path, state: State) -> None:
+    tensors = folder / "tensors.safetensors"
+    save_file({name: value.detach().cpu().contiguous() for name, value in state.tensors.items()}, tensors)
+    fsync_path(tensors)
+    facts = {"format": FORMAT, "sha256": sha256(tensors), "torch": torch.__version__, **state.facts}
+    document = folder / "state.json"
+    document.write_text(json.dumps(facts, indent=1), encoding="utf-8")
+    fsync_path(document)
+    fsync_path(folder)
+
+
+def newest_state(folder: Path) -> Path | None:
+    """The newest complete state below `folder`, None when there is none."""
+    if not folder.is_dir():
+        return None
+    complete = [path for path in folder.iterdir() if path.name[:1].isdigit() and (path / "state.json").is_file()]
+    return max(complete, key=_position, default=None)
+
+
+def _position(path: Path) -> tuple[int, int]:
+    step, _, number = path.name.partition(".")
+    return int(step), int(number or 0)
+
+
+def load_state(path: Path) -> State:
+    """Read a state back. Raises `UserError` when its checksum is wrong."""
+    try:
+        facts = json.loads((path / "state.json").read_text(encoding="utf-8"))
+        tensors = path / "tensors.safetensors"
+        if facts["format"] != FORMAT:
+            raise UserError(f"state of another version ({facts['format']})", where=str(path))
+        if sha256(tensors) != facts["sha256"]:
+            raise UserError("the saved state is damaged (checksum)", where=str(path), fix="start the run again")
+        return State(facts, load_file(tensors))
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        raise UserError(f"the saved state cannot be read: {error}", where=str(path)) from error
