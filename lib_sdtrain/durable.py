@@ -1,8 +1,14 @@
 """Files that are the old one or the new one, never half of either. Standard library only."""
 from __future__ import annotations
 
+import contextlib
+import glob
 import os
+import secrets
+import time
 from pathlib import Path
+
+_STALE_SECONDS = 24 * 3600
 
 
 def fsync_path(path: Path) -> None:
@@ -16,11 +22,24 @@ def fsync_path(path: Path) -> None:
         os.close(handle)
 
 
+def temporary_beside(target: Path) -> Path:
+    """A fresh hidden name in the target's folder, on the same file system so that a rename is atomic."""
+    return target.with_name(f".{target.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+
+
+def remove_stale(target: Path) -> None:
+    """Remove what killed writers of this target left behind more than a day ago."""
+    for left in target.parent.glob(f".{glob.escape(target.name)}.*.tmp"):
+        with contextlib.suppress(OSError):  # another process may be as quick
+            if time.time() - left.stat().st_mtime > _STALE_SECONDS:
+                left.unlink()
+
+
 def write_atomically(path: Path, content: bytes) -> None:
     """Write beside under a temporary name, flush, rename. On failure the target is as it was."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = temporary_beside(path)
     try:
-        with temporary.open("wb") as file:
+        with temporary.open("xb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
