@@ -1,0 +1,41 @@
+"""Disk space: checked before heavy work, and named when it runs out all the same."""
+from __future__ import annotations
+
+import errno
+import shutil
+from pathlib import Path
+
+from lib_sdtrain.errors import UserError
+
+_FULL = {errno.ENOSPC, errno.EDQUOT}
+
+
+class DiskFullError(OSError):
+    """The disk ran full while a file was written; the message names the bytes needed and free."""
+
+
+def free_bytes(folder: Path) -> int:
+    """Bytes that a user may still write in `folder`, or in its nearest existing parent."""
+    existing = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
+    return shutil.disk_usage(existing).free
+
+
+def check_space(target: str | Path, needed: int) -> None:
+    """Raise `UserError` when `needed` bytes do not fit beside `target`. To be called before heavy work."""
+    free = free_bytes(Path(target).parent)
+    if free < needed:
+        raise UserError(_message(needed, free), where=str(target), fix="free some space or choose another folder")
+
+
+def is_full(error: OSError) -> bool:
+    """Whether the error means that the disk, or the user's quota, is used up."""
+    return error.errno in _FULL
+
+
+def disk_full(target: Path, needed: int, free: int) -> DiskFullError:
+    """The error to raise when space ran out in spite of `check_space`."""
+    return DiskFullError(errno.ENOSPC, _message(needed, free), str(target))
+
+
+def _message(needed: int, free: int) -> str:
+    return f"not enough disk space: {needed:,} bytes needed, {free:,} free"
