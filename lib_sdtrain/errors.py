@@ -51,3 +51,11 @@ class Problems:
         """Raise one `UserError` with everything noted so far."""
         if self.found:
             raise UserError(list(self.found))
+
+
+class JobFailed(Exception):  # noqa: N818 - reads as what it is
+    """Work that began well could not go on (exit code 1): what happened, where, what to do. Saved files are good."""
+
+    def __init__(self, what: str, where: str = "", fix: str = "") -> None:
+        self.problem = Problem(what, where, fix)
+        super().__init__(str(self.problem))

@@ -1,0 +1,192 @@
+"""What a run will do, worked out before any heavy work: the dry run prints it, the loop follows it."""
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Generator, Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TypeVar
+
+from lib_sdtrain.data.concepts import Material, Picture, check_folder, scan
+from lib_sdtrain.durable import safe_name
+from lib_sdtrain.errors import Problems, UserError
+from lib_sdtrain.events import CancelToken, Event
+from lib_sdtrain.model.checkpoint import Checkpoint, open_checkpoint
+from lib_sdtrain.model.family import Family
+from lib_sdtrain.settings.lengths import Length
+from lib_sdtrain.settings.run import Concept, RunSettings
+from lib_sdtrain.train.checks import check_settings, parse_resolution
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Settings with every length in optimiser steps. `missing_class` is how many class pictures must be made."""
+
+    settings: RunSettings
+    checkpoint: Checkpoint
+    family: Family
+    target: tuple[int, int]
+    materials: tuple[Material, ...]
+    class_folders: tuple[Path | None, ...]
+    device: str
+
+    @property
+    def pictures(self) -> int:
+        """Instance pictures of all concepts: an epoch."""
+        return sum(len(material.pictures) for material in self.materials)
+
+    @property
+    def samples_a_step(self) -> int:
+        """Instance samples an optimiser step takes in."""
+        return self.settings.train.batch_size * self.settings.train.gradient_accumulation_steps
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps of the whole run."""
+        return self.in_steps(self.settings.train.length)
+
+    def in_steps(self, length: Length | None) -> int:
+        """A length in optimiser steps; 0 for None."""
+        return length.steps(self.samples_a_step, self.pictures) if length else 0
+
+    @property
+    def missing_class(self) -> tuple[int, ...]:
+        """Class pictures each concept still lacks."""
+        return tuple(
+            max(0, m.concept.num_class_images - len(m.class_pictures)) if m.concept.class_prompt else 0
+            for m in self.materials
+        )
+
+    @property
+    def name(self) -> str:
+        """The stem of the files that are written."""
+        return safe_name(self.settings.save.name or self.settings.data.concepts[0].name)
+
+
+def make_plan(
+    settings: RunSettings, outputs: Path, device: str, token: CancelToken
+) -> Generator[Event, None, Plan]:
+    """Check everything, read the folders; yields progress and notices, returns the plan.
+
+    Raises `UserError` with all mistakes found.
+    """
+    problems = Problems()
+    check_settings(settings, device, problems)
+    checkpoint = _try(problems, lambda: open_checkpoint(settings.model.checkpoint))
+    if checkpoint:
+        _try(problems, lambda: check_checkpoint(checkpoint))
+    folders = [_folders(concept, index, checkpoint, outputs, problems)
+               for index, concept in enumerate(settings.data.concepts)]
+    materials = []
+    for index, concept in enumerate(settings.data.concepts):
+        materials.append((yield from _material(concept, index, folders[index], token, problems)))
+    problems.raise_if_any()
+    family = checkpoint.family.with_prediction_type(settings.model.prediction_type)
+    return Plan(
+        settings, checkpoint, family, parse_resolution(settings.data.resolution), tuple(materials),
+        tuple(folder for _, folder in folders), device,
+    )
+
+
+def _try(problems: Problems, call: Callable[[], T]) -> T | None:
+    try:
+        return call()
+    except UserError as error:
+        problems.absorb(error)
+        return None
+
+
+def check_checkpoint(checkpoint: Checkpoint) -> None:
+    """Raise `UserError` for what is missing to train this checkpoint."""
+    for part, words in (("unet", "UNet"), ("text_encoder", "text encoder"), ("vae", "VAE")):
+        if not checkpoint.parts[part]:
+            raise UserError(
+                f"it has no {words}", where=str(checkpoint.path), fix="train from a complete checkpoint"
+            )
+    if checkpoint.family.variant != "base":
+        raise UserError(f"{checkpoint.family.variant} checkpoints cannot be trained yet", where=str(checkpoint.path))
+
+
+def _folders(
+    concept: Concept, index: int, checkpoint: Checkpoint | None, outputs: Path, problems: Problems
+) -> tuple[Path | None, Path | None]:
+    where = f"data.concepts.{index}"
+    instance = _try(problems, lambda: check_folder(concept.instance_dir, f"{where}.instance_dir")) \
+        if concept.instance_dir else None
+    if not concept.class_prompt:
+        return instance, None
+    if not concept.class_dir:
+        return instance, outputs / "class-pictures" / _class_folder_name(concept, checkpoint) if checkpoint else None
+    folder = Path(concept.class_dir).expanduser()
+    if folder.is_file():
+        problems.add(f"{folder} is a file, not a folder", where=f"{where}.class_dir")
+        return instance, None
+    if instance and folder.resolve() == instance.resolve():
+        problems.add(
+            "it is the folder of the subject's own pictures", where=f"{where}.class_dir", fix="use another one"
+        )
+    return instance, folder
+
+
+def _class_folder_name(concept: Concept, checkpoint: Checkpoint) -> str:
+    digest = hashlib.sha256(concept.class_prompt.encode()).hexdigest()[:8]
+    return f"{safe_name(checkpoint.name)}-{safe_name(concept.class_prompt)[:40]}-{digest}"
+
+
+def _material(
+    concept: Concept, index: int, folders: tuple[Path | None, Path | None], token: CancelToken, problems: Problems
+) -> Generator[Event, None, Material]:
+    where = f"data.concepts.{index}.instance_dir"
+    instance, class_folder = folders
+    found = (yield from collect(scan(instance, token), problems)) if instance else []
+    if instance and not found:
+        problems.add(f"{instance} has no picture that can be read", where=where, fix=_what_is_there(instance))
+    unnamed = sum(picture.caption is None for picture in found)
+    if unnamed and not concept.instance_prompt:
+        problems.add(
+            f"{unnamed} of {len(found)} pictures have no caption and there is no prompt",
+            where=f"data.concepts.{index}.instance_prompt", fix="write one, for instance: a photo of sks dog",
+        )
+    kept = []
+    if class_folder and class_folder.is_dir():
+        kept = yield from collect(scan(class_folder, token, concept.num_class_images), problems)
+    return Material(concept, tuple(found), tuple(kept))
+
+
+def collect(
+    stream: Iterable[Event | Picture], problems: Problems
+) -> Generator[Event, None, list[Picture]]:
+    """Pass events on, gather pictures; a bad caption is a mistake of the user."""
+    found = []
+    iterator = iter(stream)
+    while True:
+        try:
+            item = next(iterator)
+        except StopIteration:
+            return found
+        except UserError as error:
+            problems.absorb(error)
+            return found
+        if isinstance(item, Picture):
+            found.append(item)
+        else:
+            yield item
+
+
+def _what_is_there(folder: Path) -> str:
+    names = sorted(path.name for path in folder.iterdir())
+    if not names:
+        return "the folder is empty"
+    return f"it holds {', '.join(names[:5])}{' ...' if len(names) > 5 else ''}"
+
+
+def with_class_pictures(plan: Plan, found: list[list[Picture]]) -> Plan:
+    """The plan once the class pictures stand in their folders."""
+    materials = tuple(
+        replace(material, class_pictures=tuple(pictures))
+        for material, pictures in zip(plan.materials, found, strict=True)
+    )
+    return replace(plan, materials=materials)
+

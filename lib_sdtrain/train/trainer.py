@@ -1,0 +1,207 @@
+"""What changes while training: weights, optimiser, counters. One call of `train_step` is one optimiser step."""
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lib_sdtrain.data.draws import Draw, Draws
+from lib_sdtrain.data.latents import Latents
+from lib_sdtrain.errors import JobFailed
+from lib_sdtrain.model.build import LoadedModel
+from lib_sdtrain.settings.run import RunSettings
+from lib_sdtrain.train import objective
+from lib_sdtrain.train.batches import Batch, make_batch
+from lib_sdtrain.train.plan import Plan
+from lib_sdtrain.train.prompts import PromptEncoder
+from lib_sdtrain.train.rates import SmoothedLoss, rate_factor
+from lib_sdtrain.train.state import State
+
+_HALF = {"fp16": torch.float16, "bf16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """`loss` is the mean over micro-steps, `lr` the rate of the first group."""
+
+    loss: float
+    smoothed: float
+    lr: float
+
+
+class Trainer:
+    """Trains the chosen parts of `model` on the samples of `draws`, from sample 0 or from a saved state."""
+
+    def __init__(self, plan: Plan, model: LoadedModel, latents: Latents, draws: Draws) -> None:
+        self.plan, self.settings, self.model = plan, plan.settings, model
+        self.latents, self.draws = latents, draws
+        self.step = self.samples = 0
+        self.smoothed = SmoothedLoss()
+        self.device = torch.device(plan.device)
+        self.alphas_cumprod = model.family.schedule.alphas_cumprod().to(self.device)
+        self.parts = trained_parts(self.settings, model)
+        self.prompts = PromptEncoder(model, self.settings.model.clip_skip, "text_encoder" in self.parts)
+        self._prepare_modules()
+        self.optimizer = make_optimizer(self.settings, self.parts, self.device.type)
+        self.scaler = torch.amp.GradScaler(self.device.type) if self._precision == "fp16" else None
+
+    @property
+    def _precision(self) -> str:
+        return self.settings.train.mixed_precision
+
+    def _prepare_modules(self) -> None:
+        for module in (self.model.unet, *self.model.text_encoders):
+            module.requires_grad_(False).to(self.device, torch.float32)
+        for module in self.parts.values():
+            module.requires_grad_(True)
+        if self.settings.train.gradient_checkpointing:
+            for module in (self.model.unet, *self.model.text_encoders):
+                enable = getattr(module, "enable_gradient_checkpointing", None) or module.gradient_checkpointing_enable
+                enable()
+
+    def train_mode(self) -> None:
+        """Gradient checkpointing works in training mode only; there is no dropout in these models."""
+        for module in (self.model.unet, *self.model.text_encoders):
+            module.train()
+
+    def train_step(self) -> StepResult:
+        """One optimiser step over `gradient_accumulation_steps` micro-batches.
+
+        Raises `JobFailed` when the loss is not a finite number; weights are then as they were before the step.
+        """
+        train = self.settings.train
+        lr = self._set_rate()
+        losses = []
+        for _ in range(train.gradient_accumulation_steps):
+            loss = self.loss(self.next_batch())
+            losses.append(float(loss.detach()))
+            self._backward(loss / train.gradient_accumulation_steps)
+        mean = sum(losses) / len(losses)
+        if not math.isfinite(mean):
+            raise JobFailed(
+                f"the loss is {mean} at step {self.step + 1}", where="training",
+                fix="lower train.learning_rate, or use mixed_precision no; the last saved state is good",
+            )
+        self._update()
+        self.step += 1
+        return StepResult(mean, self.smoothed.update(mean), lr)
+
+    def next_batch(self) -> Batch:
+        """The next micro-batch; moves the sample counter on."""
+        first, count = self.samples, self.settings.train.batch_size
+        self.samples += count
+        return make_batch(
+            list(self.draws_of(range(first, first + count))), self.latents, self.model.family.scale_factor,
+            self.settings.train.seed, self.settings.loss.noise_offset, len(self.alphas_cumprod),
+        )
+
+    def draws_of(self, indices: range) -> Iterator[Draw]:
+        """Instance draws, then the class draws that go with them."""
+        yield from (self.draws.at(index) for index in indices)
+        for index in indices:
+            draw = self.draws.class_at(index)
+            if draw:
+                yield draw
+
+    def loss(self, batch: Batch) -> Tensor:
+        """The scalar loss of a micro-batch, with its graph."""
+        settings, kind = self.settings.loss, self.plan.family.prediction_type
+        clean, noise, t = (x.to(self.device) for x in (batch.latents, batch.noise, batch.timesteps))
+        noisy = objective.add_noise(clean, noise, self.alphas_cumprod, t)
+        with self._autocast():
+            words = self.prompts.encode(batch.prompts)
+            prediction = self.model.unet(noisy, t, encoder_hidden_states=words, return_dict=False)[0]
+        target = objective.target_of(kind, clean, noise, self.alphas_cumprod, t)
+        losses = objective.per_sample_mse(prediction, target)
+        if settings.min_snr_gamma:
+            losses = losses * objective.min_snr_weights(self.alphas_cumprod, t, settings.min_snr_gamma, kind)
+        is_class = batch.is_class.to(self.device)
+        return objective.reduce_losses(losses, is_class, settings.prior_loss_weight, settings.prior_reduction)
+
+    def _autocast(self) -> Any:
+        half = _HALF.get(self._precision)
+        return torch.autocast(self.device.type, half) if half else nullcontext()
+
+    def _backward(self, loss: Tensor) -> None:
+        (self.scaler.scale(loss) if self.scaler else loss).backward()
+
+    def _set_rate(self) -> float:
+        train = self.settings.train
+        factor = rate_factor(train.lr_scheduler, self.step, self.plan.steps, self.plan.in_steps(train.lr_warmup))
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["base_lr"] * factor
+        return self.optimizer.param_groups[0]["lr"]
+
+    def _update(self) -> None:
+        if self.scaler:
+            self.scaler.unscale_(self.optimizer)
+        if self.settings.train.max_grad_norm:
+            parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+            nn.utils.clip_grad_norm_(parameters, self.settings.train.max_grad_norm)
+        if self.scaler:
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+        else:
+            self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+
+    def state(self) -> State:
+        """Everything that is needed to go on from here, bit for bit."""
+        tensors = {f"weights.{name}.{key}": value for name, part in self.parts.items()
+                   for key, value in part.state_dict().items()}
+        moments = self.optimizer.state_dict()["state"]
+        tensors |= {f"optimizer.{index}.{key}": value for index, values in moments.items()
+                    for key, value in values.items()}
+        facts = {
+            "step": self.step, "samples": self.samples,
+            "smoothed": [self.smoothed.total, self.smoothed.weight],
+            "scaler": self.scaler.state_dict() if self.scaler else None,
+        }
+        return State(facts, tensors)
+
+    def restore(self, state: State) -> None:
+        """Go on from a state of the same parts."""
+        self.step, self.samples = state.facts["step"], state.facts["samples"]
+        self.smoothed.total, self.smoothed.weight = state.facts["smoothed"]
+        for name, part in self.parts.items():
+            part.load_state_dict(_under(state.tensors, f"weights.{name}."))
+        moments: dict[int, dict[str, Tensor]] = {}
+        for key, value in _under(state.tensors, "optimizer.").items():
+            index, _, name = key.partition(".")
+            moments.setdefault(int(index), {})[name] = value
+        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": moments})
+        if self.scaler and state.facts["scaler"]:
+            self.scaler.load_state_dict(state.facts["scaler"])
+
+
+def _under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {key[len(prefix):]: value for key, value in tensors.items() if key.startswith(prefix)}
+
+
+def trained_parts(settings: RunSettings, model: LoadedModel) -> dict[str, nn.Module]:
+    """The modules that are trained, by the name under which the state keeps them."""
+    parts: dict[str, nn.Module] = {}
+    if settings.method.train_unet:
+        parts["unet"] = model.unet
+    if settings.method.train_text_encoder:
+        parts["text_encoder"] = model.text_encoders[0]
+    return parts
+
+
+def make_optimizer(settings: RunSettings, parts: Mapping[str, nn.Module], device: str) -> torch.optim.Optimizer:
+    """AdamW (Loshchilov & Hutter 2019) in torch's fused form, a group a part; weight decay 0.01 as in diffusers."""
+    train = settings.train
+    rates = {"text_encoder": train.learning_rate if train.text_encoder_lr is None else train.text_encoder_lr}
+    groups = []
+    for name, part in parts.items():
+        rate = rates.get(name, train.learning_rate)
+        groups.append({"params": list(part.parameters()), "lr": rate, "base_lr": rate, "name": name})
+    arguments = dict(train.optimizer_args)
+    if "betas" in arguments:
+        arguments["betas"] = tuple(arguments["betas"])
+    return torch.optim.AdamW(groups, lr=train.learning_rate, fused=device in ("cpu", "cuda"), **arguments)
