@@ -5,7 +5,9 @@ pickles followed by the storages. Both are mapped into memory; a tensor is read 
 """
 from __future__ import annotations
 
+import io
 import mmap
+import struct
 import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -47,32 +49,33 @@ def read_torch_file(path: Path) -> Contents:
 
 
 def _read_zip(path: Path, source: mmap.mmap) -> tuple[Any, dict[str, Region]]:
-    try:
-        archive = zipfile.ZipFile(path)
-    except zipfile.BadZipFile as error:
-        raise UserError("the file is truncated or damaged", fix="copy or download it again") from error
-    with archive:
-        infos = {info.filename: info for info in archive.infolist()}
-        pickles = [name for name in infos if name == "data.pkl" or name.endswith("/data.pkl")]
-        if len(pickles) != 1:
-            raise UserError("this zip archive is not a model (it has no data.pkl of torch.save)")
-        prefix = pickles[0].removesuffix("data.pkl")
-        _check_archive(archive, infos, prefix)
-        with archive.open(pickles[0]) as file:
-            document, _ = unpickle(file)
-    start = f"{prefix}data/"
-    stored = {name.removeprefix(start): info for name, info in infos.items() if name.startswith(start)}
-    return document, {key: _member(source, info) for key, info in stored.items()}
-
-
-def _check_archive(archive: zipfile.ZipFile, infos: Mapping[str, zipfile.ZipInfo], prefix: str) -> None:
-    if any(info.compress_type != zipfile.ZIP_STORED for info in infos.values()):
-        raise UserError("this zip archive is compressed, which torch.save never does", fix="unpack it first")
-    if f"{prefix}constants.pkl" in infos:
-        raise UserError("this is a TorchScript program, not a checkpoint")
-    order = f"{prefix}byteorder"
-    if order in infos and archive.read(order) != b"little":
+    members = _members(path, source)
+    pickles = [name for name in members if name == "data.pkl" or name.endswith("/data.pkl")]
+    if len(pickles) != 1:
+        raise UserError("this zip archive is not a model (it has no data.pkl of torch.save)")
+    prefix = pickles[0].removesuffix("data.pkl")
+    order = members.get(f"{prefix}byteorder")
+    if order is not None and source[order.begin : order.begin + order.size] != b"little":
         raise UserError("the file was written on a big-endian machine, which is not supported")
+    pickled = members[pickles[0]]
+    document, _ = unpickle(io.BytesIO(source[pickled.begin : pickled.begin + pickled.size]))
+    start = f"{prefix}data/"
+    regions = {name.removeprefix(start): region for name, region in members.items() if name.startswith(start)}
+    return document, regions
+
+
+def _members(path: Path, source: mmap.mmap) -> dict[str, Region]:
+    """Where each member of the archive lies. Only the directory is read through zipfile."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            infos = archive.infolist()
+    except (zipfile.BadZipFile, NotImplementedError, ValueError, struct.error) as error:
+        raise UserError("the file is truncated or damaged", fix="copy or download it again") from error
+    if any(info.filename.endswith("/constants.pkl") for info in infos):
+        raise UserError("this is a TorchScript program, not a checkpoint")
+    if any(info.compress_type != zipfile.ZIP_STORED for info in infos):
+        raise UserError("this zip archive is compressed, which torch.save never does", fix="unpack it first")
+    return {info.filename: _member(source, info) for info in infos}
 
 
 def _member(source: mmap.mmap, info: zipfile.ZipInfo) -> Region:

@@ -205,12 +205,13 @@ def _allowed() -> dict[tuple[str, str], Any]:
 # Classes of these packages are met in honest training checkpoints and are not needed for the weights.
 _STUBBED = (
     "pytorch_lightning", "lightning", "lightning_fabric", "omegaconf", "torch.optim", "torch.nn.modules",
-    "transformers", "diffusers", "ldm", "sgm", "pathlib",
+    "transformers", "diffusers", "ldm", "sgm",
 )  # fmt: skip
 _STUBBED_NAMES = {
     ("argparse", "Namespace"), ("typing", "Any"), ("torch", "device"), ("torch", "Tensor"), ("numpy", "ndarray"),
     ("numpy.core.multiarray", "_reconstruct"), ("numpy._core.multiarray", "_reconstruct"), ("torch", "Generator"),
     ("datetime", "datetime"), ("datetime", "timedelta"),
+    ("pathlib", "Path"), ("pathlib", "PosixPath"), ("pathlib", "WindowsPath"),
 }  # fmt: skip
 
 
