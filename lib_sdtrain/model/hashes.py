@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from lib_sdtrain.model.atomic import write_atomically
+from lib_sdtrain.durable import write_atomically
 
 Progress = Callable[[int, int], None]
 
@@ -57,6 +57,20 @@ def addnet_hash(path: str | Path, progress: Progress | None = None) -> str:
     with Path(path).open("rb") as file:
         length = int.from_bytes(file.read(_LENGTH_BYTES), "little")
     return sha256(path, progress, skip=_LENGTH_BYTES + length)
+
+
+def model_digest(path: str | Path, cache: HashCache | None = None, progress: Progress | None = None) -> str:
+    """SHA-256 (hex) that stands for a model: of a file, its own.
+
+    Of a folder, that of the lines `sha256sum` would print for its weight files, sorted by name.
+    """
+    path = Path(path)
+    take = cache.sha256 if cache else sha256
+    if path.is_file():
+        return take(path, progress)
+    files = sorted(file for file in path.rglob("*") if file.suffix in {".safetensors", ".bin"})
+    lines = "".join(f"{take(file, progress)}  {file.relative_to(path).as_posix()}\n" for file in files)
+    return hashlib.sha256(lines.encode()).hexdigest()
 
 
 class HashCache:

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from lib_sdtrain.durable import fsync_path, remove_stale, temporary_beside, write_atomically
 from lib_sdtrain.errors import UserError
-from lib_sdtrain.model.atomic import remove_stale, sync_folder, temporary_beside, write_atomically
 from lib_sdtrain.model.follower import Follower
 from lib_sdtrain.model.hashes import sha256
 from lib_sdtrain.model.header import LENGTH_BYTES, Spec, build_header, header_length, parse_header
@@ -204,7 +204,7 @@ def _put_in_place(temporary: Path, target: Path, yaml_text: str | None) -> None:
         raise
     if yaml_text is None and replaces and former is not None:
         side.unlink()
-    sync_folder(target.parent)
+    fsync_path(target.parent)
 
 
 def _restore(side: Path, former: bytes | None) -> None:
