@@ -182,11 +182,14 @@ def _what_is_there(folder: Path) -> str:
     return f"it holds {', '.join(names[:5])}{' ...' if len(names) > 5 else ''}"
 
 
-def with_class_pictures(plan: Plan, found: list[list[Picture]]) -> Plan:
+def rescan_class_pictures(plan: Plan, token: CancelToken) -> Generator[Event, None, Plan]:
     """The plan once the class pictures stand in their folders."""
-    materials = tuple(
-        replace(material, class_pictures=tuple(pictures))
-        for material, pictures in zip(plan.materials, found, strict=True)
-    )
-    return replace(plan, materials=materials)
-
+    problems, materials = Problems(), []
+    for material, folder in zip(plan.materials, plan.class_folders, strict=True):
+        wanted = material.concept.num_class_images
+        if folder is not None and len(material.class_pictures) < wanted:
+            found = yield from collect(scan(folder, token, wanted), problems)
+            material = replace(material, class_pictures=tuple(found))
+        materials.append(material)
+    problems.raise_if_any()
+    return replace(plan, materials=tuple(materials))

@@ -1,0 +1,39 @@
+"""Presets of a training run: files that come with SD Train, and files that users keep and share.
+
+A preset file is settings as YAML; its first comment line is its title.
+"""
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from lib_sdtrain import textfiles
+from lib_sdtrain.errors import UserError
+from lib_sdtrain.settings.parse import nearest
+
+FOLDER = Path(__file__).parent
+
+
+def preset_names() -> list[str]:
+    """Names of the presets that come with SD Train."""
+    return sorted(path.stem for path in FOLDER.glob("*.yaml"))
+
+
+def preset_path(name: str) -> Path:
+    """The file of a preset, by its name or as a path. Raises `UserError` naming the nearest known one."""
+    if name in preset_names():
+        return FOLDER / f"{name}.yaml"
+    if Path(name).suffix in (".yaml", ".yml", ".json") and Path(name).is_file():
+        return Path(name)
+    raise UserError("no such preset", where=name, fix=nearest(name, preset_names()))
+
+
+def read_preset(name: str) -> dict[str, Any]:
+    """The settings of a preset."""
+    return textfiles.read_mapping(preset_path(name))
+
+
+def preset_title(name: str) -> str:
+    """The first comment of the file: what the preset is for."""
+    first = textfiles.read_text(preset_path(name)).partition("\n")[0]
+    return first.lstrip("# ").strip() if first.startswith("#") else name

@@ -1,0 +1,60 @@
+"""Class pictures for prior preservation (Ruiz et al. 2023), made first by the starting model.
+
+Kept and topped up, never remade: picture i of a folder has a seed of its own, so a folder that lost some
+gets the same ones back.
+"""
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from lib_sdtrain.data.concepts import find_pictures
+from lib_sdtrain.data.randomness import key
+from lib_sdtrain.events import CancelToken, Event, Phase, Saved
+from lib_sdtrain.model.build import LoadedModel
+from lib_sdtrain.sample.generate import generate
+from lib_sdtrain.sample.images import save_png
+from lib_sdtrain.settings.run import Concept
+from lib_sdtrain.settings.sample import SampleRequest
+from lib_sdtrain.train.plan import Plan
+
+BATCH = 4
+MAX_SEED = 2**32
+
+
+def missing_slots(folder: Path, wanted: int) -> list[int]:
+    """Numbers of the pictures to make so that `folder` holds `wanted`; pictures of any name count."""
+    present = find_pictures(folder) if folder.is_dir() else []
+    names = {path.name for path in present}
+    free = [slot for slot in range(wanted) if slot_name(slot) not in names]
+    return free[: max(0, wanted - len(present))]
+
+
+def slot_name(slot: int) -> str:
+    """File name of made picture number `slot`."""
+    return f"class-{slot:05d}.png"
+
+
+def class_request(concept: Concept, plan: Plan, seed: int) -> SampleRequest:
+    """DDIM, eta 0, 50 steps, CFG 10: the original DreamBooth code's regularisation pictures."""
+    width, height = plan.target
+    return SampleRequest(
+        prompt=concept.class_prompt.replace("[filewords]", "").strip(), steps=50, sampler_name="DDIM", cfg_scale=10.0,
+        seed=seed, width=width, height=height, clip_skip=plan.settings.model.clip_skip,
+    )
+
+
+def make_class_pictures(plan: Plan, model: LoadedModel, token: CancelToken) -> Iterator[Event]:
+    """Fill every concept's folder, a few pictures at a time. Stopping keeps what is made."""
+    for concept, folder in zip(plan.settings.data.concepts, plan.class_folders, strict=True):
+        if folder is None:
+            continue
+        slots = missing_slots(folder, concept.num_class_images)
+        folder.mkdir(parents=True, exist_ok=True)
+        for done, slot in enumerate(slots, 1):
+            token.check()
+            seed = key(plan.settings.train.seed, "class picture", slot) % MAX_SEED
+            for picture in generate(model, class_request(concept, plan, seed), token):
+                save_png(picture, folder / slot_name(slot))
+                yield Saved(file=str(folder / slot_name(slot)), kind="picture")
+            yield Phase(name="making class pictures", done=done, total=len(slots), unit="pictures")

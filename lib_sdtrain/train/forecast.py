@@ -1,0 +1,103 @@
+"""The dry run: what will happen if this run is started. Reads headers and pictures, touches no weights."""
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from lib_sdtrain.data.draws import Draws
+from lib_sdtrain.settings.fields import declared, get_path, item_class
+from lib_sdtrain.settings.layers import Resolved
+from lib_sdtrain.settings.run import RunSettings
+from lib_sdtrain.train.plan import Plan
+
+SHOWN_PROMPTS = 20
+TRAINED_BYTES = 16  # fp32 weight, gradient and AdamW's two moments
+FROZEN_BYTES = 4
+STATE_BYTES = 12
+ACTIVATION_BYTES = 1600  # a latent pixel and UNet channel, forward and backward, measured on SD1.5 in fp32
+
+
+def forecast(plan: Plan) -> dict[str, Any]:
+    """The document of `train --dry-run`."""
+    weights = [material.concept.weight for material in plan.materials]
+    width, height = plan.target
+    return {
+        "images": plan.pictures,
+        "steps": plan.steps,
+        "concepts": [
+            {
+                "name": material.concept.name,
+                "images": len(material.pictures),
+                "share": round(material.concept.weight / sum(weights), 6),
+                "class_images": material.concept.num_class_images if material.concept.class_prompt else 0,
+                "class_images_to_make": missing,
+            }
+            for material, missing in zip(plan.materials, plan.missing_class, strict=True)
+        ],
+        "buckets": [{"size": [width, height], "images": plan.pictures}],
+        "prompts": sample_prompts(plan),
+        "memory_bytes": memory_bytes(plan),
+        "disk_bytes": disk_bytes(plan),
+    }
+
+
+def sample_prompts(plan: Plan) -> list[str]:
+    """The words of the first samples exactly as training will see them."""
+    draws = Draws(plan.materials, plan.settings.data, plan.settings.train.seed)
+    samples = min(SHOWN_PROMPTS, plan.steps * plan.samples_a_step)
+    return [draws.at(index).prompt for index in range(samples)]
+
+
+def memory_bytes(plan: Plan) -> int:
+    """An estimate of the peak: weights, gradients, optimiser, activations of the UNet."""
+    counts = plan.checkpoint.parameter_counts()
+    method = plan.settings.method
+    trained = counts["unet"] * method.train_unet + counts["text_encoder"] * method.train_text_encoder
+    frozen = sum(counts.values()) - trained
+    half = plan.settings.train.mixed_precision != "no"
+    pixels = math.prod(plan.target) // plan.family.vae.downscale**2
+    with_class = any(material.concept.class_prompt for material in plan.materials)
+    batch = plan.settings.train.batch_size * (2 if with_class else 1)
+    activations = batch * pixels * plan.family.unet.model_channels * ACTIVATION_BYTES
+    if half:
+        activations //= 2
+    if plan.settings.train.gradient_checkpointing:
+        activations //= 3
+    return trained * TRAINED_BYTES + frozen * FROZEN_BYTES + activations
+
+
+def disk_bytes(plan: Plan) -> int:
+    """An estimate of what the run writes: checkpoints, two states at the moment of saving, class pictures."""
+    counts = plan.checkpoint.parameter_counts()
+    method = plan.settings.method
+    trained = counts["unet"] * method.train_unet + counts["text_encoder"] * method.train_text_encoder
+    every = plan.in_steps(plan.settings.save.every)
+    checkpoints = 1 + ((plan.steps - 1) // every if every else 0)
+    pictures = sum(plan.missing_class) * math.prod(plan.target) * 2
+    return checkpoints * plan.checkpoint.size + 2 * trained * STATE_BYTES + pictures
+
+
+def forecast_text(document: dict[str, Any], resolved: Resolved[RunSettings]) -> str:
+    """The plan for people: what will happen, then every setting with where its value came from."""
+    lines = [f"{document['images']} pictures, {document['steps']} steps"]
+    for concept in document["concepts"]:
+        made = concept["class_images_to_make"]
+        kept = f", {concept['class_images']} class pictures ({made} to make)" if concept["class_images"] else ""
+        lines.append(f"  {concept['name']}: {concept['images']} pictures, {concept['share']:.0%} of samples{kept}")
+    lines += [f"  {size[0]}x{size[1]}: {bucket['images']} pictures"
+              for bucket in document["buckets"] for size in [bucket["size"]]]
+    memory, disk = (document[key] / 2**30 for key in ("memory_bytes", "disk_bytes"))
+    lines.append(f"about {memory:.1f} GB of memory, {disk:.1f} GB on disk")
+    lines += ["", "Prompts as training will see them:", *(f"  {prompt!r}" for prompt in document["prompts"])]
+    lines += ["", "Settings and where they came from:", *origin_lines(resolved)]
+    return "\n".join(lines)
+
+
+def origin_lines(resolved: Resolved[RunSettings]) -> list[str]:
+    """`  train.length = 800    (preset toybox-dreambooth)`, one line a setting."""
+    lines = []
+    for item in declared(RunSettings):
+        value = get_path(resolved.settings, item.path)
+        shown = f"{len(value)} given" if item_class(item) else "off" if value is None else value
+        lines.append(f"  {item.path} = {shown}    ({resolved.origin(item.path)})")
+    return lines

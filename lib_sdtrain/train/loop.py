@@ -1,0 +1,115 @@
+"""Training from beginning to end: prepare, train, save; every wish of the user is answered on the way."""
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from lib_sdtrain.data.draws import Draws
+from lib_sdtrain.errors import Cancelled
+from lib_sdtrain.events import CancelToken, Event, Finished, Phase, Started, Step, Stopped
+from lib_sdtrain.settings.run import RunSettings
+from lib_sdtrain.train.class_images import make_class_pictures
+from lib_sdtrain.train.encoding import draws_to_encode, free_vae, latents_of
+from lib_sdtrain.train.outputs import Outputs
+from lib_sdtrain.train.plan import Plan, make_plan, rescan_class_pictures
+from lib_sdtrain.train.previews import draw_previews
+from lib_sdtrain.train.run_dir import RunDir, new_run_path
+from lib_sdtrain.train.starting import load_for_training, pick_device
+from lib_sdtrain.train.state import State
+from lib_sdtrain.train.trainer import Trainer
+
+OUTPUTS = Path("outputs")
+
+
+def train(
+    settings: RunSettings, token: CancelToken | None = None, run_dir: Path | None = None,
+    outputs: Path = OUTPUTS, device: str | None = None,
+) -> Iterator[Event]:  # fmt: skip
+    """Train from the beginning. Yields events, `Finished` or `Stopped` last.
+
+    Raises `UserError` with every mistake before anything is written, `JobFailed` when training cannot go on.
+    """
+    token = token or CancelToken()
+    plan = yield from make_plan(settings, outputs, device or pick_device(), token)
+    run = RunDir(run_dir or new_run_path(outputs, plan.name))
+    run.start(settings)
+    yield from logged(run, run_plan(plan, run, token))
+
+
+def logged(run: RunDir, events: Iterator[Event]) -> Iterator[Event]:
+    """Pass events on and append them to the run's log."""
+    for event in events:
+        run.log(event)
+        yield event
+
+
+def run_plan(plan: Plan, run: RunDir, token: CancelToken, state: State | None = None) -> Iterator[Event]:
+    """Prepare and train; `state` is where a resumed run goes on."""
+    step = state.facts["step"] if state else 0
+    yield Started(job="train", total=plan.steps, step=step, run_dir=str(run.path))
+    try:
+        yield Phase(name="loading model", done=0, total=1)
+        model = load_for_training(plan)
+        yield Phase(name="loading model", done=1, total=1)
+        yield from make_class_pictures(plan, model, token)
+        plan = yield from rescan_class_pictures(plan, token)
+        draws = Draws(plan.materials, plan.settings.data, plan.settings.train.seed)
+        latents = latents_of(plan, model, run.path.parent.parent)
+        trainer = Trainer(plan, model, latents, draws)
+        if state:
+            trainer.restore(state)
+        outputs = Outputs(plan, run, trainer)
+        yield from latents.prepare(draws_to_encode(draws, plan, trainer.samples, plan.steps - trainer.step), token)
+        free_vae(plan, model)
+        yield from _train(trainer, outputs, token)
+    except Cancelled:
+        yield Stopped(step=step, saved=True)
+
+
+def _train(trainer: Trainer, outputs: Outputs, token: CancelToken) -> Iterator[Event]:
+    plan = trainer.plan
+    if trainer.step == 0:
+        yield from draw_previews(trainer, outputs.run, token)
+    began, first = time.monotonic(), trainer.step
+    while trainer.step < plan.steps and not token.stopping:
+        result = trainer.train_step()
+        done = trainer.step - first
+        left = (time.monotonic() - began) / done * (plan.steps - trainer.step)
+        yield Step(
+            step=trainer.step, total=plan.steps, samples=trainer.samples, loss=result.loss,
+            smoothed=result.smoothed, lr=result.lr, seconds_left=left,
+        )
+        if trainer.step < plan.steps and not token.stopping:
+            yield from _in_between(trainer, outputs, token)
+    yield from _end(trainer, outputs, token, steps_per_second=(trainer.step - first) / (time.monotonic() - began))
+
+
+def _in_between(trainer: Trainer, outputs: Outputs, token: CancelToken) -> Iterator[Event]:
+    """What is due after this step: what the user asked for, checkpoint, state, previews."""
+    settings, plan = trainer.settings, trainer.plan
+    asked = token.take_save_request()
+    if asked or _due(trainer.step, plan.in_steps(settings.save.every)):
+        yield from outputs.save_checkpoint()
+    if asked or _due(trainer.step, plan.in_steps(settings.save.state_every)):
+        yield from outputs.save_state()
+    if _due(trainer.step, plan.in_steps(settings.preview.every)):
+        yield from draw_previews(trainer, outputs.run, token)
+
+
+def _due(step: int, every: int) -> bool:
+    return every > 0 and step % every == 0
+
+
+def _end(trainer: Trainer, outputs: Outputs, token: CancelToken, steps_per_second: float) -> Iterator[Event]:
+    if token.stopping_now:
+        yield Stopped(step=trainer.step, saved=outputs.run.has_state())
+        return
+    yield from outputs.save_state()
+    complete = trainer.step >= trainer.plan.steps
+    yield from outputs.save_checkpoint(final=complete)
+    if not complete:
+        yield Stopped(step=trainer.step, saved=True, result=outputs.document(steps_per_second))
+        return
+    yield from draw_previews(trainer, outputs.run, token)
+    yield Finished(result=outputs.document(steps_per_second))

@@ -1,0 +1,90 @@
+"""What a run writes: checkpoints in the parent's own layout, resumable states, and the final document."""
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+
+from lib_sdtrain.events import Event, Saved
+from lib_sdtrain.settings.layers import to_plain
+from lib_sdtrain.train.child import write_child
+from lib_sdtrain.train.plan import Plan
+from lib_sdtrain.train.run_dir import RunDir
+from lib_sdtrain.train.state import State, save_state
+from lib_sdtrain.train.trainer import Trainer
+
+
+class Outputs:
+    """Writes the files of a run and remembers what was written at which step."""
+
+    def __init__(self, plan: Plan, run: RunDir, trainer: Trainer) -> None:
+        self.plan, self.run, self.trainer = plan, run, trainer
+        self.began = time.monotonic()
+        self.checkpoint: Saved | None = None
+        self.state_step = -1
+
+    @property
+    def folder(self) -> Path:
+        """Where checkpoints go."""
+        chosen = self.plan.settings.save.dir
+        return Path(chosen).expanduser() if chosen else self.run.checkpoints
+
+    def save_checkpoint(self, final: bool = False) -> Iterator[Event]:
+        """Write NAME-STEP.safetensors, or NAME.safetensors at the end."""
+        name = f"{self.plan.name}.safetensors" if final else f"{self.plan.name}-{self.trainer.step:06d}.safetensors"
+        written = write_child(self.plan, self.trainer, self.folder / name)
+        self.checkpoint = Saved(
+            file=str(written.path), kind="checkpoint", step=self.trainer.step, sha256=written.sha256,
+        )
+        yield self.checkpoint
+
+    def save_state(self) -> Iterator[Event]:
+        """Write the state that a later run goes on from, once a step."""
+        if self.state_step == self.trainer.step:
+            return
+        state = self.trainer.state()
+        facts = {**state.facts, "settings": to_plain(self.plan.settings), "data": data_facts(self.plan)}
+        folder = save_state(self.run.states, self.trainer.step, State(facts, state.tensors))
+        self.state_step = self.trainer.step
+        yield Saved(file=str(folder), kind="state", step=self.trainer.step)
+
+    def document(self, steps_per_second: float) -> dict[str, Any]:
+        """What `train --json` prints."""
+        return {
+            "run_dir": str(self.run.path),
+            "steps": self.trainer.step,
+            "checkpoint": self.checkpoint.file if self.checkpoint else None,
+            "sha256": self.checkpoint.sha256 if self.checkpoint else None,
+            "seconds": round(time.monotonic() - self.began, 3),
+            "steps_per_second": round(steps_per_second, 4),
+            "peak_memory_bytes": peak_memory(self.plan.device),
+        }
+
+
+def peak_memory(device: str) -> int:
+    """Bytes at the peak so far: allocated on the CUDA device, else resident in this process."""
+    if device == "cuda":
+        return torch.cuda.max_memory_allocated()
+    if sys.platform == "win32":
+        return psutil.Process().memory_info().peak_wset
+    import resource
+
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def data_facts(plan: Plan) -> list[dict[str, Any]]:
+    """What was trained on: each concept's pictures by content, with the words of each."""
+    return [
+        {
+            "name": material.concept.name,
+            "pictures": [[picture.sha256, picture.caption] for picture in material.pictures],
+            "class_pictures": [[picture.sha256, picture.caption] for picture in material.class_pictures],
+        }
+        for material in plan.materials
+    ]

@@ -1,0 +1,98 @@
+"""Going on with a run exactly where its last state was saved, or with changes that are said aloud."""
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from lib_sdtrain.errors import Problems, UserError
+from lib_sdtrain.events import CancelToken, Event, Notice
+from lib_sdtrain.settings.layers import Layer, describe_changes, resolve, to_plain
+from lib_sdtrain.settings.run import RunSettings
+from lib_sdtrain.train.loop import logged, run_plan
+from lib_sdtrain.train.outputs import data_facts
+from lib_sdtrain.train.plan import Plan, make_plan
+from lib_sdtrain.train.run_dir import RunDir
+from lib_sdtrain.train.starting import pick_device
+from lib_sdtrain.train.state import State, load_state, newest_state
+
+FIXED = ("model.checkpoint", "method.kind", "method.train_unet", "method.train_text_encoder", "train.optimizer")
+
+
+def resume(
+    run_dir: Path, changes: Mapping[str, Any] | None = None, token: CancelToken | None = None, device: str | None = None
+) -> Iterator[Event]:
+    """Go on with the run in `run_dir`; `changes` are settings by dotted path (a new length, say).
+
+    Raises `UserError` when there is nothing to go on from, or a change would make another run of it.
+    """
+    token, run = token or CancelToken(), RunDir(Path(run_dir))
+    before = run.read_config()
+    settings = resolve(
+        RunSettings, [Layer("config.yaml", to_plain(before)), Layer("--set", changes or {})]
+    ).settings
+    _check_fixed(before, settings)
+    path = newest_state(run.states)
+    state = load_state(path) if path else None
+    plan = yield from make_plan(settings, run.path.parent.parent, device or pick_device(), token)
+    if state and state.facts["step"] >= plan.steps:
+        raise UserError(
+            f"all {plan.steps} steps are done", where=str(run.path), fix="lengthen it, for instance --set train.length="
+            f"{plan.steps * 2}",
+        )
+    notices = [Notice(text=f"changed: {line}") for line in describe_changes(before, settings)]
+    notices += [Notice(text=f"changed: {line}") for line in data_changes(state, plan)]
+    run.write_config(settings)
+    keep_earlier_result(plan, run, state)
+    yield from logged(run, chain(notices, run_plan(plan, run, token, state)))
+
+
+def _check_fixed(before: RunSettings, after: RunSettings) -> None:
+    problems = Problems()
+    for line in describe_changes(before, after):
+        path = line.partition(":")[0]
+        if path in FIXED:
+            problems.add(
+                f"cannot change while a run goes on ({line.partition(': ')[2]})", where=path, fix="start a new run"
+            )
+    problems.raise_if_any()
+
+
+def data_changes(state: State | None, plan: Plan) -> list[str]:
+    """How the pictures and captions differ from those the saved state was trained on."""
+    if state is None:
+        return []
+    lines = []
+    before = {entry["name"]: entry for entry in state.facts["data"]}
+    for entry in data_facts(plan):
+        old = before.pop(entry["name"], None)
+        if old is None:
+            lines.append(f"{entry['name']}: a new concept of {len(entry['pictures'])} pictures")
+            continue
+        for role in ("pictures", "class_pictures"):
+            lines += _picture_changes(f"{entry['name']}, {role.replace('_', ' ')}", dict(old[role]), dict(entry[role]))
+    return lines + [f"{name}: the concept is gone" for name in before]
+
+
+def _picture_changes(name: str, old: dict[str, str | None], new: dict[str, str | None]) -> list[str]:
+    counts = {
+        "added": len(new.keys() - old.keys()),
+        "removed": len(old.keys() - new.keys()),
+        "with another caption": sum(old[key] != new[key] for key in old.keys() & new.keys()),
+    }
+    said = [f"{count} {what}" for what, count in counts.items() if count]
+    return [f"{name}: {', '.join(said)}"] if said else []
+
+
+def keep_earlier_result(plan: Plan, run: RunDir, state: State | None) -> None:
+    """A run that was complete and is lengthened: its result gets the step in its name, so that none is lost."""
+    folder = Path(plan.settings.save.dir).expanduser() if plan.settings.save.dir else run.checkpoints
+    final = folder / f"{plan.name}.safetensors"
+    if state is None or not final.exists():
+        return
+    kept = folder / f"{plan.name}-{state.facts['step']:06d}"
+    for suffix in (".yaml", ".safetensors"):
+        source = final.with_suffix(suffix)
+        if source.exists() and not kept.with_suffix(suffix).exists():
+            source.rename(kept.with_suffix(suffix))

@@ -1,0 +1,47 @@
+"""What a run starts from: the device, the defaults of the model's family, the model in memory."""
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from lib_sdtrain.errors import UserError
+from lib_sdtrain.model.build import LoadedModel, load_model
+from lib_sdtrain.model.checkpoint import Checkpoint, open_checkpoint
+from lib_sdtrain.settings.layers import Layer, Resolved, resolve
+from lib_sdtrain.settings.run import RunSettings
+from lib_sdtrain.train.plan import Plan
+
+
+def pick_device() -> str:
+    """cuda where there is one, else Apple's mps, else cpu."""
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def family_layer(checkpoint: Checkpoint, device: str) -> Layer:
+    """The defaults that depend on the model and the device."""
+    values: dict[str, Any] = {"data.resolution": str(checkpoint.family.resolution)}
+    if device == "cuda":
+        values["train.mixed_precision"] = "fp16"
+    return Layer(f"{checkpoint.family.name} on {device}", values)
+
+
+def resolve_run(layers: Sequence[Layer], device: str) -> Resolved[RunSettings]:
+    """The settings in force: defaults, then the family's of the checkpoint that the layers name, then the layers.
+
+    Raises `UserError` with all mistakes; a checkpoint that cannot be opened is reported with the others.
+    """
+    first = resolve(RunSettings, layers)
+    try:
+        checkpoint = open_checkpoint(first.settings.model.checkpoint)
+    except UserError:
+        return first  # the plan reports it together with what else is wrong
+    return resolve(RunSettings, [family_layer(checkpoint, device), *layers])
+
+
+def load_for_training(plan: Plan) -> LoadedModel:
+    """The model in fp32 on the run's device."""
+    return load_model(plan.checkpoint, device=plan.device, dtype=torch.float32)

@@ -1,0 +1,112 @@
+"""Settings: parsing, layers, and the rule that every mistake is reported at once."""
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lib_sdtrain import textfiles
+from lib_sdtrain.errors import UserError
+from lib_sdtrain.settings.fields import declared, groups_of
+from lib_sdtrain.settings.layers import Layer, describe_changes, resolve, to_plain
+from lib_sdtrain.settings.lengths import Length, parse_length
+from lib_sdtrain.settings.parse import build
+from lib_sdtrain.settings.run import RunSettings
+
+
+def test_three_mistakes_are_three_lines_each_naming_its_place():
+    wrong = {"train": {"lenght": 3, "batch_size": 0}, "data": {"concepts": [{"instance_dri": "x"}]}}
+    with pytest.raises(UserError) as caught:
+        build(RunSettings, wrong)
+    lines = [str(problem) for problem in caught.value.problems]
+    assert len(lines) == 3
+    assert "train.lenght: unknown setting; did you mean train.length?" in lines
+    assert any(line.startswith("train.batch_size: 0 is too small") for line in lines)
+    assert "data.concepts.0.instance_dri: unknown setting; did you mean instance_dir?" in lines
+
+
+def test_later_layers_win_and_each_value_knows_its_origin():
+    resolved = resolve(RunSettings, [
+        Layer("preset a", {"train": {"length": 10, "batch_size": 4}, "data": {"concepts": [{"instance_dir": "x"}]}}),
+        Layer("my.yaml", {"train": {"length": "30 epochs"}}),
+        Layer("--set", {"data.concepts.0.weight": 2, "loss.min_snr_gamma": 5}),
+    ])
+    assert resolved.settings.train.length == Length(30, "epochs")
+    assert resolved.settings.train.batch_size == 4
+    assert resolved.settings.data.concepts[0].instance_dir == "x"
+    assert resolved.settings.data.concepts[0].weight == 2.0
+    assert resolved.origin("train.length") == "my.yaml"
+    assert resolved.origin("train.batch_size") == "preset a"
+    assert resolved.origin("data.concepts") == "--set"
+    assert resolved.origin("train.seed") == "default"
+
+
+def test_resolved_settings_survive_the_way_through_yaml():
+    settings = resolve(RunSettings, [Layer("f", {
+        "train": {"length": "2.5 epochs", "text_encoder_lr": 5e-7, "mixed_precision": False},
+        "loss": {"min_snr_gamma": "off", "noise_offset": "0.05"},
+        "save": {"every": None},
+        "data": {"concepts": [{"name": "ä", "instance_dir": "a b"}, {"instance_dir": "c", "class_prompt": "no"}]},
+        "preview": {"prompts": ["a, b", {"prompt": "c", "steps": 3}]},
+    })]).settings
+    assert settings.train.mixed_precision == "no"
+    assert settings.loss.min_snr_gamma is None
+    again = build(RunSettings, textfiles.parse_yaml(textfiles.write_yaml(to_plain(settings)), "x"))
+    assert again == settings
+    assert describe_changes(settings, again) == []
+
+
+@pytest.mark.parametrize(("raw", "expected"), [
+    (1000, Length(1000)), ("1000", Length(1000)), ("1,000 steps", Length(1000)), ("30 epochs", Length(30, "epochs")),
+    ("1 epoch", Length(1, "epochs")),
+    ("1e5 samples", Length(100_000, "samples")), ("0.5 epochs", Length(0.5, "epochs")),
+])
+def test_lengths_in_every_unit(raw, expected):
+    assert parse_length(raw) == expected
+    assert parse_length(str(expected)) == expected
+
+
+@pytest.mark.parametrize("raw", ["", "ten", "10 minutes", "-5", "1.5", None, [3], True])
+def test_what_is_not_a_length_is_refused_with_the_form_to_use(raw):
+    with pytest.raises(ValueError, match=r"epochs|whole"):
+        parse_length(raw)
+
+
+def test_lengths_become_whole_steps_rounded_up():
+    assert Length(30, "epochs").steps(samples_a_step=4, samples_an_epoch=10) == 75
+    assert Length(100_000, "samples").steps(2048, 1) == 49  # 48.8
+    assert Length(7).steps(4, 10) == 7
+
+
+def test_every_setting_tells_people_what_it_is():
+    for item in declared(RunSettings):
+        assert item.meta.label
+        assert item.meta.help.endswith((".", ")")), item.path
+        if item.meta.choices and item.default:
+            assert item.default in item.meta.choices
+    assert [group.path for group in groups_of(RunSettings)][:2] == ["model", "data"]
+
+
+@given(st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+                    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(
+                        ["train", "data", "length", "concepts", "every", "prompts", "optimizer_args", "x"]), inner)))
+def test_any_data_is_accepted_or_refused_with_words(data):
+    mapping = data if isinstance(data, dict) else {"train": data, "data": {"concepts": data}}
+    try:
+        build(RunSettings, mapping)
+    except UserError as error:
+        lines = [str(problem).strip() for problem in error.problems]
+    else:
+        lines = ["accepted"]
+    assert lines
+    assert all(lines)
+
+
+@pytest.mark.parametrize("text", [
+    "a: 1\na: 2", "a: &x 1\nb: *x", "a: !!python/object/apply:os.system [x]", "{", "? [a]\n: 1", "a: b: c",
+])
+def test_yaml_that_is_not_plain_data_names_the_line(text):
+    with pytest.raises(UserError, match=r"f\.yaml, line \d+: not valid YAML"):
+        textfiles.parse_yaml(text, "f.yaml")
+
+
+def test_small_numbers_in_scientific_form_are_numbers():
+    assert textfiles.parse_yaml("a: 1e-6\nb: 5E-7\nc: 1.5e+3", "f") == {"a": 1e-6, "b": 5e-7, "c": 1500.0}
