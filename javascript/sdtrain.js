@@ -1,0 +1,136 @@
+// SD Train's page: finds itself in the WebUI or alone, asks the server what is going on, tells the other scripts.
+(function () {
+    "use strict";
+
+    const BUSY_MS = 700;
+    const IDLE_MS = 4000;
+    const EAGER_MS = 20000;
+    const KEYS_SETTLE_MS = 600;
+
+    const app = window.sdtrain = window.sdtrain || {};
+    app.views = app.views || []; // functions of (page element, job), called after every answer
+    app.job = null;
+
+    app.root = () => (typeof window.gradioApp === "function" ? window.gradioApp() : document);
+    app.byId = (id) => app.root().querySelector("#" + id);
+    app.page = () => app.byId("sdtrain_train");
+    app.jobId = () => (app.job ? app.job.id : "");
+    app.press = (id) => {
+        const button = app.byId(id);
+        if (button) button.click();
+        return Boolean(button);
+    };
+
+    // A job's events folded into what the page shows.
+    function emptyJob(view) {
+        return {
+            id: view.id, kind: view.kind, label: view.label, state: view.state, asked: view.asked, last: 0,
+            points: [], validations: [], previews: new Map(), notices: [], saved: [], problems: [],
+            phase: null, step: 0, total: 0, left: null, rate: null, runDir: "", end: null, stepTimes: [],
+        };
+    }
+
+    const fold = {
+        started: (job, event) => {
+            job.step = event.step;
+            job.total = event.total;
+            job.runDir = event.run_dir || "";
+        },
+        phase: (job, event) => { job.phase = event; },
+        step: (job, event) => {
+            job.phase = null;
+            job.step = event.step;
+            job.total = event.total;
+            job.left = event.seconds_left;
+            job.points.push([event.step, event.loss, event.smoothed]);
+            job.stepTimes.push([event.time, event.step]);
+            if (job.stepTimes.length > 20) job.stepTimes.shift();
+            const [time, step] = job.stepTimes[0];
+            if (event.time > time) job.rate = (event.step - step) / (event.time - time);
+        },
+        preview: (job, event) => {
+            if (!job.previews.has(event.step)) job.previews.set(event.step, new Map());
+            job.previews.get(event.step).set(event.index, event.infotext);
+        },
+        validation: (job, event) => { job.validations.push([event.step, event.loss]); },
+        saved: (job, event) => { if (event.kind !== "picture") job.saved.push(event); },
+        notice: (job, event) => { job.notices.push((event.where ? event.where + ": " : "") + event.text); },
+        finished: (job, event) => { job.end = event; },
+        stopped: (job, event) => { job.end = event; },
+        failed: (job, event) => { job.problems = event.problems; },
+    };
+
+    function take(view) {
+        if (!view) return;
+        if (!app.job || app.job.id !== view.id) app.job = emptyJob(view);
+        const job = app.job;
+        Object.assign(job, {state: view.state, asked: view.asked, label: view.label, last: view.last});
+        for (const event of view.events) if (fold[event.type]) fold[event.type](job, event);
+    }
+
+    let timer = null, eagerUntil = 0;
+
+    async function ask() {
+        const job = app.job;
+        const query = job ? "?id=" + encodeURIComponent(job.id) + "&after=" + job.last : "";
+        const answer = await fetch(new URL("sdtrain/v1/job" + query, document.baseURI), {credentials: "same-origin"});
+        if (!answer.ok) throw new Error("the server answered " + answer.status);
+        return (await answer.json()).job;
+    }
+
+    async function poll() {
+        clearTimeout(timer);
+        const page = app.page();
+        try {
+            take(await ask());
+            if (page) delete page.dataset.offline;
+        } catch (error) {
+            if (page) page.dataset.offline = "true"; // a restarted or unreachable server; the next round tries again
+        }
+        if (page) for (const view of app.views) view(page, app.job);
+        const busy = app.job && (app.job.state === "waiting" || app.job.state === "running");
+        timer = setTimeout(poll, busy || Date.now() < eagerUntil ? BUSY_MS : IDLE_MS);
+    }
+
+    app.pollSoon = (delay) => {
+        clearTimeout(timer);
+        timer = setTimeout(poll, delay);
+    };
+
+    // Something was started: its first sign may take a moment.
+    app.pollEagerly = () => {
+        eagerUntil = Date.now() + EAGER_MS;
+        app.pollSoon(300);
+    };
+
+    // Text settles when typing pauses, so that the plan follows without a click elsewhere.
+    function settleWhileTyping(page) {
+        let settling = null;
+        page.addEventListener("input", (event) => {
+            const box = event.target;
+            if (!box.matches("textarea, input[type=text], input[type=number], input:not([type])")) return;
+            if (!box.closest("#sdtrain_train_form") || box.closest(".sdtrain-search")) return;
+            clearTimeout(settling);
+            settling = setTimeout(() => box.dispatchEvent(new Event("blur")), KEYS_SETTLE_MS);
+        });
+    }
+
+    function boot() {
+        const page = app.page();
+        if (!page || !app.byId("sdtrain_train_load") || !app.byId("sdtrain_run")) {
+            setTimeout(boot, 150);
+            return;
+        }
+        if (page.dataset.booted) return;
+        page.dataset.booted = "true";
+        settleWhileTyping(page);
+        for (const ready of app.ready || []) ready(page);
+        app.press("sdtrain_train_load");
+        app.press("sdtrain_runs_refresh");
+        poll();
+    }
+
+    document.addEventListener("visibilitychange", () => { if (!document.hidden && app.page()) app.pollSoon(0); });
+    if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", boot);
+    else boot();
+})();

@@ -1,0 +1,96 @@
+// The loss plot: raw and smoothed lines, validation points, and a reading under the pointer.
+(function () {
+    "use strict";
+
+    const app = window.sdtrain = window.sdtrain || {};
+    const WIDTH = 640, HEIGHT = 200, LEFT = 52, RIGHT = 10, TOP = 10, BOTTOM = 24;
+    const MAX_POINTS = 800;
+
+    function thinned(points) {
+        if (points.length <= MAX_POINTS) return points;
+        const every = Math.ceil(points.length / MAX_POINTS);
+        return points.filter((_, index) => index % every === 0 || index === points.length - 1);
+    }
+
+    // The range of what is drawn; single spikes of the raw loss may leave the picture.
+    function rangeOf(job) {
+        const raw = job.points.map((point) => point[1]).filter(Number.isFinite).sort((a, b) => a - b);
+        const rest = [...job.points.map((point) => point[2]), ...job.validations.map((point) => point[1])];
+        const values = [...raw.slice(Math.floor(raw.length * 0.01), Math.ceil(raw.length * 0.99)), ...rest]
+            .filter(Number.isFinite);
+        if (!values.length) return [0, 1];
+        const low = Math.min(...values), high = Math.max(...values);
+        const margin = (high - low) * 0.06 || Math.abs(high) * 0.1 || 0.1;
+        return [Math.max(0, low - margin), high + margin];
+    }
+
+    function scales(job) {
+        const first = job.points.length ? job.points[0][0] : 0;
+        const last = Math.max(job.total, first + 1);
+        const start = Math.min(first, 1);
+        const [low, high] = rangeOf(job);
+        return {
+            x: (step) => LEFT + (step - start) / (last - start) * (WIDTH - LEFT - RIGHT),
+            y: (loss) => TOP + (1 - (loss - low) / (high - low)) * (HEIGHT - TOP - BOTTOM),
+            step: (x) => start + (x - LEFT) / (WIDTH - LEFT - RIGHT) * (last - start),
+            low, high, start, last,
+        };
+    }
+
+    function line(points, scale, column) {
+        let path = "", pen = "M";
+        for (const point of points) {
+            if (!Number.isFinite(point[column])) { pen = "M"; continue; }
+            path += pen + scale.x(point[0]).toFixed(1) + " " + scale.y(point[column]).toFixed(1);
+            pen = "L";
+        }
+        return path;
+    }
+
+    function grid(scale) {
+        const parts = [];
+        for (let i = 0; i <= 4; i++) {
+            const loss = scale.low + (scale.high - scale.low) * i / 4, y = scale.y(loss).toFixed(1);
+            parts.push(`<line class="grid" x1="${LEFT}" x2="${WIDTH - RIGHT}" y1="${y}" y2="${y}"/>`,
+                `<text x="${LEFT - 6}" y="${+y + 4}" text-anchor="end">${loss.toPrecision(3)}</text>`);
+        }
+        for (const step of [scale.start, Math.round((scale.start + scale.last) / 2), scale.last]) {
+            const anchor = step === scale.last ? "end" : step === scale.start ? "start" : "middle";
+            parts.push(`<text x="${scale.x(step).toFixed(1)}" y="${HEIGHT - 6}" text-anchor="${anchor}">${step}</text>`);
+        }
+        return parts.join("");
+    }
+
+    app.drawPlot = (svg, job) => {
+        if (svg.dataset.drawn === job.id + ":" + job.last) return;
+        svg.dataset.drawn = job.id + ":" + job.last;
+        const scale = scales(job), points = thinned(job.points);
+        const clip = `<clipPath id="sdtrain_clip"><rect x="${LEFT}" y="${TOP - 4}" width="${WIDTH - LEFT - RIGHT}"
+            height="${HEIGHT - TOP - BOTTOM + 8}"/></clipPath>`;
+        const dots = job.validations.map(([step, loss]) =>
+            `<circle class="validation" r="3" cx="${scale.x(step)}" cy="${scale.y(loss)}"/>`).join("");
+        svg.innerHTML = clip + grid(scale) + `<g clip-path="url(#sdtrain_clip)">
+            <path class="raw" d="${line(points, scale, 1)}"/><path class="smooth" d="${line(points, scale, 2)}"/>${dots}
+            </g><line class="cursor" y1="${TOP}" y2="${HEIGHT - BOTTOM}" visibility="hidden"/>`;
+        svg.onmousemove = (event) => read(svg, job, scale, event);
+        svg.onmouseleave = () => read(svg, job, scale, null);
+    };
+
+    function read(svg, job, scale, event) {
+        const reading = svg.closest(".sdtrain-plot-box").querySelector("[data-part=reading]");
+        const cursor = svg.querySelector(".cursor");
+        if (!event || !job.points.length) {
+            cursor.setAttribute("visibility", "hidden");
+            reading.textContent = "";
+            return;
+        }
+        const box = svg.getBoundingClientRect();
+        const step = scale.step((event.clientX - box.left) / box.width * WIDTH);
+        const near = job.points.reduce((a, b) => Math.abs(b[0] - step) < Math.abs(a[0] - step) ? b : a);
+        const number = (value) => Number.isFinite(value) ? value.toPrecision(3) : "not a number";
+        cursor.setAttribute("visibility", "visible");
+        cursor.setAttribute("x1", scale.x(near[0]));
+        cursor.setAttribute("x2", scale.x(near[0]));
+        reading.textContent = `step ${near[0]}: ${number(near[1])}, smoothed ${number(near[2])}`;
+    }
+})();

@@ -1,0 +1,168 @@
+// The running job on the page: status, bar, previews, what to do with the result.
+(function () {
+    "use strict";
+
+    const app = window.sdtrain = window.sdtrain || {};
+    app.views = app.views || [];
+    app.ready = app.ready || [];
+    const DISMISSED = "sdtrain.dismissed";
+    const STOPS = {
+        save: "stopping after this step, then saving", go_on: "saving after this step", now: "stopping now",
+    };
+    const ENDED = {finished: "done", stopped: "stopped", failed: "failed"};
+    let pressed = "", previewStep = null, follows = true, lastState = "";
+
+    const part = (name) => app.byId("sdtrain_run").querySelector(`[data-part="${name}"]`);
+
+    function element(tag, text, className) {
+        const made = document.createElement(tag);
+        if (text) made.textContent = text;
+        if (className) made.className = className;
+        return made;
+    }
+
+    function duration(seconds) {
+        if (seconds < 90) return Math.max(1, Math.round(seconds)) + " s";
+        return seconds < 5400 ? Math.round(seconds / 60) + " min" : (seconds / 3600).toFixed(1) + " h";
+    }
+
+    function statusOf(job) {
+        if (ENDED[job.state]) {
+            const at = job.total ? ` at step ${job.step} of ${job.total}` : "";
+            const kept = job.state === "stopped" ? (job.end && job.end.saved ? ", saved" : ", not saved") : "";
+            return ENDED[job.state] + (job.state === "finished" ? "" : at) + kept;
+        }
+        const wish = STOPS[pressed || job.asked];
+        if (job.state === "waiting") return wish ? "stops as soon as its turn comes" : "waiting for the machine";
+        const doing = job.phase && !(job.phase.total && job.phase.done >= job.phase.total && job.step)
+            ? `${job.phase.name} ${job.phase.total > 1 ? `${job.phase.done}/${job.phase.total} ${job.phase.unit}` : ""}`
+            : `step ${job.step} of ${job.total}`;
+        return doing + (wish ? ` (${wish})` : "");
+    }
+
+    function fraction(job) {
+        if (job.state === "finished") return 1;
+        if (job.phase && !job.step && job.phase.total) return job.phase.done / job.phase.total;
+        return job.total ? job.step / job.total : 0;
+    }
+
+    function rateOf(job) {
+        if (job.state !== "running" || !job.rate || job.phase) return "";
+        const rate = job.rate >= 1 ? job.rate.toFixed(1) + " steps/s" : (1 / job.rate).toFixed(1) + " s/step";
+        return rate + (job.left === null ? "" : `, ${duration(job.left)} left`);
+    }
+
+    function list(target, lines) {
+        if (target.dataset.lines === String(lines)) return;
+        target.dataset.lines = String(lines);
+        target.replaceChildren(...lines.map((text) => element("li", text)));
+    }
+
+    function showResult(job) {
+        const target = part("result"), problems = part("problems");
+        const found = job.state === "failed" ? job.problems : [];
+        if (problems.dataset.lines !== String(found)) {
+            problems.dataset.lines = String(found);
+            const lines = element("ul", "", "sdtrain-problems");
+            for (const text of found) lines.appendChild(element("li", "")).appendChild(element("b", text));
+            problems.replaceChildren(...(found.length ? [lines] : []));
+        }
+        const file = resultFile(job);
+        const key = job.state + file;
+        if (target.dataset.key === key) return;
+        target.dataset.key = key;
+        target.replaceChildren();
+        if (!file || !ENDED[job.state]) return;
+        const line = element("div", "The model: ", "sdtrain-result");
+        line.appendChild(element("code", file));
+        target.appendChild(line);
+    }
+
+    function resultFile(job) {
+        const checkpoints = job.saved.filter((event) => event.kind === "checkpoint");
+        return (job.end && job.end.result && job.end.result.checkpoint)
+            || (checkpoints.length ? checkpoints[checkpoints.length - 1].file : "");
+    }
+
+    function showPreviews(job) {
+        const steps = [...job.previews.keys()].sort((a, b) => a - b);
+        part("previews").hidden = !steps.length;
+        if (!steps.length) return;
+        const slider = part("preview-slider");
+        slider.max = steps.length - 1;
+        if (follows || !job.previews.has(previewStep)) previewStep = steps[steps.length - 1];
+        slider.value = steps.indexOf(previewStep);
+        part("preview-step").textContent = previewStep;
+        const shown = job.previews.get(previewStep), row = part("preview-row");
+        const key = `${job.id}/${previewStep}/${shown.size}`;
+        if (row.dataset.key === key) return;
+        row.dataset.key = key;
+        row.replaceChildren(...[...shown].map(([index, infotext]) => {
+            const image = element("img");
+            image.src = new URL(`sdtrain/v1/job/${job.id}/preview/${previewStep}/${index}`, document.baseURI);
+            image.alt = image.title = infotext.split("\n")[0];
+            return image;
+        }));
+    }
+
+    function pageState(job) {
+        if (!job) return "idle";
+        return ENDED[job.state] && sessionStorage.getItem(DISMISSED) === job.id ? "idle" : job.state;
+    }
+
+    function ended(page, job) {
+        pressed = "";
+        app.press("sdtrain_runs_refresh");
+        if (app.byId("refresh_sd_model_checkpoint")) app.press("refresh_sd_model_checkpoint");
+        app.press("sdtrain_train_refresh");
+    }
+
+    app.views.push((page, job) => {
+        const state = pageState(job);
+        page.dataset.state = state;
+        if (!job) return;
+        const key = job.id + job.state;
+        if (ENDED[job.state] && lastState && lastState !== key) ended(page, job);
+        lastState = key;
+        page.dataset.resumable = String(job.state === "stopped" && Boolean(job.runDir && job.end && job.end.saved)
+            || job.state === "failed" && job.saved.some((event) => event.kind === "state"));
+        page.dataset.usable = String(Boolean(resultFile(job)) && typeof window.selectCheckpoint === "function");
+        part("label").textContent = job.label;
+        part("status").textContent = page.dataset.offline ? "the server does not answer; trying again" : statusOf(job);
+        part("rate").textContent = rateOf(job);
+        const percent = Math.round(fraction(job) * 1000) / 10;
+        part("bar").style.width = percent + "%";
+        part("bar").parentElement.setAttribute("aria-valuenow", percent);
+        list(part("notices"), job.notices.slice(-8));
+        showResult(job);
+        showPreviews(job);
+        app.drawPlot(part("plot"), job);
+    });
+
+    app.ready.push((page) => {
+        part("preview-slider").addEventListener("input", (event) => {
+            const steps = [...app.job.previews.keys()].sort((a, b) => a - b);
+            previewStep = steps[event.target.value];
+            follows = +event.target.value === steps.length - 1;
+            showPreviews(app.job);
+        });
+        page.addEventListener("click", (event) => {
+            const button = event.target.closest("button");
+            if (!button) return;
+            const how = (button.id.match(/^sdtrain_train_stop_(\w+)$/) || [])[1];
+            if (how && app.job) {
+                pressed = how;
+                part("status").textContent = statusOf(app.job);
+                if (how === "go_on") setTimeout(() => { pressed = ""; }, 4000);
+                app.pollSoon(300);
+            } else if (button.id === "sdtrain_train_start" || button.id === "sdtrain_train_resume") {
+                app.pollEagerly();
+            } else if (button.id === "sdtrain_train_again") {
+                sessionStorage.setItem(DISMISSED, app.jobId());
+                page.dataset.state = "idle";
+            } else if (button.id === "sdtrain_train_use") {
+                window.selectCheckpoint(resultFile(app.job).split(/[\\/]/).pop());
+            }
+        });
+    });
+})();

@@ -1,0 +1,16 @@
+"""All routes of the program."""
+from __future__ import annotations
+
+from fastapi import FastAPI
+
+from lib_sdtrain.api.access import Access
+from lib_sdtrain.api.programs import add_programs
+from lib_sdtrain.api.service import TrainService
+from lib_sdtrain.api.watching import add_watching
+
+
+def add_routes(app: FastAPI, service: TrainService, access: Access, programs: bool) -> None:
+    """What the tab polls always, the rest when other programs are welcome (`--api`)."""
+    add_watching(app, service.runner, access)
+    if programs:
+        add_programs(app, service, access)

@@ -1,0 +1,161 @@
+"""What a person or a program can do with training, in plain data: list, plan, start, resume, stop."""
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lib_sdtrain import textfiles
+from lib_sdtrain.api.engine import Engine, Place
+from lib_sdtrain.api.presets import PresetFolder
+from lib_sdtrain.api.runs import RunEntry, list_runs
+from lib_sdtrain.durable import safe_name
+from lib_sdtrain.errors import Problem, Problems, UserError
+from lib_sdtrain.events import CancelToken, Event
+from lib_sdtrain.host.protocol import CheckpointEntry, Host
+from lib_sdtrain.jobs import Job, JobRunner
+from lib_sdtrain.settings.layers import Layer, Resolved, to_plain
+from lib_sdtrain.settings.run import RunSettings
+
+TOYBOX_PRESET = "toybox-dreambooth"
+TAB = "this page"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What was chosen: a preset by name (empty: none) and raw values by dotted path on top of it."""
+
+    preset: str = ""
+    changes: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """What would happen: the dry run's document, or why nothing can."""
+
+    document: Mapping[str, Any]
+    problems: tuple[Problem, ...]
+    origins: Mapping[str, tuple[str, str]]
+
+
+class TrainService:
+    """Training on a host's machine, one job at a time."""
+
+    def __init__(self, host: Host, engine: Engine) -> None:
+        self.host, self.engine = host, engine
+        self.runner = JobRunner(host)
+        self.presets = PresetFolder(engine, host.output_dir() / "presets")
+
+    @property
+    def place(self) -> Place:
+        """Where runs compute and write."""
+        return Place(self.host.output_dir(), self.host.device())
+
+    def checkpoints(self) -> list[CheckpointEntry]:
+        """What can be trained, the loaded one first."""
+        return self.host.checkpoints()
+
+    def checkpoint_named(self, text: str) -> str:
+        """The settings' name of a checkpoint from what the page shows; a path stays a path."""
+        return next((entry.name for entry in self.checkpoints() if text in (entry.title, entry.name)), text)
+
+    def resolve(self, choice: Choice) -> Resolved[RunSettings]:
+        """The settings in force. Raises `UserError` with every wrong value."""
+        layers = [Layer(self.host.name, self._here())]
+        if choice.preset:
+            layers.append(Layer(f"preset {choice.preset}", self.presets.values(choice.preset)))
+        return self.engine.resolve([*layers, Layer(TAB, choice.changes)], self.host.device())
+
+    def _here(self) -> dict[str, Any]:
+        """What the host has its own word on."""
+        loaded, folder = self.host.current(), self.host.checkpoint_dir()
+        values = {"model.checkpoint": loaded.name} if loaded else {}
+        return values | ({"save.dir": str(folder)} if folder else {})
+
+    def outlook(self, choice: Choice) -> Outlook:
+        """The plan of a run, or all its mistakes."""
+        try:
+            resolved = self.resolve(choice)
+        except UserError as error:
+            return Outlook({}, tuple(error.problems), {})
+        origins = {path: (_shown(resolved.settings, path), name) for path, name in resolved.origins.items()}
+        problems = self._confinement(resolved.settings)
+        document: Mapping[str, Any] = {}
+        if not problems.found:
+            try:
+                document = self.engine.plan(resolved.settings, self.place)
+            except UserError as error:
+                problems.absorb(error)
+        return Outlook(document, tuple(problems.found), origins)
+
+    def start(self, choice: Choice) -> Job:
+        """Start a run. Raises `UserError` for mistakes, and when a job is running."""
+        settings = self.resolve(choice).settings
+        self._confinement(settings).raise_if_any()
+        place = self.place
+        self.engine.plan(settings, place)
+        name = settings.save.name or (settings.data.concepts[0].name if settings.data.concepts else "run")
+        return self.runner.start("train", name, lambda token: self.engine.train(settings, place, token))
+
+    def runs(self) -> list[RunEntry]:
+        """Runs in the output folder, the newest first."""
+        return list_runs(self.host.output_dir() / "runs")
+
+    def resume(self, run: str, changes: Mapping[str, Any] = ()) -> Job:  # type: ignore[assignment]
+        """Go on with a run by its folder's name. Raises `UserError` when it has nothing to go on from."""
+        entry = next((entry for entry in self.runs() if entry.name == run), None)
+        if entry is None:
+            raise UserError(f"there is no run {run!r}", where="run", fix="choose one of the list")
+        if not entry.resumable:
+            raise UserError("it has no saved state to go on from", where=entry.name, fix="start it anew")
+        return self.runner.start("train", entry.name, self._resuming(entry.path, dict(changes)))
+
+    def _resuming(self, path: Path, changes: Mapping[str, Any]) -> Any:
+        def work(token: CancelToken) -> Iterator[Event]:
+            return self.engine.resume(path, changes, self.place, token)
+
+        return work
+
+    def _confinement(self, settings: RunSettings) -> Problems:
+        """Paths that this page may not use, and files that it would overwrite."""
+        problems = Problems()
+        for path, value in _paths_of(settings):
+            if value:
+                _collect(problems, self.host.allowed_path, value, path)
+        known = {entry.name for entry in self.checkpoints()}
+        checkpoint = settings.model.checkpoint
+        if checkpoint not in known:
+            _collect(problems, self.host.allowed_path, checkpoint, "model.checkpoint")
+        target = Path(settings.save.dir) / f"{safe_name(settings.save.name)}.safetensors"
+        if settings.save.dir and settings.save.name and target.exists():
+            problems.add(
+                f"{target.name} is already there", where="save.name", fix="choose another name; nothing is overwritten"
+            )
+        return problems
+
+    def yaml(self, choice: Choice) -> str:
+        """The settings that are not defaults, as a file for `train --config`."""
+        return textfiles.write_yaml(to_plain(self.resolve(choice).settings, only_changed=True))
+
+
+def _paths_of(settings: RunSettings) -> Iterator[tuple[str, str]]:
+    for index, concept in enumerate(settings.data.concepts):
+        yield f"data.concepts.{index}.instance_dir", concept.instance_dir
+        yield f"data.concepts.{index}.class_dir", concept.class_dir
+    yield "data.cache_dir", settings.data.cache_dir
+    yield "save.dir", settings.save.dir
+
+
+def _collect(problems: Problems, check: Any, *args: Any) -> None:
+    try:
+        check(*args)
+    except UserError as error:
+        problems.absorb(error)
+
+
+def _shown(settings: Any, path: str) -> str:
+    value = settings
+    for part in path.split("."):
+        value = value[int(part)] if part.isdigit() else getattr(value, part)
+    return "off" if value is None else str(value)

@@ -1,0 +1,59 @@
+"""The real engine behind the tab and the API."""
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lib_sdtrain.api.engine import Place
+from lib_sdtrain.events import CancelToken, Event, Notice
+from lib_sdtrain.presets import preset_names, preset_title, read_preset
+from lib_sdtrain.settings.layers import Layer, Resolved
+from lib_sdtrain.settings.run import RunSettings
+
+
+class TrainingEngine:
+    """Training with lib_sdtrain.train, imported when it is first needed."""
+
+    def presets(self) -> Mapping[str, str]:
+        """Shipped presets by name, with their titles; one whose file is damaged is called by its name."""
+        return {name: preset_title(name) for name in preset_names()}
+
+    def preset(self, name: str) -> Mapping[str, Any]:
+        """What a shipped preset sets."""
+        return read_preset(name)
+
+    def resolve(self, layers: Sequence[Layer], device: str) -> Resolved[RunSettings]:
+        """The settings in force."""
+        from lib_sdtrain.train.starting import resolve_run
+
+        return resolve_run(layers, device)
+
+    def plan(self, settings: RunSettings, place: Place) -> dict[str, Any]:
+        """The dry run's document with what had to be left out."""
+        from lib_sdtrain.train.forecast import forecast
+        from lib_sdtrain.train.plan import make_plan
+
+        events = make_plan(settings, place.outputs, place.device, CancelToken())
+        notices = []
+        while True:
+            try:
+                event = next(events)
+            except StopIteration as end:
+                return {**forecast(end.value), "notices": notices}
+            if isinstance(event, Notice):
+                notices.append(f"{event.where}: {event.text}" if event.where else event.text)
+
+    def train(self, settings: RunSettings, place: Place, token: CancelToken) -> Iterator[Event]:
+        """A new run in its own directory below the outputs."""
+        from lib_sdtrain.train.loop import train
+
+        return train(settings, token, outputs=place.outputs, device=place.device)
+
+    def resume(
+        self, run_dir: Path, changes: Mapping[str, Any], place: Place, token: CancelToken
+    ) -> Iterator[Event]:
+        """A run that goes on."""
+        from lib_sdtrain.train.resume import resume
+
+        return resume(run_dir, changes, token, place.device)

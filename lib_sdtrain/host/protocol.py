@@ -1,0 +1,62 @@
+"""What a host is to the rest of the program.
+
+A host lists checkpoints, lends the machine to one job at a time, gets its own model out of the way meanwhile,
+mirrors progress to whoever watches it, and says where files may be read and written.
+"""
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+from lib_sdtrain.events import Event
+
+
+@dataclass(frozen=True)
+class CheckpointEntry:
+    """A checkpoint that can be chosen. `name` is what settings hold, `title` what people read."""
+
+    name: str
+    title: str
+    path: Path
+    loaded: bool = False
+
+
+@runtime_checkable
+class Host(Protocol):
+    """The surroundings of a job."""
+
+    name: str
+    #: Only this machine can reach the page, so any path its user names is their own.
+    local: bool
+
+    def checkpoints(self) -> list[CheckpointEntry]:
+        """Everything that can be trained, the loaded one first."""
+
+    def current(self) -> CheckpointEntry | None:
+        """The checkpoint in the host's hands, without making it load one."""
+
+    def device(self) -> str:
+        """Where to compute: `cpu`, `cuda`, `mps`."""
+
+    def exclusive(self, job: str) -> AbstractContextManager[None]:
+        """Waits for the machine and keeps everybody else's work off it; `job` is shown to those who wait."""
+
+    def step_aside(self) -> AbstractContextManager[None]:
+        """The host's model leaves the device; model and random state are as before afterwards, whatever happened."""
+
+    def report(self, event: Event) -> bool:
+        """Mirrors an event to the host's own progress; True when its user pressed the host's own stop button."""
+
+    def output_dir(self) -> Path:
+        """Where runs and presets are kept (need not exist yet)."""
+
+    def checkpoint_dir(self) -> Path | None:
+        """Where new checkpoints belong so that the host lists them; None leaves them in the run directory."""
+
+    def allowed_path(self, path: str, where: str) -> Path:
+        """The absolute path. Raises `UserError` when the page can be reached from outside and may not go there."""
+
+    def refresh(self) -> None:
+        """Look for new checkpoints."""

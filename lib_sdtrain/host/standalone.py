@@ -1,0 +1,79 @@
+"""The host that is no host: checkpoints of a folder, the whole machine, nothing to step aside."""
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+
+from lib_sdtrain.events import Event
+from lib_sdtrain.host.paths import confined, resolved
+from lib_sdtrain.host.protocol import CheckpointEntry
+
+TOYBOX = CheckpointEntry("toybox", "toybox (built in, small)", Path(__file__).parents[1] / "toybox/toybox.safetensors")
+SUFFIXES = (".safetensors", ".ckpt")
+
+
+def listed(folder: Path) -> list[CheckpointEntry]:
+    """The checkpoints below a folder, by name; VAE files left out as the WebUI does."""
+    if not folder.is_dir():
+        return []
+    found = sorted(p for p in folder.rglob("*") if p.suffix in SUFFIXES and not p.stem.endswith(".vae"))
+    return [CheckpointEntry(str(path), path.relative_to(folder).as_posix(), path) for path in found]
+
+
+@dataclass(frozen=True)
+class StandaloneHost:
+    """Works in `folder`: checkpoints from models/, results to outputs/."""
+
+    folder: Path
+    local: bool = True
+    name: str = field(default="standalone", init=False)
+
+    def checkpoints(self) -> list[CheckpointEntry]:
+        """toybox, then models/ and what runs have written."""
+        return [TOYBOX, *listed(self.folder / "models"), *listed(self.output_dir() / "runs")]
+
+    def current(self) -> CheckpointEntry | None:
+        """Nothing is ever loaded here."""
+        return None
+
+    def device(self) -> str:
+        """CUDA when torch has it."""
+        if find_spec("torch") is None:
+            return "cpu"
+        import torch
+
+        return "cuda" if torch.cuda.is_available() else "cpu"
+
+    @contextmanager
+    def exclusive(self, job: str) -> Iterator[None]:
+        """There is nobody else."""
+        yield
+
+    @contextmanager
+    def step_aside(self) -> Iterator[None]:
+        """There is no other model."""
+        yield
+
+    def report(self, event: Event) -> bool:
+        """Nobody else watches."""
+        return False
+
+    def output_dir(self) -> Path:
+        """outputs/ in the folder."""
+        return self.folder / "outputs"
+
+    def checkpoint_dir(self) -> Path | None:
+        """Results stay with their run."""
+        return None
+
+    def allowed_path(self, path: str, where: str) -> Path:
+        """Anything for the machine's own user; the folder and the package for others."""
+        if self.local:
+            return resolved(path, where)
+        return confined(path, (self.folder, TOYBOX.path.parent), where)
+
+    def refresh(self) -> None:
+        """Folders are read anew each time."""

@@ -1,0 +1,146 @@
+"""A control for every declared setting: which component, what it shows, and what a shown value means."""
+from __future__ import annotations
+
+import json
+import typing
+from dataclasses import dataclass
+from typing import Any
+
+import gradio as gr
+
+from lib_sdtrain.settings.fields import Declared
+from lib_sdtrain.settings.lengths import Length
+
+PANEL = "sdtrain_train"
+REQUEST_SEPARATOR = "====="
+MAX_RADIO_CHOICES = 3
+MAX_SLIDER_RANGE = 1000
+
+
+@dataclass(frozen=True)
+class Control:
+    """A component that stands for the setting at `path` (concepts have a number in theirs)."""
+
+    path: str
+    item: Declared
+    component: Any
+
+
+def element_id(path: str, panel: str = PANEL) -> str:
+    """`sdtrain_<panel>_<setting path with underscores>`."""
+    return f"{panel}_{path.replace('.', '_')}"
+
+
+def shown(item: Declared, value: Any) -> Any:
+    """What the control holds for a settings value."""
+    if item.type is bool:
+        return bool(value)
+    if value is None:
+        return ""
+    if isinstance(value, (Length, str)):
+        return str(value)
+    if isinstance(value, dict):
+        return json.dumps(value) if value else ""
+    if isinstance(value, (list, tuple)):
+        return _shown_list(item, value)
+    return value if _numeric(item) else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _shown_list(item: Declared, values: Any) -> str:
+    if item.meta.kind != "requests":
+        return ", ".join(map(str, values))
+    texts = [value if isinstance(value, str) else json.dumps(value) for value in values]
+    plain = all("\n" not in text for text in texts)
+    return "\n".join(texts) if plain else f"\n{REQUEST_SEPARATOR}\n".join(texts)
+
+
+def raw(item: Declared, value: Any) -> Any:
+    """The raw settings value of what a control holds; wrong text is left for the settings to judge."""
+    if item.type is bool or not isinstance(value, str):
+        return value
+    text = value.strip()
+    if item.meta.kind == "requests":
+        return split_requests(text)
+    if typing.get_origin(item.type) is dict:
+        return _json_or_text(text) if text else {}
+    if not text and item.optional:
+        return None
+    return text
+
+
+def split_requests(text: str) -> list[Any]:
+    """One prompt a line, or infotexts and JSON requests between lines of `=====`."""
+    if not text:
+        return []
+    lines = text.splitlines()
+    whole = any(set(line.strip()) == {"="} and len(line.strip()) >= len(REQUEST_SEPARATOR) for line in lines)
+    if not whole and "\nSteps: " not in text:
+        return [_json_or_text(line.strip()) for line in lines if line.strip()]
+    blocks: list[list[str]] = [[]]
+    for line in lines:
+        if line.strip().startswith(REQUEST_SEPARATOR) and set(line.strip()) == {"="}:
+            blocks.append([])
+        else:
+            blocks[-1].append(line)
+    return [_json_or_text("\n".join(block).strip()) for block in blocks if "".join(block).strip()]
+
+
+def _json_or_text(text: str) -> Any:
+    if not text.startswith("{"):
+        return text
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text
+
+
+def _numeric(item: Declared) -> bool:
+    return _slides(item) or (item.type is int and not item.optional)
+
+
+def _slides(item: Declared) -> bool:
+    low, high = item.meta.minimum, item.meta.maximum
+    numeric = item.type in (int, float) and not item.optional
+    return numeric and low is not None and high is not None and high - low <= MAX_SLIDER_RANGE
+
+
+def label_of(item: Declared) -> str:
+    """The label with its unit."""
+    return f"{item.meta.label} ({item.meta.unit})" if item.meta.unit else item.meta.label
+
+
+def make_control(path: str, item: Declared, value: Any, choices: list[str] | None = None) -> Control:
+    """The component of a setting, rendered where Gradio stands. `choices` replaces the declared ones."""
+    common = {
+        "label": label_of(item), "info": item.meta.help, "value": shown(item, value), "elem_id": element_id(path),
+        "elem_classes": ["sdtrain-field"],
+    }
+    return Control(path, item, _component(item, common, choices))
+
+
+def _component(item: Declared, common: dict[str, Any], choices: list[str] | None) -> Any:
+    if item.type is bool:
+        return gr.Checkbox(**common)
+    if choices is not None:
+        return gr.Dropdown(choices=choices, allow_custom_value=True, **common)
+    if item.meta.choices:
+        few = len(item.meta.choices) <= MAX_RADIO_CHOICES
+        return gr.Radio(choices=list(item.meta.choices), **common) if few else gr.Dropdown(
+            choices=list(item.meta.choices), **common
+        )
+    if _slides(item):
+        step = item.meta.step or 0.01
+        return gr.Slider(minimum=item.meta.minimum, maximum=item.meta.maximum, step=step, **common)
+    if _numeric(item):
+        return gr.Number(precision=0, **common)
+    lines = 3 if item.meta.kind == "requests" else 1
+    return gr.Textbox(lines=lines, max_lines=max(lines, 8), placeholder=placeholder(item), **common)
+
+
+def placeholder(item: Declared) -> str:
+    """What an empty box means."""
+    if item.meta.default_text:
+        return item.meta.default_text
+    if item.meta.kind == "requests":
+        return "one prompt a line"
+    return "off" if item.optional else ""

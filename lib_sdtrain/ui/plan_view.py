@@ -1,0 +1,90 @@
+"""The plan, as HTML: what happens when Start is pressed, or what has to be put right first."""
+from __future__ import annotations
+
+import html
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from lib_sdtrain.api.service import Outlook
+from lib_sdtrain.errors import Problem
+from lib_sdtrain.ui.controls import element_id
+
+_UNITS = ("B", "KB", "MB", "GB", "TB")
+
+
+def size_text(count: float) -> str:
+    """Bytes for people: `2.1 GB`."""
+    for unit in _UNITS[:-1]:
+        if count < 1000:
+            return f"{count:.0f} {unit}" if count >= 10 or unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} {_UNITS[-1]}"
+
+
+def time_text(seconds: float) -> str:
+    """A duration for people: `12 min`."""
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    return f"{round(seconds / 60)} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def problems_html(problems: Sequence[Problem]) -> str:
+    """Every mistake with what to do; the page puts a copy beside the control that `data-control` names."""
+    lines = "".join(
+        f"<li data-control='{html.escape(element_id(problem.where))}'><b>{html.escape(problem.what)}</b>"
+        f"{'; ' + html.escape(problem.fix) if problem.fix else ''}"
+        f"<span class='sdtrain-path'>{html.escape(problem.where)}</span></li>"
+        for problem in problems
+    )
+    return f"<ul class='sdtrain-problems' role='alert'>{lines}</ul>"
+
+
+def plan_html(outlook: Outlook) -> str:
+    """The plan or its mistakes."""
+    if outlook.problems:
+        count = len(outlook.problems)
+        head = "One thing is" if count == 1 else f"{count} things are"
+        body = f"<p>{head} to be put right before this can start:</p>{problems_html(outlook.problems)}"
+        return f"<div class='sdtrain-plan' data-ready='false'>{body}</div>"
+    return (
+        f"<div class='sdtrain-plan' data-ready='true'>{_headline(outlook.document)}{_details(outlook.document)}"
+        f"{_origins(outlook.origins)}</div>"
+    )
+
+
+def _headline(document: Mapping[str, Any]) -> str:
+    facts = [f"<b>{document['images']}</b> pictures"]
+    to_make = sum(concept.get("class_images_to_make", 0) for concept in document.get("concepts", ()))
+    if to_make:
+        facts.append(f"<b>{to_make}</b> class pictures to make")
+    facts.append(f"<b>{document['steps']}</b> steps")
+    if document.get("seconds"):
+        facts.append(f"about <b>{time_text(document['seconds'])}</b>")
+    facts.append(f"<b>{size_text(document['memory_bytes'])}</b> memory")
+    facts.append(f"<b>{size_text(document['disk_bytes'])}</b> on disk")
+    return f"<p class='sdtrain-headline'>{' · '.join(facts)}</p>"
+
+
+def _details(document: Mapping[str, Any]) -> str:
+    buckets = ", ".join(f"{b['size'][0]} x {b['size'][1]} ({b['images']})" for b in document.get("buckets", ()))
+    prompts = "".join(f"<li>{html.escape(str(prompt))}</li>" for prompt in document.get("prompts", ())[:6])
+    notices = "".join(f"<li>{html.escape(str(notice))}</li>" for notice in document.get("notices", ()))
+    parts = [f"<ul class='sdtrain-notices'>{notices}</ul>"] if notices else []
+    rows = [("Sizes", html.escape(buckets))] if buckets else []
+    if prompts:
+        rows.append(("Prompts", f"<ul>{prompts}</ul>"))
+    table = "".join(f"<tr><th>{name}</th><td>{value}</td></tr>" for name, value in rows)
+    if table:
+        parts.append(f"<details><summary>Sizes and prompts</summary><table>{table}</table></details>")
+    return "".join(parts)
+
+
+def _origins(origins: Mapping[str, tuple[str, str]]) -> str:
+    if not origins:
+        return ""
+    rows = "".join(
+        f"<tr><th>{html.escape(path)}</th><td>{html.escape(value[:120])}</td><td>{html.escape(origin)}</td></tr>"
+        for path, (value, origin) in origins.items()
+    )
+    title = f"{len(origins)} settings that are not the default, and where from"
+    return f"<details><summary>{title}</summary><table>{rows}</table></details>"

@@ -1,0 +1,133 @@
+"""What the Train sub-tab's controls do. Every handler takes plain values and returns what to show."""
+from __future__ import annotations
+
+import html
+import shlex
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lib_sdtrain.api.service import Choice, Outlook, TrainService
+from lib_sdtrain.errors import UserError
+from lib_sdtrain.ui.form import FIRST, Form
+from lib_sdtrain.ui.pictures import keep_dropped, thumbnails_html
+from lib_sdtrain.ui.plan_view import plan_html, problems_html
+from lib_sdtrain.ui.train_layout import NO_PRESET
+from lib_sdtrain.ui.words import prompts, reading_html
+
+INSTANCE_DIR, PROMPT, CLASS_PROMPT = f"{FIRST}.instance_dir", f"{FIRST}.instance_prompt", f"{FIRST}.class_prompt"
+
+
+@dataclass(frozen=True)
+class TrainHandlers:
+    """Answers of the Train sub-tab."""
+
+    service: TrainService
+
+    @property
+    def form(self) -> Form:
+        """The translation between controls and choices."""
+        return Form(self.service)
+
+    def plan(self, preset: str, values: Mapping[str, Any]) -> str:
+        """The plan for what the form holds."""
+        return plan_html(self._outlook(preset, values))
+
+    def _outlook(self, preset: str, values: Mapping[str, Any]) -> Outlook:
+        try:
+            return self.service.outlook(self.form.choice(name_of(preset), values))
+        except UserError as error:
+            return Outlook({}, tuple(error.problems), {})
+
+    def thumbnails(self, folder: str) -> str:
+        """Thumbnails of the pictures, where the page may look; a wrong folder is the plan's matter."""
+        if not folder.strip():
+            return ""
+        try:
+            return thumbnails_html(self.service.host.allowed_path(folder.strip(), INSTANCE_DIR))
+        except UserError:
+            return ""
+
+    def words(self, identifier: str, class_word: str, keep_class: bool) -> tuple[dict[str, Any], str]:
+        """Both prompts made from the words, and how CLIP reads them."""
+        instance, kept = prompts(identifier, class_word, keep_class)
+        return {PROMPT: instance, CLASS_PROMPT: kept}, reading_html(identifier, class_word)
+
+    def choose_preset(self, old: str, new: str, values: Mapping[str, Any]) -> dict[str, Any]:
+        """The controls for another preset. Raises `UserError` when it is broken."""
+        return self.form.after_preset(name_of(old), name_of(new), values)
+
+    def save_preset(self, name: str, preset: str, values: Mapping[str, Any]) -> str:
+        """Save what differs from the defaults; says how it went."""
+        try:
+            choice = self.form.choice(name_of(preset), values)
+            mine = {**self.service.presets.values(choice.preset), **choice.changes}
+            kept = self.service.presets.save(name, mine)
+        except UserError as error:
+            return problems_html(error.problems)
+        return f"<p class='sdtrain-note'>Saved as preset {html.escape(kept)}.</p>"
+
+    def drop(self, files: list[Any] | None) -> tuple[str, str]:
+        """Keep dropped pictures; the folder they are in now, and a message."""
+        if not files:
+            return "", ""
+        folder = self.service.host.output_dir() / "pictures" / time.strftime("%Y%m%d-%H%M%S")
+        try:
+            kept = keep_dropped([str(getattr(file, "name", file)) for file in files], folder)
+        except UserError as error:
+            return "", problems_html(error.problems)
+        return str(kept), ""
+
+    def start(self, preset: str, values: Mapping[str, Any]) -> str:
+        """Start the run; empty when it began, else the plan with what is wrong."""
+        try:
+            self.service.start(self.form.choice(name_of(preset), values))
+        except UserError as error:
+            return plan_html(Outlook({}, tuple(error.problems), {}))
+        return ""
+
+    def stop(self, how: str, job: str) -> None:
+        """Pass on a stop that was pressed on a page showing `job`."""
+        self.service.runner.stop(how, job or None)
+
+    def resume_last(self, job: str) -> str:
+        """Go on with the run that the page shows; a message when that cannot be."""
+        current = self.service.runner.job
+        folder = current.run_dir if current and current.id == job else None
+        try:
+            self.service.resume(Path(folder).name if folder else "")
+        except UserError as error:
+            return problems_html(error.problems)
+        return ""
+
+    def yaml(self, preset: str, values: Mapping[str, Any]) -> str:
+        """The settings as a file for `train --config`."""
+        try:
+            return self.service.yaml(self.form.choice(name_of(preset), values))
+        except UserError as error:
+            return "\n".join(f"# {problem}" for problem in error.problems)
+
+    def command(self, preset: str, values: Mapping[str, Any]) -> str:
+        """The settings as a command line."""
+        try:
+            choice = self.form.choice(name_of(preset), values)
+        except UserError as error:
+            return "\n".join(f"# {problem}" for problem in error.problems)
+        return command_line(choice)
+
+
+def name_of(preset: str) -> str:
+    """The preset's name, empty for none."""
+    return "" if preset in (NO_PRESET, "", None) else preset
+
+
+def command_line(choice: Choice) -> str:
+    """`python -m lib_sdtrain train` with a choice's preset and changes."""
+    words = ["python", "-m", "lib_sdtrain", "train"]
+    words += ["--preset", choice.preset] if choice.preset else []
+    for path, value in choice.changes.items():
+        words += ["--set", f"{path}={value}"]
+    return shlex.join(words)
+

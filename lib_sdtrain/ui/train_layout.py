@@ -1,0 +1,183 @@
+"""The Train sub-tab's components, in the order a person needs them. What they do is in `train_handlers.py`."""
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import gradio as gr
+
+from lib_sdtrain.settings.fields import BASIC, Declared, groups_of
+from lib_sdtrain.settings.run import RunSettings
+from lib_sdtrain.ui.controls import PANEL, Control, make_control
+from lib_sdtrain.ui.form import FIRST, form_items
+from lib_sdtrain.ui.run_view import RUN_HTML
+
+NO_PRESET = "my own settings"
+#: Title of a section and the setting groups whose basic settings it holds.
+SECTIONS = (("1", "Model", ("model", "method")), ("2", "Subject", (FIRST, "data")), ("3", "How long", ()))
+
+
+@dataclass
+class TrainParts:
+    """The components that handlers read and write; `controls` by setting path."""
+
+    controls: dict[str, Control] = field(default_factory=dict)
+    preset: Any = None
+    base_preset: Any = None
+    preset_name: Any = None
+    save_preset: Any = None
+    yaml_button: Any = None
+    command_button: Any = None
+    copied: Any = None
+    refresh: Any = None
+    add_toybox: Any = None
+    uploads: Any = None
+    thumbnails: Any = None
+    identifier: Any = None
+    class_word: Any = None
+    keep_class: Any = None
+    reading: Any = None
+    message: Any = None
+    plan: Any = None
+    start: Any = None
+    load: Any = None
+    job: Any = None
+    stops: dict[str, Any] = field(default_factory=dict)
+    resume: Any = None
+
+
+def _id(name: str) -> str:
+    return f"{PANEL}_{name}"
+
+
+def build_train(values: dict[str, Any], checkpoints: list[str], presets: list[str], hosted: bool) -> TrainParts:
+    """Render the sub-tab where Gradio stands, showing `values` by path."""
+    parts = TrainParts()
+    with gr.Column(elem_id=PANEL, elem_classes=["sdtrain-page"]):
+        _run_panel(parts, hosted)
+        with gr.Column(elem_id=_id("form"), elem_classes=["sdtrain-form"]):
+            _preset_row(parts, presets)
+            by_section = _basic_by_section()
+            for number, title, _ in SECTIONS:
+                gr.HTML(f"<h3 class='sdtrain-section'><span>{number}</span> {title}</h3>")
+                _SECTION_TOP.get(title, _nothing)(parts, hosted)
+                _grid(parts, by_section[title], values, checkpoints)
+            _advanced(parts, values)
+            _plan_and_start(parts)
+    return parts
+
+
+def _basic_by_section() -> dict[str, list[tuple[str, Declared]]]:
+    placed: dict[str, list[tuple[str, Declared]]] = {title: [] for _, title, _ in SECTIONS}
+    for path, item in form_items():
+        if item.meta.level != BASIC:
+            continue
+        head = FIRST if path.startswith(FIRST) else path.partition(".")[0]
+        title = next((title for _, title, heads in SECTIONS if head in heads), SECTIONS[-1][1])
+        placed[title].append((path, item))
+    return placed
+
+
+def _grid(
+    parts: TrainParts, items: list[tuple[str, Declared]], values: dict[str, Any], checkpoints: list[str] | None = None
+) -> None:
+    with gr.Row(elem_classes=["sdtrain-grid"]):
+        for path, item in items:
+            choices = checkpoints if item.meta.kind == "checkpoint" else None
+            control = make_control(path, item, item.default, choices)
+            control.component.value = values[path]
+            parts.controls[path] = control
+
+
+def _preset_row(parts: TrainParts, presets: list[str]) -> None:
+    with gr.Row(elem_classes=["sdtrain-row"]):
+        parts.preset = gr.Dropdown(
+            label="Preset", info="Settings to begin with. What you changed yourself stays.", elem_id=_id("preset"),
+            choices=[NO_PRESET, *presets], value=presets[0] if presets else NO_PRESET, scale=3,
+        )
+        parts.base_preset = gr.State(presets[0] if presets else NO_PRESET)
+        parts.preset_name = gr.Textbox(
+            label="Save as preset", info="A name for these settings.", elem_id=_id("preset_name"), scale=2
+        )
+        parts.save_preset = gr.Button("Save preset", elem_id=_id("save_preset"), size="sm", scale=1, min_width=110)
+        with gr.Column(scale=1, min_width=150, elem_classes=["sdtrain-copy"]):
+            parts.command_button = gr.Button("Show as command", elem_id=_id("as_command"), size="sm")
+            parts.yaml_button = gr.Button("Show as YAML", elem_id=_id("as_yaml"), size="sm")
+    parts.copied = gr.Code(label="The same run elsewhere", visible=False, elem_id=_id("copied"), interactive=False)
+    parts.message = gr.HTML("", elem_id=_id("message"))
+
+
+def _nothing(parts: TrainParts, hosted: bool) -> None:
+    del parts, hosted
+
+
+def _model_top(parts: TrainParts, hosted: bool) -> None:
+    with gr.Row(elem_classes=["sdtrain-row", "sdtrain-tools"]):
+        parts.refresh = gr.Button("Look for new checkpoints", elem_id=_id("refresh"), size="sm", min_width=190, scale=0)
+        parts.add_toybox = gr.Button(
+            "Add toybox to this WebUI", elem_id=_id("add_toybox"), size="sm", min_width=190, scale=0, visible=hosted
+        )
+
+
+def _subject_top(parts: TrainParts, hosted: bool) -> None:
+    del hosted
+    parts.uploads = gr.File(
+        label="Drop pictures here (and their .txt captions), or name a folder below", file_count="multiple",
+        elem_id=_id("uploads"), height=90,
+    )
+    parts.thumbnails = gr.HTML("", elem_id=_id("thumbnails"))
+    with gr.Row(elem_classes=["sdtrain-row"]):
+        parts.identifier = gr.Textbox(
+            label="Identifier", value="sks", elem_id=_id("identifier"), info="A rare word that will call your subject."
+        )
+        parts.class_word = gr.Textbox(
+            label="Class", elem_id=_id("class_word"), placeholder="dog",
+            info="What kind of thing it is, in plain words.",
+        )
+        parts.keep_class = gr.Checkbox(
+            label="Keep the class", value=True, elem_id=_id("keep_class"),
+            info="Trains on ordinary pictures of the class too (prior preservation), so that it is not forgotten.",
+        )
+    parts.reading = gr.HTML("", elem_id=_id("reading"))
+
+
+_SECTION_TOP = {"Model": _model_top, "Subject": _subject_top}
+
+
+def _advanced(parts: TrainParts, values: dict[str, Any]) -> None:
+    with gr.Accordion("More settings", open=False, elem_id=_id("more")):
+        gr.HTML(
+            "<input type='search' class='sdtrain-search' data-part='search' placeholder='Search settings: name or help'"
+            " aria-label='Search settings'>"
+        )
+        for part in groups_of(RunSettings):
+            items = [
+                (path, item) for path, item in form_items()
+                if item.meta.level != BASIC and path.startswith(part.path + ".")
+            ]
+            if items:
+                with gr.Column(elem_classes=["sdtrain-group"]):
+                    gr.HTML(f"<h4 class='sdtrain-group-title'>{part.label} <small>{part.help}</small></h4>")
+                    _grid(parts, items, values)
+
+
+def _plan_and_start(parts: TrainParts) -> None:
+    gr.HTML("<h3 class='sdtrain-section'><span>4</span> Plan</h3>")
+    parts.plan = gr.HTML("", elem_id=_id("plan"))
+    parts.start = gr.Button("Start training", variant="primary", elem_id=_id("start"))
+    parts.load = gr.Button("load", visible=False, elem_id=_id("load"))
+    parts.job = gr.Textbox(visible=False, elem_id=_id("job"))
+
+
+def _run_panel(parts: TrainParts, hosted: bool) -> None:
+    with gr.Column(elem_id=_id("run"), elem_classes=["sdtrain-run-panel"]):
+        gr.HTML(RUN_HTML)
+        with gr.Row(elem_classes=["sdtrain-row", "sdtrain-stops"]):
+            for how, label in (("save", "Stop and save"), ("go_on", "Save, go on"), ("now", "Stop now")):
+                variant = "stop" if how == "now" else "secondary"
+                parts.stops[how] = gr.Button(label, variant=variant, elem_id=_id(f"stop_{how}"))
+        with gr.Row(elem_classes=["sdtrain-row", "sdtrain-after"]):
+            parts.resume = gr.Button("Go on from here", variant="primary", elem_id=_id("resume"))
+            if hosted:
+                gr.Button("Use it in the WebUI", variant="primary", elem_id=_id("use"))
+            gr.Button("Back to the settings", elem_id=_id("again"))

@@ -1,0 +1,176 @@
+"""The Train sub-tab: components joined to handlers."""
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from lib_sdtrain.api.service import TOYBOX_PRESET, TrainService
+from lib_sdtrain.errors import UserError
+from lib_sdtrain.ui.form import default_values
+from lib_sdtrain.ui.plan_view import problems_html
+from lib_sdtrain.ui.seam import listen, update
+from lib_sdtrain.ui.train_handlers import CLASS_PROMPT, INSTANCE_DIR, PROMPT, TrainHandlers
+from lib_sdtrain.ui.train_layout import NO_PRESET, TrainParts, build_train
+
+CHECKPOINT = "model.checkpoint"
+
+
+class TrainTab:
+    """Builds the sub-tab and attaches its handlers."""
+
+    def __init__(self, service: TrainService) -> None:
+        self.service = service
+        self.handlers = TrainHandlers(service)
+        self.hosted = service.host.name != "standalone"
+        presets = sorted(service.engine.presets(), key=lambda name: name != TOYBOX_PRESET)
+        self.parts: TrainParts = build_train(default_values(), [], presets, self.hosted)
+        self.paths = {control.component: path for path, control in self.parts.controls.items()}
+        self._attach_form()
+        self._attach_words()
+        self._attach_presets()
+        self._attach_run()
+
+    # reading and writing the form
+
+    @property
+    def _inputs(self) -> set[Any]:
+        return {*self.paths, self.parts.preset, self.parts.base_preset}
+
+    def _values(self, data: Mapping[Any, Any]) -> dict[str, Any]:
+        return {path: data[component] for component, path in self.paths.items()}
+
+    def _updates(self, values: Mapping[str, Any]) -> dict[Any, Any]:
+        return {self.parts.controls[path].component: update(value=value) for path, value in values.items()}
+
+    def _views(self, preset: str, values: Mapping[str, Any]) -> dict[Any, Any]:
+        return {
+            self.parts.plan: self.handlers.plan(preset, values),
+            self.parts.thumbnails: self.handlers.thumbnails(str(values.get(INSTANCE_DIR) or "")),
+        }
+
+    def _attach_form(self) -> None:
+        def changed(data: Mapping[Any, Any]) -> dict[Any, Any]:
+            return self._views(data[self.parts.preset], self._values(data))
+
+        outputs = [self.parts.plan, self.parts.thumbnails]
+        for control in self.parts.controls.values():
+            for event in _settling_events(control.component):
+                listen(event, changed, self._inputs, outputs)
+        everything = [*self.paths, self.parts.preset, *outputs]
+        listen(self.parts.load.click, self._opened, None, everything)
+        listen(self.parts.refresh.click, self._refreshed, None, [self._component(CHECKPOINT)])
+        listen(self.parts.uploads.upload, self._dropped, {*self._inputs, self.parts.uploads},
+               [self._component(INSTANCE_DIR), self.parts.message, *outputs])  # fmt: skip
+
+    def _component(self, path: str) -> Any:
+        return self.parts.controls[path].component
+
+    def _opened(self) -> dict[Any, Any]:
+        """A page was opened: today's checkpoints and presets, and the first preset's values."""
+        names = self.service.presets.names()
+        preset = TOYBOX_PRESET if TOYBOX_PRESET in names else NO_PRESET
+        try:
+            values = self.handlers.choose_preset("", preset, {})
+        except UserError:
+            preset, values = NO_PRESET, default_values()
+        answer = self._updates(values)
+        answer[self._component(CHECKPOINT)] = update(choices=self._titles(), value=values[CHECKPOINT])
+        answer[self.parts.preset] = update(choices=[NO_PRESET, *names], value=preset)
+        return answer | self._views(preset, values)
+
+    def _titles(self) -> list[str]:
+        return [entry.title for entry in self.service.checkpoints()]
+
+    def _refreshed(self) -> Any:
+        self.service.host.refresh()
+        return update(choices=self._titles())
+
+    def _dropped(self, data: Mapping[Any, Any]) -> dict[Any, Any]:
+        folder, message = self.handlers.drop(data[self.parts.uploads])
+        values = self._values(data)
+        if folder:
+            values[INSTANCE_DIR] = folder
+        return {
+            self._component(INSTANCE_DIR): update(value=values[INSTANCE_DIR]), self.parts.message: message,
+            **self._views(data[self.parts.preset], values),
+        }
+
+    # the words that call the subject
+
+    def _attach_words(self) -> None:
+        words = (self.parts.identifier, self.parts.class_word, self.parts.keep_class)
+
+        def changed(data: Mapping[Any, Any]) -> dict[Any, Any]:
+            found, reading = self.handlers.words(*(data[word] for word in words))
+            values = {**self._values(data), **found}
+            return {
+                **self._updates(found), self.parts.reading: reading,
+                self.parts.plan: self.handlers.plan(data[self.parts.preset], values),
+            }
+
+        outputs = [self._component(PROMPT), self._component(CLASS_PROMPT), self.parts.reading, self.parts.plan]
+        for word in words:
+            for event in _settling_events(word):
+                listen(event, changed, {*self._inputs, *words}, outputs)
+
+    # presets and copies
+
+    def _attach_presets(self) -> None:
+        parts = self.parts
+
+        def chosen(data: Mapping[Any, Any]) -> dict[Any, Any]:
+            new = data[parts.preset]
+            try:
+                values = self.handlers.choose_preset(data[parts.base_preset], new, self._values(data))
+            except UserError as error:
+                return {parts.message: problems_html(error.problems)}
+            return {**self._updates(values), parts.base_preset: new, parts.message: "", **self._views(new, values)}
+
+        def saved(data: Mapping[Any, Any]) -> dict[Any, Any]:
+            message = self.handlers.save_preset(data[parts.preset_name], data[parts.preset], self._values(data))
+            return {parts.message: message, parts.preset: update(choices=[NO_PRESET, *self.service.presets.names()])}
+
+        outputs = [*self.paths, parts.base_preset, parts.message, parts.plan, parts.thumbnails]
+        listen(parts.preset.input, chosen, self._inputs, outputs)
+        listen(parts.save_preset.click, saved, {*self._inputs, parts.preset_name}, [parts.message, parts.preset])
+        for button, make in ((parts.yaml_button, self.handlers.yaml), (parts.command_button, self.handlers.command)):
+            listen(button.click, self._copier(make), self._inputs, [parts.copied])
+
+    def _copier(self, make: Callable[[str, Mapping[str, Any]], str]) -> Callable[[Mapping[Any, Any]], Any]:
+        def copied(data: Mapping[Any, Any]) -> Any:
+            return update(value=make(data[self.parts.preset], self._values(data)), visible=True)
+
+        return copied
+
+    # the run
+
+    def _attach_run(self) -> None:
+        parts = self.parts
+
+        def started(data: Mapping[Any, Any]) -> Any:
+            mistakes = self.handlers.start(data[parts.preset], self._values(data))
+            return mistakes or update()
+
+        listen(parts.start.click, started, self._inputs, [parts.plan])
+        shown_job = "() => [window.sdtrain ? window.sdtrain.jobId() : '']"
+        for how, button in parts.stops.items():
+            listen(button.click, self._stopper(how), [parts.job], None, js=shown_job)
+        listen(parts.resume.click, self.handlers.resume_last, [parts.job], [parts.message], js=shown_job)
+
+    def _stopper(self, how: str) -> Callable[[str], None]:
+        def stop(job: str) -> None:
+            self.handlers.stop(how, job)
+
+        return stop
+
+
+def _settling_events(component: Any) -> list[Any]:
+    """The events that tell that a person has settled on a value, not every key on the way there."""
+    kind = type(component).__name__
+    if kind in ("Textbox", "Number") and hasattr(component, "blur"):
+        return [component.blur, component.submit]
+    if kind == "Slider":
+        return [component.release]
+    return [component.input]
+
+

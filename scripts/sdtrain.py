@@ -1,0 +1,7 @@
+"""SD Train's way into the WebUI: registers callbacks and defines nothing."""
+from modules import script_callbacks
+
+from lib_sdtrain.ui import hosted
+
+script_callbacks.on_ui_tabs(hosted.tabs)
+script_callbacks.on_app_started(hosted.routes)

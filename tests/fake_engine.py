@@ -1,0 +1,148 @@
+"""An engine that pretends: fast, deterministic steps, real run directories, no torch."""
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from lib_sdtrain import textfiles
+from lib_sdtrain.api.engine import Place
+from lib_sdtrain.data.concepts import check_folder, find_pictures
+from lib_sdtrain.durable import safe_name
+from lib_sdtrain.errors import Problems, UserError
+from lib_sdtrain.events import CancelToken, Event, Finished, Notice, Phase, Preview, Saved, Started, Step, Stopped
+from lib_sdtrain.settings.layers import Layer, Resolved, resolve, to_plain
+from lib_sdtrain.settings.parse import build
+from lib_sdtrain.settings.run import RunSettings
+
+
+@dataclass
+class FakeEngine:
+    """`pause` is slept between steps on the token's clock; `at_step` is called with each step before it is told."""
+
+    subject: str = ""
+    pause: float = 0.0
+    at_step: Callable[[int], None] = lambda step: None
+    began: threading.Event = field(default_factory=threading.Event)
+
+    def presets(self) -> Mapping[str, str]:
+        return {"toybox-dreambooth": "toybox: try it in a minute"} if self.subject else {}
+
+    def preset(self, name: str) -> Mapping[str, Any]:
+        assert name == "toybox-dreambooth"
+        concept = {"name": "sks-cup", "instance_dir": self.subject, "instance_prompt": "a photo of sks cup"}
+        return {
+            "model": {"checkpoint": "toybox"}, "data": {"concepts": [concept]},
+            "train": {"length": 40}, "preview": {"prompts": ["a photo of sks cup"], "every": 10},
+        }
+
+    def resolve(self, layers: Sequence[Layer], device: str) -> Resolved[RunSettings]:
+        return resolve(RunSettings, [Layer(f"sd1 on {device}", {"data.resolution": "128"}), *layers])
+
+    def plan(self, settings: RunSettings, place: Place) -> dict[str, Any]:
+        problems = Problems()
+        if not settings.data.concepts:
+            problems.add("nothing to learn is given", where="data.concepts", fix="give pictures")
+        count = 0
+        for index, concept in enumerate(settings.data.concepts):
+            try:
+                folder = check_folder(concept.instance_dir, f"data.concepts.{index}.instance_dir")
+            except UserError as error:
+                problems.absorb(error)
+                continue
+            count += len(find_pictures(folder))
+            if not find_pictures(folder):
+                problems.add(f"{folder} has no picture", where=f"data.concepts.{index}.instance_dir")
+        problems.raise_if_any()
+        concepts = [{"name": c.name, "images": count, "share": 1.0, "class_images_to_make": 0}
+                    for c in settings.data.concepts]  # fmt: skip
+        return {
+            "images": count, "steps": self._steps(settings), "concepts": concepts,
+            "buckets": [{"size": [128, 128], "images": count}],
+            "prompts": [settings.data.concepts[0].instance_prompt], "memory_bytes": 612_000_000,
+            "disk_bytes": 123_000_000, "notices": [],
+        }
+
+    def _steps(self, settings: RunSettings) -> int:
+        return settings.train.length.steps(1, 8)
+
+    def train(self, settings: RunSettings, place: Place, token: CancelToken) -> Iterator[Event]:
+        run = place.outputs / "runs" / f"20260101-000000-{safe_name(settings.data.concepts[0].name)}"
+        number = 1
+        while run.exists():
+            number += 1
+            run = run.with_name(f"20260101-000000-{safe_name(settings.data.concepts[0].name)}-{number}")
+        run.mkdir(parents=True)
+        (run / "config.yaml").write_text(textfiles.write_yaml(to_plain(settings)), encoding="utf-8")
+        yield from self._logged(run, self._go(settings, run, token, 0))
+
+    def resume(
+        self, run_dir: Path, changes: Mapping[str, Any], place: Place, token: CancelToken
+    ) -> Iterator[Event]:
+        settings = build(RunSettings, textfiles.read_mapping(run_dir / "config.yaml"))
+        settings = resolve(RunSettings, [Layer("config.yaml", to_plain(settings)), Layer("set", changes)]).settings
+        step = json.loads((run_dir / "state" / "step.json").read_text())
+        yield from self._logged(run_dir, self._go(settings, run_dir, token, step))
+
+    def _logged(self, run: Path, events: Iterator[Event]) -> Iterator[Event]:
+        with (run / "events.jsonl").open("a", encoding="utf-8") as log:
+            for event in events:
+                log.write(json.dumps(event.as_dict()) + "\n")
+                log.flush()
+                yield event
+
+    def _go(self, settings: RunSettings, run: Path, token: CancelToken, step: int) -> Iterator[Event]:
+        total = self._steps(settings)
+        yield Started(job="train", total=total, step=step, run_dir=str(run))
+        self.began.set()
+        for done in range(4):
+            token.check()
+            yield Phase(name="encoding pictures", done=done + 1, total=4, unit="pictures")
+        yield Notice(text="left out: damaged", where="broken.png")
+        yield from self._preview(settings, run, step)
+        while step < total and not token.stopping:
+            self._wait()
+            step += 1
+            self.at_step(step)
+            loss = 0.3 / (1 + step / 10) + 0.02 * (step % 5)
+            yield Step(step=step, total=total, samples=step, loss=loss, smoothed=0.3 / (1 + step / 10) + 0.04, lr=1e-6,
+                       seconds_left=(total - step) * self.pause)  # fmt: skip
+            if token.take_save_request():
+                yield Saved(file=str(self._save(run, f"model-{step:06d}")), step=step)
+            if step % 10 == 0:
+                yield from self._preview(settings, run, step)
+        if token.stopping_now:
+            yield Stopped(step=step, saved=(run / "state").is_dir())
+            return
+        (run / "state").mkdir(exist_ok=True)
+        (run / "state" / "step.json").write_text(json.dumps(step))
+        yield Saved(file="state", kind="state", step=step)
+        name = settings.save.name or settings.data.concepts[0].name
+        folder = Path(settings.save.dir) if settings.save.dir else run / "checkpoints"
+        file = self._save(run, safe_name(name) if step >= total else f"{safe_name(name)}-{step:06d}", folder)
+        yield Saved(file=str(file), step=step, sha256="0" * 64)
+        result = {"run_dir": str(run), "steps": step, "checkpoint": str(file)}
+        yield Finished(result=result) if step >= total else Stopped(step=step, saved=True, result=result)
+
+    def _wait(self) -> None:
+        if self.pause:
+            threading.Event().wait(self.pause)
+
+    def _save(self, run: Path, name: str, folder: Path | None = None) -> Path:
+        folder = folder or run / "checkpoints"
+        folder.mkdir(parents=True, exist_ok=True)
+        file = folder / f"{name}.safetensors"
+        file.write_bytes(b"fake")
+        return file
+
+    def _preview(self, settings: RunSettings, run: Path, step: int) -> Iterator[Event]:
+        (run / "samples").mkdir(exist_ok=True)
+        for index, prompt in enumerate(settings.preview.prompts):
+            name = f"samples/step-{step:06d}-{index:02d}.png"
+            Image.new("RGB", (128, 128), (step * 5 % 255, 80, 120)).save(run / name)
+            yield Preview(step=step, file=name, index=index, infotext=str(prompt))
