@@ -11,6 +11,7 @@ import psutil
 import torch
 
 from lib_sdtrain.events import Event, Saved
+from lib_sdtrain.model.metadata import Parent, parent_of
 from lib_sdtrain.settings.layers import to_plain
 from lib_sdtrain.train.child import write_child
 from lib_sdtrain.train.plan import Plan
@@ -27,6 +28,7 @@ class Outputs:
         self.began = time.monotonic()
         self.checkpoint: Saved | None = None
         self.state_step = -1
+        self._parent: Parent | None = None
 
     @property
     def folder(self) -> Path:
@@ -37,7 +39,9 @@ class Outputs:
     def save_checkpoint(self, final: bool = False) -> Iterator[Event]:
         """Write NAME-STEP.safetensors, or NAME.safetensors at the end."""
         name = f"{self.plan.name}.safetensors" if final else f"{self.plan.name}-{self.trainer.step:06d}.safetensors"
-        written = write_child(self.plan, self.trainer, self.folder / name)
+        if self._parent is None:
+            self._parent = parent_of(self.plan.checkpoint.path, self.plan.checkpoint.tensors.metadata)
+        written = write_child(self.plan, self.trainer, self.folder / name, self._parent)
         self.checkpoint = Saved(
             file=str(written.path), kind="checkpoint", step=self.trainer.step, sha256=written.sha256,
         )

@@ -1,0 +1,21 @@
+"""Write a small world to train on: a subject with captions, pictures of its class, and a DreamBooth run on them."""
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from lib_sdtrain.cli.run import DONE, show_document
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Flags of `test-data`."""
+    parser.add_argument("folder", type=Path, metavar="DIR", help="where to write subject/, class/ and config.yaml")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Draw the pictures."""
+    from lib_sdtrain.toybox.testdata import write_test_data
+
+    written = write_test_data(args.folder)
+    show_document({"files": [str(path) for path in written]}, args.json, lambda d: f"{len(d['files'])} files in {args.folder}")
+    return DONE

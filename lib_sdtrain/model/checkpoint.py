@@ -1,0 +1,113 @@
+"""A checkpoint: its tensors under their LDM/SGM keys, what they make up, and the description beside them."""
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from lib_sdtrain.errors import Problem, UserError
+from lib_sdtrain.model.detection import detect
+from lib_sdtrain.model.family import Family
+from lib_sdtrain.model.keys import TEXT_ENCODERS, part_rows
+from lib_sdtrain.model.keys.unet import EMA_PREFIX
+from lib_sdtrain.model.kinds import describe_not_a_checkpoint
+from lib_sdtrain.model.ldm_config import apply_config, config_beside
+from lib_sdtrain.model.tensorfile import TensorFile, open_tensors
+
+EMBEDDED = {"toybox": Path(__file__).parent.parent / "toybox" / "toybox.safetensors"}
+_BARE_TEXT = "cond_stage_model.transformer."
+_TEXT_PARTS = ("embeddings.", "encoder.", "final_layer_norm.")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """An opened checkpoint. `file_keys` maps every LDM/SGM key to its name in the file (older files differ)."""
+
+    path: Path
+    tensors: TensorFile
+    family: Family
+    file_keys: dict[str, str]
+    config: Path | None = None
+
+    @property
+    def name(self) -> str:
+        """The file's stem."""
+        return self.path.stem
+
+    @property
+    def size(self) -> int:
+        """Bytes of all tensors."""
+        return sum(self.tensors.nbytes(key) for key in self.file_keys.values())
+
+    @property
+    def config_text(self) -> str | None:
+        """The description beside it, for a child that needs the same."""
+        return self.config.read_text("utf-8") if self.config else None
+
+    @property
+    def parts(self) -> dict[str, bool]:
+        """Which parts are complete: unet, text_encoder (all of the family's), vae; and whether there is an EMA."""
+        rows = part_rows(self.family)
+        whole = {part: all(row.key in self.file_keys for row in table) for part, table in rows.items()}
+        texts = [whole[part] for part in TEXT_ENCODERS if part in whole]
+        return {
+            "unet": whole["unet"], "text_encoder": all(texts) and bool(texts), "vae": whole["vae"],
+            "ema": any(key.startswith(EMA_PREFIX) for key in self.file_keys),
+        }
+
+    def tensor(self, key: str) -> torch.Tensor:
+        """The tensor of an LDM/SGM key, as stored."""
+        return self.tensors.tensor(self.file_keys[key])
+
+    def shape(self, key: str) -> tuple[int, ...]:
+        """Its shape."""
+        return self.tensors.shape(self.file_keys[key])
+
+    def parameter_counts(self) -> dict[str, int]:
+        """Number of weights of each part that the family has."""
+        return {
+            part: sum(math.prod(self.shape(row.key)) for row in table if row.key in self.file_keys)
+            for part, table in part_rows(self.family).items()
+        }
+
+
+def find_checkpoint(name: str) -> Path:
+    """The file that a name or path means; `toybox` is the model that comes with SD Train."""
+    return EMBEDDED.get(name, Path(name).expanduser())
+
+
+def open_checkpoint(name: str | Path) -> Checkpoint:
+    """Open a checkpoint by path (or `toybox`): .safetensors, .ckpt, or a diffusers folder.
+
+    Raises `UserError` when there is none, it cannot be read, or it is something else (a LoRA, say).
+    """
+    path = find_checkpoint(str(name))
+    tensors = open_tensors(path)
+    shapes = tensors.shapes()
+    if any(key.startswith("unet/") for key in shapes):
+        from lib_sdtrain.model.diffusers_folder import open_folder
+
+        tensors, family = open_folder(path, tensors)
+        return Checkpoint(path, tensors, family, dict(zip(tensors.keys(), tensors.keys(), strict=True)))
+    wrong = describe_not_a_checkpoint(shapes)
+    if wrong:
+        raise UserError(wrong[0], where=str(path), fix=wrong[1])
+    file_keys = {canonical_key(key): key for key in shapes}
+    try:
+        family = detect({canonical: shapes[key] for canonical, key in file_keys.items()})
+    except UserError as error:
+        raise UserError([Problem(p.what, str(path), p.fix) for p in error.problems]) from error
+    config = config_beside(path)
+    if config:
+        family = apply_config(family, config)
+    return Checkpoint(path, tensors, family, file_keys, config)
+
+
+def canonical_key(key: str) -> str:
+    """The LDM key of a file's key: the earliest files leave `text_model.` out of SD1's text encoder."""
+    rest = key.removeprefix(_BARE_TEXT)
+    if rest != key and rest.startswith(_TEXT_PARTS):
+        return f"{_BARE_TEXT}text_model.{rest}"
+    return key

@@ -1,0 +1,76 @@
+"""From token ids to what the UNet is told: the hidden state that the family uses, and the pooled output."""
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from lib_sdtrain.model.family import TextConfig
+from lib_sdtrain.model.tokenizer import EOS_ID
+
+if TYPE_CHECKING:
+    from transformers import CLIPTextModel
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """hidden (B, 77, width); pooled (B, projection) where the family uses one."""
+
+    hidden: Tensor
+    pooled: Tensor | None = None
+
+
+def hidden_index(config: TextConfig, clip_skip: int, layers: int) -> int:
+    """Which hidden state counts: 0 is the embedding's output, `layers` the last layer's.
+
+    Clip skip k stands for -k where the family lets the user choose (SD1), else the family's own.
+    """
+    index = -clip_skip if config.skippable else config.hidden_index
+    return index + layers + 1 if index < 0 else index
+
+
+def encode(model: CLIPTextModel, config: TextConfig, ids: Tensor, clip_skip: int = 1) -> Encoded:
+    """Encode framed chunks, ids (B, 77) int64.
+
+    SD1: hidden state -k, then the final layer norm (k = 1 is the usual output). SD2: penultimate and norm. SDXL:
+    penultimate of both without norm; pooled is the last state at the first end token, normed and projected.
+    """
+    text = model.text_model
+    index = hidden_index(config, clip_skip, config.layers)
+    last = config.layers if config.projection else index
+    states = layer_states(text, ids, last)
+    hidden = states[index]
+    if config.final_norm:
+        hidden = text.final_layer_norm(hidden)
+    if not config.projection:
+        return Encoded(hidden)
+    ends = text.final_layer_norm(states[config.layers])[torch.arange(len(ids)), first_end(ids)]
+    return Encoded(hidden, model.text_projection(ends))
+
+
+def first_end(ids: Tensor) -> Tensor:
+    """Position of the first end token of each row, (B,); the last position where there is none."""
+    ends = (ids == EOS_ID).int()
+    return torch.where(ends.any(1), ends.argmax(1), ids.shape[1] - 1)
+
+
+def layer_states(text: torch.nn.Module, ids: Tensor, last: int) -> list[Tensor]:
+    """Hidden states 0..last; layers above `last` are not computed."""
+    hidden = text.embeddings(input_ids=ids)
+    mask = causal_mask(ids.shape[1], hidden).expand(len(ids), 1, -1, -1)
+    states = [hidden]
+    for layer in text.encoder.layers[:last]:
+        if text.encoder.gradient_checkpointing and text.training:
+            hidden = torch.utils.checkpoint.checkpoint(layer, hidden, None, mask, use_reentrant=False)[0]
+        else:
+            hidden = layer(hidden, attention_mask=None, causal_attention_mask=mask)[0]
+        states.append(hidden)
+    return states
+
+
+def causal_mask(length: int, like: Tensor) -> Tensor:
+    """(1, 1, length, length): the dtype's lowest number above the diagonal."""
+    mask = torch.full((length, length), torch.finfo(like.dtype).min, dtype=like.dtype, device=like.device)
+    return mask.triu_(1)[None, None]

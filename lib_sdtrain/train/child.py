@@ -1,0 +1,69 @@
+"""Writing the trained checkpoint: every key, shape and number format of its parent, only trained parts changed."""
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import lib_sdtrain
+from lib_sdtrain.model.build import to_file_tensors
+from lib_sdtrain.model.metadata import TRAIN, Parent, provenance
+from lib_sdtrain.model.writer import CheckpointWriter, Written
+from lib_sdtrain.settings.layers import to_plain
+from lib_sdtrain.settings.run import RunSettings
+from lib_sdtrain.train.plan import Plan
+from lib_sdtrain.train.trainer import Trainer
+
+
+def write_child(plan: Plan, trainer: Trainer, out: Path, parent: Parent) -> Written:
+    """Write the trained model to `out`, read back and verified. Untouched tensors are copied byte for byte."""
+    checkpoint = plan.checkpoint
+    trained = {}
+    for name, part in trainer.parts.items():
+        for key, tensor in to_file_tensors(name, part, checkpoint).items():
+            trained[checkpoint.file_keys[key]] = tensor
+    tensors = checkpoint.tensors
+    specs = {key: (tensors.dtype(key), tensors.shape(key)) for key in tensors.keys()}  # noqa: SIM118 - not a dict
+    metadata = provenance(
+        TRAIN, determining_settings(plan.settings), {"checkpoint": parent}, versions(),
+        data=data_hash(plan) + f":{trainer.step}",
+    )
+    with CheckpointWriter(out, specs, metadata, checkpoint.config_text, verify=True) as writer:
+        for key in writer.keys:
+            if key in trained:
+                writer.write(key, trained[key].detach().to("cpu", specs[key][0]))
+            else:
+                writer.write_raw(key, tensors.raw(key))
+    return writer.result
+
+
+def determining_settings(settings: RunSettings) -> dict[str, Any]:
+    """The settings that determine the weights: without folders, names, and what only says when to save or draw."""
+    plain = to_plain(settings)
+    for group in ("save", "preview"):
+        plain.pop(group)
+    plain["model"].pop("checkpoint")
+    for name in ("cache_latents", "cache_dir"):
+        plain["data"].pop(name)
+    plain["data"]["concepts"] = [
+        {key: value for key, value in concept.items() if key not in ("name", "instance_dir", "class_dir")}
+        for concept in plain["data"]["concepts"]
+    ]
+    return plain
+
+
+def data_hash(plan: Plan) -> str:
+    """A hash of everything trained on: the pictures' contents and their captions, concept by concept."""
+    entries = [
+        [[[p.sha256, p.caption] for p in material.pictures], [[p.sha256, p.caption] for p in material.class_pictures]]
+        for material in plan.materials
+    ]
+    return hashlib.sha256(json.dumps(entries, ensure_ascii=False).encode()).hexdigest()
+
+
+def versions() -> dict[str, str]:
+    """What made the file."""
+    return {"sdtrain": lib_sdtrain.__version__, "torch": torch.__version__}
