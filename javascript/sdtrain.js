@@ -8,7 +8,7 @@
     const KEYS_SETTLE_MS = 600;
 
     const app = window.sdtrain = window.sdtrain || {};
-    app.views = app.views || []; // functions of (page element, job), called after every answer
+    app.views = []; // functions of (page element, job), called after every answer
     app.job = null;
 
     app.root = () => (typeof window.gradioApp === "function" ? window.gradioApp() : document);
@@ -115,6 +115,14 @@
         });
     }
 
+    // Calls `ready(page)` once the page is there; the scripts after this one may come before or after it.
+    const waiting = [];
+    app.onReady = (ready) => {
+        const page = app.page();
+        if (page && page.dataset.booted) ready(page);
+        else waiting.push(ready);
+    };
+
     function boot() {
         const page = app.page();
         if (!page || !app.byId("sdtrain_train_load") || !app.byId("sdtrain_run")) {
@@ -124,7 +132,7 @@
         if (page.dataset.booted) return;
         page.dataset.booted = "true";
         settleWhileTyping(page);
-        for (const ready of app.ready || []) ready(page);
+        for (const ready of waiting.splice(0)) ready(page);
         app.press("sdtrain_train_load");
         app.press("sdtrain_runs_refresh");
         poll();

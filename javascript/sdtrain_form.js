@@ -2,8 +2,7 @@
 (function () {
     "use strict";
 
-    const app = window.sdtrain = window.sdtrain || {};
-    app.ready = app.ready || [];
+    const app = window.sdtrain;
 
     function showMistakes(page, plan) {
         for (const old of page.querySelectorAll(".sdtrain-mistake")) old.remove();
@@ -36,7 +35,7 @@
         }
     }
 
-    app.ready.push((page) => {
+    app.onReady((page) => {
         const plan = app.byId("sdtrain_train_plan");
         new MutationObserver(() => showMistakes(page, plan)).observe(plan, {childList: true, subtree: true});
         page.addEventListener("input", (event) => {

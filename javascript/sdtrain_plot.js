@@ -2,7 +2,7 @@
 (function () {
     "use strict";
 
-    const app = window.sdtrain = window.sdtrain || {};
+    const app = window.sdtrain;
     const WIDTH = 640, HEIGHT = 200, LEFT = 52, RIGHT = 10, TOP = 10, BOTTOM = 24;
     const MAX_POINTS = 800;
 

@@ -2,9 +2,7 @@
 (function () {
     "use strict";
 
-    const app = window.sdtrain = window.sdtrain || {};
-    app.views = app.views || [];
-    app.ready = app.ready || [];
+    const app = window.sdtrain;
     const DISMISSED = "sdtrain.dismissed";
     const STOPS = {
         save: "stopping after this step, then saving", go_on: "saving after this step", now: "stopping now",
@@ -139,7 +137,7 @@
         app.drawPlot(part("plot"), job);
     });
 
-    app.ready.push((page) => {
+    app.onReady((page) => {
         part("preview-slider").addEventListener("input", (event) => {
             const steps = [...app.job.previews.keys()].sort((a, b) => a - b);
             previewStep = steps[event.target.value];

@@ -27,6 +27,14 @@ class PresetFolder:
         shipped = list(self.engine.presets())
         return shipped + [name for name in own if name not in shipped]
 
+    def title(self, name: str) -> str:
+        """What people read: the title of a shipped preset, the name of their own."""
+        return self.engine.presets().get(name, name)
+
+    def named(self, title: str) -> str:
+        """The preset's name from its title or name; text that is neither is left for `values` to judge."""
+        return next((name for name in self.names() if title in (name, self.title(name))), title)
+
     def values(self, name: str) -> dict[str, Any]:
         """What a preset sets, by dotted path. Raises `UserError` for an unknown name or a broken file."""
         if not name:

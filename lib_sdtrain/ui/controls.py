@@ -43,7 +43,13 @@ def shown(item: Declared, value: Any) -> Any:
         return json.dumps(value) if value else ""
     if isinstance(value, (list, tuple)):
         return _shown_list(item, value)
-    return value if _numeric(item) else f"{value:g}" if isinstance(value, float) else str(value)
+    return value if _numeric(item) else number_text(value) if isinstance(value, float) else str(value)
+
+
+def number_text(value: float) -> str:
+    """A number as people write it: `1e-6`."""
+    head, exponent, power = f"{value:g}".partition("e")
+    return f"{head}e{int(power)}" if exponent else head
 
 
 def _shown_list(item: Declared, values: Any) -> str:
@@ -110,10 +116,13 @@ def label_of(item: Declared) -> str:
 
 
 def make_control(path: str, item: Declared, value: Any, choices: list[str] | None = None) -> Control:
-    """The component of a setting, rendered where Gradio stands. `choices` replaces the declared ones."""
+    """The component of a setting, rendered where Gradio stands, holding `value` (as made by `shown`).
+
+    `choices` replaces the declared ones.
+    """
     common = {
-        "label": label_of(item), "info": item.meta.help, "value": shown(item, value), "elem_id": element_id(path),
-        "elem_classes": ["sdtrain-field"],
+        "label": label_of(item), "info": item.meta.help, "value": value, "elem_id": element_id(path),
+        "elem_classes": ["sdtrain-field"], "visible": choices is not None or len(item.meta.choices) != 1,
     }
     return Control(path, item, _component(item, common, choices))
 

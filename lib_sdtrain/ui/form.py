@@ -12,6 +12,7 @@ from lib_sdtrain.ui.controls import raw, shown
 
 CONCEPTS = "data.concepts"
 FIRST = f"{CONCEPTS}.0"
+INSTANCE_DIR, PROMPT, CLASS_PROMPT = f"{FIRST}.instance_dir", f"{FIRST}.instance_prompt", f"{FIRST}.class_prompt"
 
 
 def form_items() -> list[tuple[str, Declared]]:

@@ -11,13 +11,11 @@ from typing import Any
 
 from lib_sdtrain.api.service import Choice, Outlook, TrainService
 from lib_sdtrain.errors import UserError
-from lib_sdtrain.ui.form import FIRST, Form
+from lib_sdtrain.ui.form import CLASS_PROMPT, INSTANCE_DIR, PROMPT, Form
 from lib_sdtrain.ui.pictures import keep_dropped, thumbnails_html
 from lib_sdtrain.ui.plan_view import plan_html, problems_html
 from lib_sdtrain.ui.train_layout import NO_PRESET
 from lib_sdtrain.ui.words import prompts, reading_html
-
-INSTANCE_DIR, PROMPT, CLASS_PROMPT = f"{FIRST}.instance_dir", f"{FIRST}.instance_prompt", f"{FIRST}.class_prompt"
 
 
 @dataclass(frozen=True)
@@ -31,13 +29,17 @@ class TrainHandlers:
         """The translation between controls and choices."""
         return Form(self.service)
 
+    def name_of(self, preset: str) -> str:
+        """The preset's name from what the page shows, empty for none."""
+        return "" if preset in (NO_PRESET, "", None) else self.service.presets.named(preset)
+
     def plan(self, preset: str, values: Mapping[str, Any]) -> str:
         """The plan for what the form holds."""
         return plan_html(self._outlook(preset, values))
 
     def _outlook(self, preset: str, values: Mapping[str, Any]) -> Outlook:
         try:
-            return self.service.outlook(self.form.choice(name_of(preset), values))
+            return self.service.outlook(self.form.choice(self.name_of(preset), values))
         except UserError as error:
             return Outlook({}, tuple(error.problems), {})
 
@@ -57,12 +59,12 @@ class TrainHandlers:
 
     def choose_preset(self, old: str, new: str, values: Mapping[str, Any]) -> dict[str, Any]:
         """The controls for another preset. Raises `UserError` when it is broken."""
-        return self.form.after_preset(name_of(old), name_of(new), values)
+        return self.form.after_preset(self.name_of(old), self.name_of(new), values)
 
     def save_preset(self, name: str, preset: str, values: Mapping[str, Any]) -> str:
         """Save what differs from the defaults; says how it went."""
         try:
-            choice = self.form.choice(name_of(preset), values)
+            choice = self.form.choice(self.name_of(preset), values)
             mine = {**self.service.presets.values(choice.preset), **choice.changes}
             kept = self.service.presets.save(name, mine)
         except UserError as error:
@@ -83,7 +85,7 @@ class TrainHandlers:
     def start(self, preset: str, values: Mapping[str, Any]) -> str:
         """Start the run; empty when it began, else the plan with what is wrong."""
         try:
-            self.service.start(self.form.choice(name_of(preset), values))
+            self.service.start(self.form.choice(self.name_of(preset), values))
         except UserError as error:
             return plan_html(Outlook({}, tuple(error.problems), {}))
         return ""
@@ -105,22 +107,17 @@ class TrainHandlers:
     def yaml(self, preset: str, values: Mapping[str, Any]) -> str:
         """The settings as a file for `train --config`."""
         try:
-            return self.service.yaml(self.form.choice(name_of(preset), values))
+            return self.service.yaml(self.form.choice(self.name_of(preset), values))
         except UserError as error:
             return "\n".join(f"# {problem}" for problem in error.problems)
 
     def command(self, preset: str, values: Mapping[str, Any]) -> str:
         """The settings as a command line."""
         try:
-            choice = self.form.choice(name_of(preset), values)
+            choice = self.form.choice(self.name_of(preset), values)
         except UserError as error:
             return "\n".join(f"# {problem}" for problem in error.problems)
         return command_line(choice)
-
-
-def name_of(preset: str) -> str:
-    """The preset's name, empty for none."""
-    return "" if preset in (NO_PRESET, "", None) else preset
 
 
 def command_line(choice: Choice) -> str:

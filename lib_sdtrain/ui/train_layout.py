@@ -9,7 +9,7 @@ import gradio as gr
 from lib_sdtrain.settings.fields import BASIC, Declared, groups_of
 from lib_sdtrain.settings.run import RunSettings
 from lib_sdtrain.ui.controls import PANEL, Control, make_control
-from lib_sdtrain.ui.form import FIRST, form_items
+from lib_sdtrain.ui.form import FIRST, INSTANCE_DIR, form_items
 from lib_sdtrain.ui.run_view import RUN_HTML
 
 NO_PRESET = "my own settings"
@@ -50,19 +50,23 @@ def _id(name: str) -> str:
     return f"{PANEL}_{name}"
 
 
-def build_train(values: dict[str, Any], checkpoints: list[str], presets: list[str], hosted: bool) -> TrainParts:
+def build_train(values: dict[str, Any], hosted: bool) -> TrainParts:
     """Render the sub-tab where Gradio stands, showing `values` by path."""
     parts = TrainParts()
     with gr.Column(elem_id=PANEL, elem_classes=["sdtrain-page"]):
         _run_panel(parts, hosted)
         with gr.Column(elem_id=_id("form"), elem_classes=["sdtrain-form"]):
-            _preset_row(parts, presets)
+            _preset_row(parts)
             by_section = _basic_by_section()
             for number, title, _ in SECTIONS:
                 gr.HTML(f"<h3 class='sdtrain-section'><span>{number}</span> {title}</h3>")
-                _SECTION_TOP.get(title, _nothing)(parts, hosted)
-                _grid(parts, by_section[title], values, checkpoints)
+                if title == "Subject":
+                    _subject_top(parts, values)
+                _grid(parts, by_section[title], values)
+                if title == "Model":
+                    _model_tools(parts, hosted)
             _advanced(parts, values)
+            _keeping(parts)
             _plan_and_start(parts)
     return parts
 
@@ -79,39 +83,30 @@ def _basic_by_section() -> dict[str, list[tuple[str, Declared]]]:
 
 
 def _grid(
-    parts: TrainParts, items: list[tuple[str, Declared]], values: dict[str, Any], checkpoints: list[str] | None = None
+    parts: TrainParts, items: list[tuple[str, Declared]], values: dict[str, Any]
 ) -> None:
     with gr.Row(elem_classes=["sdtrain-grid"]):
         for path, item in items:
-            choices = checkpoints if item.meta.kind == "checkpoint" else None
-            control = make_control(path, item, item.default, choices)
-            control.component.value = values[path]
-            parts.controls[path] = control
+            if path not in parts.controls:
+                _control(parts, path, item, values)
 
 
-def _preset_row(parts: TrainParts, presets: list[str]) -> None:
+def _control(parts: TrainParts, path: str, item: Declared, values: dict[str, Any]) -> None:
+    choices = [] if item.meta.kind == "checkpoint" else None  # filled when a page opens
+    parts.controls[path] = make_control(path, item, values[path], choices)
+
+
+def _preset_row(parts: TrainParts) -> None:
     with gr.Row(elem_classes=["sdtrain-row"]):
         parts.preset = gr.Dropdown(
             label="Preset", info="Settings to begin with. What you changed yourself stays.", elem_id=_id("preset"),
-            choices=[NO_PRESET, *presets], value=presets[0] if presets else NO_PRESET, scale=3,
+            choices=[NO_PRESET], value=NO_PRESET,
         )
-        parts.base_preset = gr.State(presets[0] if presets else NO_PRESET)
-        parts.preset_name = gr.Textbox(
-            label="Save as preset", info="A name for these settings.", elem_id=_id("preset_name"), scale=2
-        )
-        parts.save_preset = gr.Button("Save preset", elem_id=_id("save_preset"), size="sm", scale=1, min_width=110)
-        with gr.Column(scale=1, min_width=150, elem_classes=["sdtrain-copy"]):
-            parts.command_button = gr.Button("Show as command", elem_id=_id("as_command"), size="sm")
-            parts.yaml_button = gr.Button("Show as YAML", elem_id=_id("as_yaml"), size="sm")
-    parts.copied = gr.Code(label="The same run elsewhere", visible=False, elem_id=_id("copied"), interactive=False)
+        parts.base_preset = gr.State("")
     parts.message = gr.HTML("", elem_id=_id("message"))
 
 
-def _nothing(parts: TrainParts, hosted: bool) -> None:
-    del parts, hosted
-
-
-def _model_top(parts: TrainParts, hosted: bool) -> None:
+def _model_tools(parts: TrainParts, hosted: bool) -> None:
     with gr.Row(elem_classes=["sdtrain-row", "sdtrain-tools"]):
         parts.refresh = gr.Button("Look for new checkpoints", elem_id=_id("refresh"), size="sm", min_width=190, scale=0)
         parts.add_toybox = gr.Button(
@@ -119,12 +114,13 @@ def _model_top(parts: TrainParts, hosted: bool) -> None:
         )
 
 
-def _subject_top(parts: TrainParts, hosted: bool) -> None:
-    del hosted
-    parts.uploads = gr.File(
-        label="Drop pictures here (and their .txt captions), or name a folder below", file_count="multiple",
-        elem_id=_id("uploads"), height=90,
-    )
+def _subject_top(parts: TrainParts, values: dict[str, Any]) -> None:
+    with gr.Row(elem_classes=["sdtrain-row", "sdtrain-pictures"]):
+        _control(parts, INSTANCE_DIR, dict(form_items())[INSTANCE_DIR], values)
+        parts.uploads = gr.File(
+            label="or drop pictures here (and their .txt captions)", file_count="multiple", elem_id=_id("uploads"),
+            height=112,
+        )
     parts.thumbnails = gr.HTML("", elem_id=_id("thumbnails"))
     with gr.Row(elem_classes=["sdtrain-row"]):
         parts.identifier = gr.Textbox(
@@ -139,9 +135,6 @@ def _subject_top(parts: TrainParts, hosted: bool) -> None:
             info="Trains on ordinary pictures of the class too (prior preservation), so that it is not forgotten.",
         )
     parts.reading = gr.HTML("", elem_id=_id("reading"))
-
-
-_SECTION_TOP = {"Model": _model_top, "Subject": _subject_top}
 
 
 def _advanced(parts: TrainParts, values: dict[str, Any]) -> None:
@@ -161,10 +154,22 @@ def _advanced(parts: TrainParts, values: dict[str, Any]) -> None:
                     _grid(parts, items, values)
 
 
+def _keeping(parts: TrainParts) -> None:
+    with gr.Accordion("Save or copy these settings", open=False, elem_id=_id("keeping")):
+        with gr.Row(elem_classes=["sdtrain-row"]):
+            parts.preset_name = gr.Textbox(
+                label="Name", info="Saves these settings as a preset of your own.", elem_id=_id("preset_name")
+            )
+            parts.save_preset = gr.Button("Save preset", elem_id=_id("save_preset"), size="sm")
+            parts.command_button = gr.Button("Show as command", elem_id=_id("as_command"), size="sm")
+            parts.yaml_button = gr.Button("Show as YAML", elem_id=_id("as_yaml"), size="sm")
+        parts.copied = gr.Code(label="The same run elsewhere", visible=False, elem_id=_id("copied"), interactive=False)
+
+
 def _plan_and_start(parts: TrainParts) -> None:
-    gr.HTML("<h3 class='sdtrain-section'><span>4</span> Plan</h3>")
-    parts.plan = gr.HTML("", elem_id=_id("plan"))
-    parts.start = gr.Button("Start training", variant="primary", elem_id=_id("start"))
+    with gr.Row(elem_id=_id("footer"), elem_classes=["sdtrain-footer"]):
+        parts.plan = gr.HTML("", elem_id=_id("plan"))
+        parts.start = gr.Button("Start training", variant="primary", elem_id=_id("start"), scale=0, min_width=190)
     parts.load = gr.Button("load", visible=False, elem_id=_id("load"))
     parts.job = gr.Textbox(visible=False, elem_id=_id("job"))
 

@@ -6,11 +6,12 @@ from typing import Any
 
 from lib_sdtrain.api.service import TOYBOX_PRESET, TrainService
 from lib_sdtrain.errors import UserError
-from lib_sdtrain.ui.form import default_values
+from lib_sdtrain.ui.form import CLASS_PROMPT, INSTANCE_DIR, PROMPT, default_values
 from lib_sdtrain.ui.plan_view import problems_html
 from lib_sdtrain.ui.seam import listen, update
-from lib_sdtrain.ui.train_handlers import CLASS_PROMPT, INSTANCE_DIR, PROMPT, TrainHandlers
+from lib_sdtrain.ui.train_handlers import TrainHandlers
 from lib_sdtrain.ui.train_layout import NO_PRESET, TrainParts, build_train
+from lib_sdtrain.ui.words import read_prompts, reading_html
 
 CHECKPOINT = "model.checkpoint"
 
@@ -22,8 +23,7 @@ class TrainTab:
         self.service = service
         self.handlers = TrainHandlers(service)
         self.hosted = service.host.name != "standalone"
-        presets = sorted(service.engine.presets(), key=lambda name: name != TOYBOX_PRESET)
-        self.parts: TrainParts = build_train(default_values(), [], presets, self.hosted)
+        self.parts: TrainParts = build_train(default_values(), self.hosted)
         self.paths = {control.component: path for path, control in self.parts.controls.items()}
         self._attach_form()
         self._attach_words()
@@ -48,6 +48,12 @@ class TrainTab:
             self.parts.thumbnails: self.handlers.thumbnails(str(values.get(INSTANCE_DIR) or "")),
         }
 
+    def _words(self, values: Mapping[str, Any]) -> dict[Any, Any]:
+        found = read_prompts(str(values[PROMPT]), str(values[CLASS_PROMPT]))
+        reading = reading_html(found.identifier, found.class_word)
+        answers = (found.identifier, found.class_word, found.keep_class, reading)
+        return dict(zip(self._word_parts, answers, strict=True))
+
     def _attach_form(self) -> None:
         def changed(data: Mapping[Any, Any]) -> dict[Any, Any]:
             return self._views(data[self.parts.preset], self._values(data))
@@ -56,11 +62,15 @@ class TrainTab:
         for control in self.parts.controls.values():
             for event in _settling_events(control.component):
                 listen(event, changed, self._inputs, outputs)
-        everything = [*self.paths, self.parts.preset, *outputs]
+        everything = [*self.paths, self.parts.preset, self.parts.base_preset, *outputs, *self._word_parts]
         listen(self.parts.load.click, self._opened, None, everything)
         listen(self.parts.refresh.click, self._refreshed, None, [self._component(CHECKPOINT)])
         listen(self.parts.uploads.upload, self._dropped, {*self._inputs, self.parts.uploads},
                [self._component(INSTANCE_DIR), self.parts.message, *outputs])  # fmt: skip
+
+    @property
+    def _word_parts(self) -> list[Any]:
+        return [self.parts.identifier, self.parts.class_word, self.parts.keep_class, self.parts.reading]
 
     def _component(self, path: str) -> Any:
         return self.parts.controls[path].component
@@ -75,11 +85,16 @@ class TrainTab:
             preset, values = NO_PRESET, default_values()
         answer = self._updates(values)
         answer[self._component(CHECKPOINT)] = update(choices=self._titles(), value=values[CHECKPOINT])
-        answer[self.parts.preset] = update(choices=[NO_PRESET, *names], value=preset)
-        return answer | self._views(preset, values)
+        answer[self.parts.preset] = update(choices=self._preset_titles(), value=self.service.presets.title(preset))
+        answer[self.parts.base_preset] = preset
+        return answer | self._views(preset, values) | self._words(values)
 
     def _titles(self) -> list[str]:
         return [entry.title for entry in self.service.checkpoints()]
+
+    def _preset_titles(self) -> list[str]:
+        presets = self.service.presets
+        return [NO_PRESET, *map(presets.title, presets.names())]
 
     def _refreshed(self) -> Any:
         self.service.host.refresh()
@@ -124,13 +139,14 @@ class TrainTab:
                 values = self.handlers.choose_preset(data[parts.base_preset], new, self._values(data))
             except UserError as error:
                 return {parts.message: problems_html(error.problems)}
-            return {**self._updates(values), parts.base_preset: new, parts.message: "", **self._views(new, values)}
+            answer = {parts.base_preset: new, parts.message: "", **self._views(new, values), **self._words(values)}
+            return {**self._updates(values), **answer}
 
         def saved(data: Mapping[Any, Any]) -> dict[Any, Any]:
             message = self.handlers.save_preset(data[parts.preset_name], data[parts.preset], self._values(data))
-            return {parts.message: message, parts.preset: update(choices=[NO_PRESET, *self.service.presets.names()])}
+            return {parts.message: message, parts.preset: update(choices=self._preset_titles())}
 
-        outputs = [*self.paths, parts.base_preset, parts.message, parts.plan, parts.thumbnails]
+        outputs = [*self.paths, parts.base_preset, parts.message, parts.plan, parts.thumbnails, *self._word_parts]
         listen(parts.preset.input, chosen, self._inputs, outputs)
         listen(parts.save_preset.click, saved, {*self._inputs, parts.preset_name}, [parts.message, parts.preset])
         for button, make in ((parts.yaml_button, self.handlers.yaml), (parts.command_button, self.handlers.command)):

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import html
+import re
 from dataclasses import dataclass
 
 from lib_sdtrain.errors import UserError
@@ -14,6 +15,29 @@ def prompts(identifier: str, class_word: str, keep_class: bool) -> tuple[str, st
     subject = " ".join(f"{identifier} {class_word}".split())
     kept = " ".join(class_word.split())
     return (f"a photo of {subject}" if subject else ""), (f"a photo of {kept}" if kept and keep_class else "")
+
+
+@dataclass(frozen=True)
+class Words:
+    """What the two prompts were made from."""
+
+    identifier: str
+    class_word: str
+    keep_class: bool
+
+
+_PROMPT = re.compile(r"\s*(?:a |an )?(?:photo|picture|painting|drawing) of (?:an? |the )?(.+?)\s*$", re.IGNORECASE)
+
+
+def read_prompts(instance_prompt: str, class_prompt: str) -> Words:
+    """The words in prompts of the guides' form; `sks` and nothing else for other prompts."""
+    subject, kind = (_PROMPT.match(text) for text in (instance_prompt, class_prompt))
+    if not subject:
+        return Words("sks", kind[1] if kind else "", True)
+    whole = subject[1]
+    class_word = kind[1] if kind and whole.endswith(f" {kind[1]}") else whole.partition(" ")[2]
+    identifier = whole.removesuffix(class_word).strip() or "sks"
+    return Words(identifier, class_word, bool(class_prompt))
 
 
 @dataclass(frozen=True)
