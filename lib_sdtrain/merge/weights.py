@@ -31,7 +31,7 @@ class BlockWeights:
 
     def as_dict(self) -> dict[str, float]:
         """Block name -> weight."""
-        return dict(zip(self.layout.names, self.values))
+        return dict(zip(self.layout.names, self.values, strict=True))
 
     def to(self, layout: Layout) -> BlockWeights:
         """The same weights for another layout, by the rule of this module."""
