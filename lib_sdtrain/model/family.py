@@ -6,8 +6,12 @@ from a `Family`; nothing asks for a family by its name where the numbers decide.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
-from lib_sdtrain.model.schedule import LINEAR_END, LINEAR_START, TIMESTEPS
+from lib_sdtrain.model.schedule import LINEAR_END, LINEAR_START, TIMESTEPS, alphas_cumprod, rescale_zero_terminal_snr
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 SD1, SD2, SDXL = "sd1", "sd2", "sdxl"
 EPSILON, V_PREDICTION = "epsilon", "v_prediction"
@@ -103,6 +107,11 @@ class NoiseSchedule:
     linear_start: float = LINEAR_START
     linear_end: float = LINEAR_END
     zero_terminal_snr: bool = False
+
+    def table(self) -> Tensor:
+        """alphas_cumprod, shape (timesteps,), float32."""
+        plain = alphas_cumprod(self.timesteps, self.linear_start, self.linear_end)
+        return rescale_zero_terminal_snr(plain) if self.zero_terminal_snr else plain
 
 
 @dataclass(frozen=True)

@@ -67,10 +67,6 @@ def _check_concept(concept: Concept, where: str, problems: Problems) -> None:
 
 def _check_data(data: DataSettings, problems: Problems) -> None:
     try:
-        parse_resolution(data.resolution)
-    except UserError as error:
-        problems.absorb(error)
-    try:
         ImageColor.getrgb(data.pad_color)
     except ValueError:
         problems.add(f"{data.pad_color!r} is not a colour", where="data.pad_color", fix="write white, or #ff8800")

@@ -16,6 +16,7 @@ from lib_sdtrain.model.family import Family
 from lib_sdtrain.settings.lengths import Length
 from lib_sdtrain.settings.run import Concept, RunSettings
 from lib_sdtrain.train.checks import check_settings, parse_resolution
+from lib_sdtrain.train.preview_requests import check_previews
 
 T = TypeVar("T")
 
@@ -77,6 +78,9 @@ def make_plan(
     checkpoint = _try(problems, lambda: open_checkpoint(settings.model.checkpoint))
     if checkpoint:
         _try(problems, lambda: check_checkpoint(checkpoint))
+    target = _try(problems, lambda: parse_resolution(settings.data.resolution))
+    if target:
+        check_previews(settings, target, checkpoint.family if checkpoint else None, problems)
     folders = [_folders(concept, index, checkpoint, outputs, problems)
                for index, concept in enumerate(settings.data.concepts)]
     materials = []
@@ -85,7 +89,7 @@ def make_plan(
     problems.raise_if_any()
     family = checkpoint.family.with_prediction_type(settings.model.prediction_type)
     return Plan(
-        settings, checkpoint, family, parse_resolution(settings.data.resolution), tuple(materials),
+        settings, checkpoint, family, target, tuple(materials),
         tuple(folder for _, folder in folders), device,
     )
 

@@ -43,7 +43,7 @@ class Trainer:
         self.step = self.samples = 0
         self.smoothed = SmoothedLoss()
         self.device = torch.device(plan.device)
-        self.alphas_cumprod = model.family.schedule.alphas_cumprod().to(self.device)
+        self.alphas_cumprod = model.family.schedule.table().to(self.device)
         self.parts = trained_parts(self.settings, model)
         self.prompts = PromptEncoder(model, self.settings.model.clip_skip, "text_encoder" in self.parts)
         self._prepare_modules()

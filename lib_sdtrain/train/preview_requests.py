@@ -1,0 +1,53 @@
+"""Which pictures are drawn while training: prompts, infotexts and API requests become sample requests."""
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from lib_sdtrain.errors import Problems, UserError
+from lib_sdtrain.model.family import Family
+from lib_sdtrain.sample.check import check_request
+from lib_sdtrain.sample.infotext import parse_infotext
+from lib_sdtrain.settings.parse import build
+from lib_sdtrain.settings.run import RunSettings
+from lib_sdtrain.settings.sample import SampleRequest
+
+PLAIN = {"steps": 20, "sampler_name": "Euler a", "cfg_scale": 7.0, "randn_source": "CPU"}
+
+
+def preview_requests(settings: RunSettings, target: tuple[int, int]) -> list[SampleRequest]:
+    """One request an entry of preview.prompts. Raises `UserError` with every entry that cannot be read.
+
+    What an entry does not say is the run's: size, clip skip, and a seed of its own, the same at every step.
+    """
+    problems, requests = Problems(), []
+    for index, entry in enumerate(settings.preview.prompts):
+        own = {**PLAIN, "width": target[0], "height": target[1], "clip_skip": settings.model.clip_skip,
+               "seed": settings.train.seed % 2**32 + index}
+        try:
+            requests.append(_request(entry, own, f"preview.prompts.{index}"))
+        except UserError as error:
+            problems.absorb(error)
+    problems.raise_if_any()
+    return requests
+
+
+def _request(entry: Any, own: dict[str, Any], where: str) -> SampleRequest:
+    if isinstance(entry, Mapping):
+        return build(SampleRequest, {**own, **entry}, where)
+    text = str(entry).strip()
+    if "\nSteps: " not in text:
+        return build(SampleRequest, {**own, "prompt": text}, where)
+    request, _ = parse_infotext(text)
+    return request if request.seed != -1 else replace(request, seed=own["seed"])
+
+
+def check_previews(settings: RunSettings, target: tuple[int, int], family: Family | None, problems: Problems) -> None:
+    """Add what is wrong with the previews to `problems`."""
+    try:
+        for request in preview_requests(settings, target):
+            if family:
+                check_request(request, family)
+    except UserError as error:
+        problems.absorb(error)
