@@ -1,0 +1,94 @@
+"""The `sample` command's engine: requests in, numbered pictures out."""
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lib_sdtrain.errors import Problems, UserError
+from lib_sdtrain.events import CancelToken, Event, Finished, Phase, Saved, Started
+from lib_sdtrain.model.checkpoint import find_checkpoint, open_checkpoint
+from lib_sdtrain.sample.check import check_request
+from lib_sdtrain.sample.files import folders
+from lib_sdtrain.sample.generate import Surroundings, generate
+from lib_sdtrain.sample.images import Picture, save_png
+from lib_sdtrain.sample.models import Models
+from lib_sdtrain.sample.networks import check_networks
+from lib_sdtrain.sample.streamed import streamed
+from lib_sdtrain.settings.sample import SampleSettings
+
+Tell = Callable[[Event], None]
+
+
+def sample(settings: SampleSettings, token: CancelToken | None = None) -> Iterator[Event]:
+    """Draw every request in order into `settings.out`: 0000.png, 0001.png ..., and .npy beside them if wanted.
+
+    Raises `UserError` with all mistakes before anything is loaded or written.
+    """
+    token = token or CancelToken()
+    models = check(settings)
+    yield Started(job="sample", total=sum(request.count for request in settings.requests))
+    yield from streamed(lambda tell: _draw(settings, models, token, tell), token)
+
+
+def check(settings: SampleSettings) -> Models:
+    """Everything that can be known to be wrong, at once. Raises `UserError`."""
+    problems, places = Problems(), folders(settings)
+    if not settings.out:
+        problems.add("a folder is needed", where="out", fix="say where the pictures go")
+    if not settings.requests:
+        problems.add("there is nothing to draw", where="requests", fix="give a prompt, a request or an infotext")
+    if not find_checkpoint(settings.checkpoint).exists():
+        problems.add(f"no such file: {settings.checkpoint}", where="checkpoint", fix="check the path")
+        problems.raise_if_any()
+    models = Models(settings, places)
+    for number, request in enumerate(settings.requests, 1):
+        try:
+            path, vae = models.files(request.options)
+            check_request(request, open_checkpoint(path).family)
+            check_networks(request, places.lora)
+            if vae is not None and not vae.is_file():
+                raise UserError(f"no such file: {vae}", where="vae", fix="check the path")
+        except UserError as error:
+            for problem in error.problems:
+                problems.add(problem.what, where=_where(settings, number, problem.where), fix=problem.fix)
+    problems.raise_if_any()
+    return models
+
+
+def _where(settings: SampleSettings, number: int, where: str) -> str:
+    return where if len(settings.requests) == 1 else f"request {number}: {where}"
+
+
+def _draw(settings: SampleSettings, models: Models, token: CancelToken, tell: Tell) -> None:
+    start, out = time.monotonic(), Path(settings.out)
+    out.mkdir(parents=True, exist_ok=True)
+    written: list[dict[str, Any]] = []
+    for request in settings.requests:
+        token.check()
+        model, facts = models.lend(request.options)
+        around = Surroundings(
+            facts, models.folders.lora, models.folders.embeddings, settings.vae_tiling, tell,
+        )
+        for picture in generate(model, request, token, _progress(tell, len(written)), around):
+            path = _write(picture, out, len(written), settings.save_latents)
+            written.append({"file": str(path), "seed": picture.seed, "infotext": picture.infotext})
+            tell(Saved(file=str(path), kind="picture"))
+    tell(Finished(result={"images": written, "seconds": round(time.monotonic() - start, 3)}))
+
+
+def _progress(tell: Tell, number: int) -> Callable[[int, int], None]:
+    def report(done: int, total: int) -> None:
+        tell(Phase(name=f"sampling picture {number + 1}", done=done, total=total, unit="steps"))
+    return report
+
+
+def _write(picture: Picture, out: Path, number: int, latents: bool) -> Path:
+    path = out / f"{number:04d}.png"
+    save_png(picture, path)
+    if latents:
+        np.save(path.with_suffix(".npy"), picture.latents.numpy())
+    return path

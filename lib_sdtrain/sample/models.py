@@ -1,0 +1,89 @@
+"""Models in memory for a series of requests: one checkpoint at a time, its VAE, and what infotexts say of them."""
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lib_sdtrain.errors import UserError
+from lib_sdtrain.model.build import LoadedModel, empty_modules, fill, load_model, module_state
+from lib_sdtrain.model.checkpoint import Checkpoint, find_checkpoint, open_checkpoint
+from lib_sdtrain.model.family import Family
+from lib_sdtrain.model.hashes import autov2, model_digest
+from lib_sdtrain.model.keys import VAE, part_rows
+from lib_sdtrain.model.tensorfile import open_tensors
+from lib_sdtrain.sample.files import Folders, find_override, find_vae
+from lib_sdtrain.sample.infotext import Facts
+from lib_sdtrain.settings.sample import SampleOptions, SampleSettings
+
+_VAE_PREFIX = "first_stage_model."
+_DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+
+
+def pick_device(name: str) -> str:
+    """`auto` is cuda where there is one, else Apple's mps, else cpu."""
+    if name != "auto":
+        return name
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def pick_dtype(name: str, device: str) -> torch.dtype:
+    """`auto` is half precision on a GPU and full on a CPU."""
+    return _DTYPES["fp32" if device == "cpu" else "fp16"] if name == "auto" else _DTYPES[name]
+
+
+def load_vae(path: Path, family: Family, device: str, dtype: torch.dtype) -> Any:
+    """diffusers' AutoencoderKL from a VAE file in Stable Diffusion's own layout, with or without its prefix.
+
+    Raises `UserError` for a file that is not such a VAE or of another size.
+    """
+    tensors = open_tensors(path)
+    keys = {_VAE_PREFIX + key.removeprefix(_VAE_PREFIX): key for key in tensors.shapes() if not key.startswith("loss")}
+    rows = part_rows(family)[VAE]
+    if not any(row.key in keys for row in rows):
+        raise UserError("this is not a VAE of Stable Diffusion", where=str(path))
+    vae = empty_modules(family)[VAE]
+    fill(vae, module_state(rows, Checkpoint(path, tensors, family, keys), vae, dtype))
+    return vae.to(device).eval()
+
+
+class Models:
+    """Lends the model that a request wants; a change of checkpoint or VAE loads anew."""
+
+    def __init__(self, settings: SampleSettings, folders: Folders) -> None:
+        self.settings, self.folders = settings, folders
+        self.device = pick_device(settings.device)
+        self.dtype = pick_dtype(settings.precision, self.device)
+        self._key: tuple[Path, Path | None] | None = None
+        self._model: LoadedModel | None = None
+        self._facts = Facts()
+
+    def files(self, options: SampleOptions) -> tuple[Path, Path | None]:
+        """(checkpoint, VAE or None) of a request. Raises `UserError` for names that are not found."""
+        path = find_checkpoint(self.settings.checkpoint)
+        if options.sd_model_checkpoint:
+            path = find_override(options.sd_model_checkpoint, self.folders.checkpoints)
+        vae = Path(self.settings.vae) if self.settings.vae else find_vae(options.sd_vae, path, self.folders.vae)
+        return path, vae
+
+    def lend(self, options: SampleOptions) -> tuple[LoadedModel, Facts]:
+        """The model in memory and what its infotexts say of it."""
+        key = self.files(options)
+        if key != self._key:
+            self._model = None  # two models need not fit at once
+            self._model, self._facts = self._load(*key)
+            self._key = key
+        return self._model, self._facts
+
+    def _load(self, path: Path, vae: Path | None) -> tuple[LoadedModel, Facts]:
+        model = load_model(open_checkpoint(path), self.device, self.dtype)
+        facts = Facts(model_hash=autov2(model_digest(path)), model=path.stem)
+        if vae is None:
+            return model, facts
+        module = load_vae(vae, model.family, self.device, self.dtype)
+        named = replace(facts, vae=vae.name, vae_hash=autov2(model_digest(vae)))
+        return replace(model, vae=module), named

@@ -1,0 +1,210 @@
+"""The first pass from noise, and the hires pass from its upscaled result."""
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from lib_sdtrain.events import CancelToken
+from lib_sdtrain.model.build import LoadedModel
+from lib_sdtrain.model.family import V_PREDICTION
+from lib_sdtrain.sample import hires
+from lib_sdtrain.sample.composition import networks as marked
+from lib_sdtrain.sample.conditioning import Conds, PromptReader
+from lib_sdtrain.sample.denoiser import Guidance, GuidedModel
+from lib_sdtrain.sample.editing import Steps
+from lib_sdtrain.sample.embeddings import Library, load_library
+from lib_sdtrain.sample.infotext_write import second_sampler
+from lib_sdtrain.sample.networks import Networks
+from lib_sdtrain.sample.noise import ImageNoise, NoisePlan
+from lib_sdtrain.sample.pictures import Pictures
+from lib_sdtrain.sample.plan import Levels, extras, first_levels, second_levels
+from lib_sdtrain.sample.run_sampler import Run, prediction
+from lib_sdtrain.sample.samplers.registry import TIMESTEP, Sampler, find_sampler
+from lib_sdtrain.sample.tables import alphas_cumprod_of
+from lib_sdtrain.sample.text_encoding import TextReader
+from lib_sdtrain.sample.unet import unet_call
+from lib_sdtrain.settings.sample import SampleRequest
+
+_CFGPP_SCALE = 12.5
+_CHANNELS = 4
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Seeds of the pictures that are sampled together."""
+
+    seeds: tuple[int, ...]
+    subseeds: tuple[int, ...]
+
+
+@dataclass
+class Passes:
+    """Everything both passes of a batch share."""
+
+    model: LoadedModel
+    request: SampleRequest
+    networks: Networks
+    pictures: Pictures
+    embeddings_dirs: tuple[Path, ...]
+    token: CancelToken
+    on_progress: Callable[[int, int], None] | None
+    happened: frozenset[str] = frozenset()
+    used_embeddings: dict[str, str] = field(default_factory=dict)
+    _library: Library | None = None
+
+    @property
+    def device(self) -> torch.device:
+        """Where the UNet is."""
+        return next(self.model.unet.parameters()).device
+
+    @property
+    def first(self) -> Sampler:
+        """The sampler of the first pass."""
+        return find_sampler(self.request.sampler_name)
+
+    @property
+    def second(self) -> Sampler:
+        """The sampler of the hires pass."""
+        return second_sampler(self.request)
+
+    @property
+    def embedding_hashes(self) -> str:
+        """As the infotext lists them."""
+        return ", ".join(f"{name.replace(':', '').replace(',', '')}: {short}"
+                         for name, short in self.used_embeddings.items())
+
+    def library(self) -> Library:
+        """The embeddings that fit the model."""
+        if self._library is None:
+            width = sum(config.width for config in self.model.family.text)
+            self._library = load_library(self.embeddings_dirs, self.model.tokenizers[0], width)
+        return self._library
+
+    def alphas_cumprod(self) -> torch.Tensor:
+        """The model's noise table."""
+        return alphas_cumprod_of(self.model)
+
+
+def run_passes(passes: Passes, batch: Batch) -> torch.Tensor:
+    """Final latents (B, 4, h, w) of a batch."""
+    request, to = passes.request, hires.sizes(passes.request)
+    prompt, found = marked(request.prompt)
+    passes.networks.apply(() if request.disable_extra_networks else found)
+    conds = _conds(passes, (prompt, request.negative_prompt), (to.width, to.height),
+                   Steps(passes.first.evaluations(request.steps), old=request.options.use_old_scheduling))
+    latents = _first_pass(passes, batch, conds, to)
+    return _hires_pass(passes, batch, latents, to) if request.enable_hr else latents
+
+
+def _conds(passes: Passes, texts: tuple[str, str], size: tuple[int, int], steps: Steps) -> Conds:
+    reader = TextReader(passes.model, passes.request, passes.library(), size, passes.used_embeddings)
+    return PromptReader(reader, steps).conds(*texts, pad=passes.request.options.pad_cond_uncond)
+
+
+def _noise(passes: Passes, batch: Batch, width: int, height: int) -> ImageNoise:
+    request = passes.request
+    plan = NoisePlan(
+        batch.seeds, batch.subseeds, request.subseed_strength,
+        (request.seed_resize_from_w, request.seed_resize_from_h), request.ensd, request.randn_source,
+    )
+    return ImageNoise((_CHANNELS, height // 8, width // 8), plan, passes.device)
+
+
+def _first_pass(passes: Passes, batch: Batch, conds: Conds, to: hires.Sizes) -> torch.Tensor:
+    request, sampler = passes.request, passes.first
+    noise = _noise(passes, batch, to.width, to.height)
+    levels = first_levels(request, sampler, passes.alphas_cumprod(), sdxl=passes.model.family.is_sdxl)
+    x = noise.next()
+    concat = _hidden_picture(passes, batch, x)
+    if sampler.kind != TIMESTEP:
+        sigma = levels.visit[0].item()
+        x = x * ((1.0 + sigma**2) ** 0.5 if request.options.sgm_noise_multiplier else sigma)
+    return _sample(passes, Run(sampler, levels, noise, extras(request, sampler), request.options), conds, x, concat)
+
+
+def _hires_pass(passes: Passes, batch: Batch, latents: torch.Tensor, to: hires.Sizes) -> torch.Tensor:
+    request, sampler = passes.request, passes.second
+    generator = torch.Generator().manual_seed(batch.seeds[-1])
+    latents = hires.crop_latents(_upscaled(passes, latents, to, generator), to)
+    height, width = latents.shape[2] * 8, latents.shape[3] * 8
+    concat = _hidden_picture(passes, batch, latents)
+    noise = _noise(passes, batch, width, height)
+    fresh = noise.next()
+    prompt, found = marked(request.hr_prompt or request.prompt)
+    if not request.options.hires_fix_use_firstpass_conds and not request.disable_extra_networks:
+        passes.networks.apply(found)
+    steps = Steps(
+        passes.first.evaluations(request.steps), sampler.evaluations(request.hr_second_pass_steps or request.steps),
+        request.options.use_old_scheduling,
+    )
+    size = (to.upscale_width, to.upscale_height)
+    conds = _conds(passes, (prompt, request.hr_negative_prompt or request.negative_prompt), size, steps)
+    levels = second_levels(request, sampler, passes.alphas_cumprod(), sdxl=passes.model.family.is_sdxl)
+    if levels is None:
+        return latents
+    x = _noised(latents, fresh, sampler, levels, request.options.img2img_extra_noise)
+    return _sample(passes, Run(sampler, levels, noise, extras(request, sampler), request.options), conds, x, concat)
+
+
+def _noised(
+    latents: torch.Tensor, noise: torch.Tensor, sampler: Sampler, levels: Levels, extra: float
+) -> torch.Tensor:
+    """Latents raised to the level at which the second pass starts."""
+    if sampler.kind == TIMESTEP:
+        alpha = levels.table[levels.whole[levels.steps - 1]].float().item()
+        x = latents * alpha**0.5 + noise * (1 - alpha) ** 0.5
+        return x + noise * (extra * alpha**0.5)
+    return latents + noise * levels.visit[0].item() + noise * extra
+
+
+def _upscaled(
+    passes: Passes, latents: torch.Tensor, to: hires.Sizes, generator: torch.Generator
+) -> torch.Tensor:
+    """The first pass's latents at the size of the second. Pictures are encoded again with noise from `generator`."""
+    name = passes.request.hr_upscaler
+    if name in hires.LATENT_MODES:
+        return hires.upscale_latents(latents, name, to)
+    pixels = ((passes.pictures.decode(latents) + 1.0) / 2.0).clamp(0.0, 1.0)
+    larger = [hires.upscale_picture(hires.to_picture(p), name, to.upscale_width, to.upscale_height) for p in pixels]
+    return passes.pictures.encode(torch.stack([hires.from_picture(image) for image in larger]), generator)
+
+
+def _hidden_picture(passes: Passes, batch: Batch, latents: torch.Tensor) -> torch.Tensor | None:
+    """What an inpainting model sees when there is nothing to keep: a full mask, and grey encoded."""
+    if passes.model.family.variant != "inpainting":
+        return None
+    generator = torch.Generator().manual_seed(batch.seeds[-1])
+    height, width = latents.shape[2] * 8, latents.shape[3] * 8
+    grey = passes.pictures.encode(torch.full((len(latents), 3, height, width), 0.5), generator)
+    return torch.cat([torch.ones_like(grey[:, :1]), grey], dim=1).to(latents)
+
+
+def _guidance(passes: Passes, sampler: Sampler) -> Guidance:
+    request, options = passes.request, passes.request.options
+    scale = request.cfg_scale / (_CFGPP_SCALE if sampler.function == "ddim_cfgpp" else 1.0)
+    return Guidance(
+        scale, options.skip_early_cond,
+        options.s_min_uncond if request.s_min_uncond is None else request.s_min_uncond, options.s_min_uncond_all,
+        options.pad_cond_uncond, options.pad_cond_uncond_v0, options.batch_cond_uncond,
+    )
+
+
+def _sample(
+    passes: Passes, run: Run, conds: Conds, x: torch.Tensor, concat: torch.Tensor | None
+) -> torch.Tensor:
+    total = run.sampler.evaluations(run.levels.steps)
+
+    def after(done: int) -> None:
+        passes.token.check()
+        if passes.on_progress:
+            passes.on_progress(done, max(done, total))
+
+    velocity = passes.model.family.prediction_type == V_PREDICTION
+    predict = prediction(unet_call(passes.model.unet, concat), run.sampler, run.levels, velocity)
+    model = GuidedModel(predict, conds, _guidance(passes, run.sampler), total, after)
+    latents = run(model, x)
+    passes.happened |= frozenset(model.happened)
+    return latents
