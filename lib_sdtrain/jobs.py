@@ -25,21 +25,22 @@ logger = logging.getLogger(__name__)
 class EventLog:
     """The events of a job in bounded memory, numbered so that a page can ask for what it has not seen.
 
-    A phase's progress replaces its predecessor. When the log is full every second step is dropped, so a page that
-    opens late still gets the whole curve, only coarser.
+    A phase's progress replaces its predecessor. When the log is full, only every second, then fourth ... step is
+    kept besides the newest, so a page that opens late still gets the whole curve, only coarser.
     """
 
     def __init__(self, capacity: int = LOG_CAPACITY) -> None:
         self._capacity = capacity
         self._items: list[tuple[int, Event]] = []
         self._last = 0
+        self._stride = 1
         self._lock = threading.Lock()
 
     def append(self, event: Event) -> None:
         """Add an event under the next number."""
         with self._lock:
             self._last += 1
-            if self._items and _same_phase(self._items[-1][1], event):
+            if self._items and self._replaces(self._items[-1][1], event):
                 self._items.pop()
             self._items.append((self._last, event))
             if len(self._items) > self._capacity:
@@ -50,15 +51,19 @@ class EventLog:
         with self._lock:
             return [item for item in self._items if item[0] > number]
 
+    def _replaces(self, last: Event, event: Event) -> bool:
+        if isinstance(last, Phase) and isinstance(event, Phase):
+            return last.name == event.name
+        return isinstance(last, Step) and isinstance(event, Step) and last.step % self._stride != 0
+
     def _thin(self) -> None:
-        steps = [item for item in self._items if isinstance(item[1], Step)]
-        dropped = {number for number, _ in steps[:-1:2]}
-        kept = [item for item in self._items if item[0] not in dropped]
-        self._items = kept[-self._capacity:]
+        self._stride *= 2
+        newest = self._items[-1]
+        kept = [item for item in self._items if item is newest or not self._thinned_out(item[1])]
+        self._items = kept[-self._capacity :]
 
-
-def _same_phase(last: Event, event: Event) -> bool:
-    return isinstance(last, Phase) and isinstance(event, Phase) and last.name == event.name
+    def _thinned_out(self, event: Event) -> bool:
+        return isinstance(event, Step) and event.step % self._stride != 0
 
 
 @dataclass(eq=False)
