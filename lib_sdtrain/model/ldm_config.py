@@ -1,16 +1,24 @@
-"""What the side-by-side LDM or SGM `.yaml` of a checkpoint adds to its shapes, read as the WebUI reads it."""
+"""The side-by-side LDM or SGM `.yaml` of a checkpoint, read as the WebUI reads it.
+
+The weights say what the sizes are; the description adds what no shape tells (attention heads, prediction type,
+scale of the latents, which layer of the text encoder counts) and must agree with the rest.
+"""
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from lib_sdtrain import textfiles
-from lib_sdtrain.errors import UserError
-from lib_sdtrain.model.family import EPSILON, V_PREDICTION, Family, NoiseSchedule
+from lib_sdtrain.errors import Problems, UserError
+from lib_sdtrain.model.family import EPSILON, V_PREDICTION, Family, NoiseSchedule, TextConfig, UNetConfig
 
 LDM_NAMES = {"eps": EPSILON, "v": V_PREDICTION}
+SGM_NAMES = {"EpsScaling": EPSILON, "VScaling": V_PREDICTION}
+DISCRETIZATION = "LegacyDDPMDiscretization"
+# SGM's layer "hidden" comes with its index; SD1's embedder is asked for its layer by clip skip instead.
+LAYERS = {"last": -1, "penultimate": -2}
 
 
 def config_beside(checkpoint: Path) -> Path | None:
@@ -20,28 +28,32 @@ def config_beside(checkpoint: Path) -> Path | None:
 
 
 def apply_config(family: Family, path: Path) -> Family:
-    """The family as the file at `path` describes it: heads, prediction type, scale factor, noise schedule.
+    """The family as the file at `path` describes it.
 
-    Raises `UserError` when it is no such description, or of another architecture than the weights.
+    Raises `UserError` with everything that is wrong when it is no such description, or describes another
+    architecture than that of the weights or one that is not supported.
     """
     params = _at(textfiles.read_mapping(path), "model", "params")
     if not params:
         raise UserError("no model description (model.params is missing)", where=str(path))
+    problems = Problems()
     unet = _at(params, "unet_config", "params") or _at(params, "network_config", "params")
-    _check_same(family, unet, path)
-    found = replace(family, unet=replace(family.unet, heads=_heads(family, unet)))
-    if "scale_factor" in params:
-        found = replace(found, scale_factor=float(params["scale_factor"]))
-    prediction = LDM_NAMES.get(str(params.get("parameterization", "")))
-    if prediction or "linear_start" in params:
-        found = replace(found, prediction_type=prediction or EPSILON, prediction_guessed=False)
-    schedule = NoiseSchedule(
-        int(params.get("timesteps", family.schedule.timesteps)),
-        float(params.get("linear_start", family.schedule.linear_start)),
-        float(params.get("linear_end", family.schedule.linear_end)),
-        family.schedule.zero_terminal_snr,
+    _check_unet(family.unet, unet, path, problems)
+    _check_vae(family, _at(params, "first_stage_config", "params"), path, problems)
+    found = replace(
+        family, unet=replace(family.unet, heads=_heads(family.unet, unet, path, problems)),
+        text=tuple(map(_text, family.text, _embedders(params, family))),
+        scale_factor=_number(params, "scale_factor", family.scale_factor, path, problems),
+        schedule=_schedule(family.schedule, params, path, problems),
     )
-    return replace(found, schedule=schedule)
+    prediction = _prediction(params, path, problems)
+    problems.raise_if_any()
+    if prediction:
+        found = found.with_prediction_type(prediction)
+    # published models write 16, 32 and 64 here without meaning it
+    if found.scaled_down and isinstance(params.get("image_size"), int):
+        found = replace(found, resolution=params["image_size"] * found.vae.downscale)
+    return found
 
 
 def _at(data: Any, *names: str) -> Any:
@@ -50,22 +62,131 @@ def _at(data: Any, *names: str) -> Any:
     return data or {}
 
 
-def _check_same(family: Family, unet: Mapping[str, Any], path: Path) -> None:
-    for name in ("model_channels", "in_channels", "context_dim"):
-        described, held = unet.get(name), getattr(family.unet, name)
+def _compare(pairs: Mapping[str, tuple[Any, Any]], path: Path, problems: Problems) -> None:
+    for name, (described, held) in pairs.items():
         if described is not None and described != held:
-            raise UserError(
+            problems.add(
                 f"it describes {name} {described}, the weights have {held}", where=str(path),
                 fix="put the .yaml beside the checkpoint that it belongs to, or remove it",
             )
 
 
-def _heads(family: Family, unet: Mapping[str, Any]) -> tuple[int, ...] | None:
+def _check_unet(held: UNetConfig, described: Mapping[str, Any], path: Path, problems: Problems) -> None:
+    for name in ("use_scale_shift_norm", "resblock_updown", "disable_self_attentions"):
+        if described.get(name):
+            problems.add(f"{name} is not supported", where=str(path))
+    mult = described.get("channel_mult")
+    blocks = described.get("num_res_blocks")
+    context = described.get("context_dim")
+    _compare({
+        "model_channels": (described.get("model_channels"), held.model_channels),
+        "in_channels": (described.get("in_channels"), held.in_channels),
+        "out_channels": (described.get("out_channels"), held.out_channels),
+        "channel_mult": (mult and list(mult), list(held.channel_mult)),
+        "num_res_blocks": (blocks and _each(blocks, held), list(held.num_res_blocks)),
+        "context_dim": (context[0] if isinstance(context, list) and context else context, held.context_dim),
+        "adm_in_channels": (described.get("adm_in_channels"), held.adm_in_channels),
+        "transformer_depth": (_depths(held, described), list(held.transformer_depth)),
+    }, path, problems)
+
+
+def _each(value: Any, held: UNetConfig) -> list[Any]:
+    return list(value) if isinstance(value, list) else [value] * len(held.channel_mult)
+
+
+def _depths(held: UNetConfig, described: Mapping[str, Any]) -> list[Any] | None:
+    """Transformer blocks a level: LDM names the downsampling factors that have attention at all."""
+    where, depth = described.get("attention_resolutions"), described.get("transformer_depth")
+    if not isinstance(where, list) or depth is None or len(_each(depth, held)) != len(held.channel_mult):
+        return None
+    return [blocks if 2**level in where else 0 for level, blocks in enumerate(_each(depth, held))]
+
+
+def _check_vae(family: Family, described: Mapping[str, Any], path: Path, problems: Problems) -> None:
+    inner = _at(described, "ddconfig")
+    if inner.get("attn_resolutions"):
+        problems.add("a VAE with attn_resolutions is not supported", where=str(path))
+    mult = inner.get("ch_mult")
+    _compare({
+        "the VAE's ch": (inner.get("ch"), family.vae.ch),
+        "the VAE's ch_mult": (mult and list(mult), list(family.vae.ch_mult)),
+        "the VAE's num_res_blocks": (inner.get("num_res_blocks"), family.vae.num_res_blocks),
+        "the VAE's z_channels": (inner.get("z_channels"), family.vae.z_channels),
+        "the VAE's embed_dim": (described.get("embed_dim"), family.vae.z_channels),
+    }, path, problems)
+
+
+def _heads(held: UNetConfig, described: Mapping[str, Any], path: Path, problems: Problems) -> tuple[int, ...] | None:
     """Attention heads a level: `num_heads` of them, or as many of `num_head_channels` as fit."""
-    per_head = unet.get("num_head_channels", -1)
+    per_head, count = described.get("num_head_channels", -1), described.get("num_heads", -1)
     if isinstance(per_head, int) and per_head > 0:
-        return tuple(channels // per_head for channels in family.unet.channels)
-    count = unet.get("num_heads", -1)
-    if isinstance(count, int) and count > 0:
-        return (count,) * len(family.unet.channels)
-    return family.unet.heads
+        heads = tuple(channels // per_head for channels in held.channels)
+    elif isinstance(count, int) and count > 0:
+        heads = (count,) * len(held.channels)
+    else:
+        return held.heads
+    for channels, number in zip(held.channels, heads, strict=True):
+        if not number or channels % number:
+            problems.add(f"{channels} channels cannot be split into {number} attention heads", where=str(path))
+    return heads
+
+
+def _embedders(params: Mapping[str, Any], family: Family) -> Iterator[Mapping[str, Any]]:
+    """The description of each of the family's text encoders ({} where there is none)."""
+    embedders = _at(params, "conditioner_config", "params", "emb_models") or [_at(params, "cond_stage_config")]
+    texts = [e for e in embedders if "CLIP" in str(_at(e, "target") or "")]
+    for index in range(len(family.text)):
+        yield _at(texts[index], "params") if index < len(texts) else {}
+
+
+def _text(config: TextConfig, described: Mapping[str, Any]) -> TextConfig:
+    """Which layer counts, and the activation of open_clip's `-quickgelu` architectures."""
+    if str(described.get("arch", "")).endswith("-quickgelu"):
+        config = replace(config, activation="quick_gelu")
+    layer = described.get("layer")
+    if config.skippable or layer is None:
+        return config
+    if layer == "hidden" and isinstance(described.get("layer_idx"), int):
+        return replace(config, hidden_index=min(described["layer_idx"], config.layers))
+    if layer == "penultimate" and config.hidden_index == -1:
+        return config  # the last layer, which nothing needs, is not in the file
+    return replace(config, hidden_index=LAYERS.get(str(layer), config.hidden_index))
+
+
+def _number(params: Mapping[str, Any], name: str, known: float, path: Path, problems: Problems) -> float:
+    value = params.get(name, known)
+    if isinstance(value, (int, float)) and value > 0:
+        return value
+    problems.add(f"{name} is {value!r}, not a number above 0", where=str(path))
+    return known
+
+
+def _schedule(known: NoiseSchedule, params: Mapping[str, Any], path: Path, problems: Problems) -> NoiseSchedule:
+    return replace(
+        known, timesteps=int(_number(params, "timesteps", known.timesteps, path, problems)),
+        linear_start=float(_number(params, "linear_start", known.linear_start, path, problems)),
+        linear_end=float(_number(params, "linear_end", known.linear_end, path, problems)),
+    )
+
+
+def _prediction(params: Mapping[str, Any], path: Path, problems: Problems) -> str | None:
+    """The prediction type; LDM means epsilon where it says nothing. None where the file says nothing of diffusion."""
+    denoiser = _at(params, "denoiser_config", "params")
+    if denoiser:
+        scaling = _class(denoiser, "scaling_config") or "EpsScaling"
+        discretization = _class(denoiser, "discretization_config") or DISCRETIZATION
+        if scaling not in SGM_NAMES or discretization != DISCRETIZATION:
+            problems.add(f"{scaling} with {discretization} is not supported", where=str(path))
+        return SGM_NAMES.get(scaling)
+    if params.get("beta_schedule", "linear") != "linear":
+        problems.add(f"beta_schedule {params['beta_schedule']} is not supported", where=str(path))
+    if "parameterization" not in params:
+        return EPSILON if "unet_config" in params else None
+    name = str(params["parameterization"])
+    if name not in LDM_NAMES:
+        problems.add(f"parameterization {name} is not supported", where=str(path))
+    return LDM_NAMES.get(name)
+
+
+def _class(data: Mapping[str, Any], name: str) -> str:
+    return str(_at(data, name, "target") or "").rpartition(".")[2]
