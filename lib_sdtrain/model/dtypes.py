@@ -29,11 +29,15 @@ _LAYOUT_ORDER = (
 DTYPES: dict[str, torch.dtype] = {name: getattr(torch, attr) for name, attr in _LAYOUT_ORDER if hasattr(torch, attr)}
 NAMES: dict[torch.dtype, str] = {dtype: name for name, dtype in DTYPES.items()}
 LAYOUT_RANK: dict[torch.dtype, int] = {dtype: rank for rank, dtype in enumerate(DTYPES.values())}
-SHORT_NAMES: dict[str, torch.dtype] = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
+# The names that users know.
+SHORT_NAMES: dict[str, torch.dtype] = {
+    "fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32,
+    "fp8_e4m3": torch.float8_e4m3fn, "fp8_e5m2": torch.float8_e5m2,
+}  # fmt: skip
 
 
 def short_name(dtype: torch.dtype) -> str:
-    """The name users know (`fp16`, `bf16`, `fp32`), else safetensors' name in lower case (`i64`)."""
+    """The name users know (`fp16`, `fp8_e4m3`), else safetensors' name in lower case (`i64`)."""
     for short, known in SHORT_NAMES.items():
         if known == dtype:
             return short

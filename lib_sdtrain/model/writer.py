@@ -27,6 +27,9 @@ from lib_sdtrain.model.space import disk_full, free_bytes, is_full
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+_PIECE = 2**19  # values
+
+
 @dataclass(frozen=True)
 class Written:
     """A finished file: where it stands, its SHA-256 (hex) and its size in bytes."""
@@ -81,6 +84,17 @@ class CheckpointWriter:
             given = f"{tensor.dtype} {tuple(tensor.shape)}"
             raise ValueError(f"{key}: {given} given, {field.dtype} {field.shape} announced")
         self.write_raw(key, tensor_bytes(tensor))
+
+    def write_cast(self, key: str, tensor: torch.Tensor) -> None:
+        """Write a whole tensor converted to the announced number format, in pieces that fit the processor's cache."""
+        field = self._fields[key]
+        if tensor.dtype == field.dtype or tuple(tensor.shape) != field.shape:
+            self.write(key, tensor)
+            return
+        flat = tensor.detach().reshape(-1)
+        for start in range(0, flat.numel(), _PIECE):
+            piece = flat[start : start + _PIECE].to(field.dtype)
+            self.write_raw(key, tensor_bytes(piece), start * field.dtype.itemsize)
 
     def write_raw(self, key: str, data: memoryview | bytes, start: int = 0) -> None:
         """Write bytes of a tensor's values (row-major, little-endian) from byte `start` of it on."""
