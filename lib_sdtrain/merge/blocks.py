@@ -13,6 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 
 BASE = "BASE"
 KEEP = "A"
@@ -134,6 +135,7 @@ CONVENTIONS: dict[str, Convention] = {
 }
 
 
+@lru_cache(maxsize=16384)
 def kind_of(key: str) -> tuple[str, int]:
     """The kind of a key (see `KINDS`; `unknown` when none matches) and its block number (else -1)."""
     for kind, pattern in KINDS:

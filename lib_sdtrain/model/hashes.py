@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -115,6 +116,12 @@ class HashCache:
             return {}
         entries = table.items() if isinstance(table, dict) else ()
         return {name: entry for name, entry in entries if _is_entry(entry)}
+
+
+def user_cache() -> HashCache:
+    """The cache of the user of this machine, for hosts that have none of their own."""
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return HashCache(Path(home) / "sdtrain" / "hashes.json")
 
 
 def _is_entry(entry: Any) -> bool:

@@ -1,0 +1,167 @@
+"""Computing the steps of a plan: whole tensors for a live merge, pieces for a file.
+
+Nothing here writes, and nothing keeps more than a few tensors. Pieces do not change results: the methods
+that are computed in pieces work element by element, without fused operations, so that piece borders,
+threads and processors make no difference.
+"""
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lib_sdtrain.merge.inputs import Inputs
+from lib_sdtrain.merge.plan import MergePlan, Source, Step
+from lib_sdtrain.model.mapped import tensor_bytes
+
+PIECE = 2**20
+_STRIDE = 2**18  # what is computed at once: the temporaries of a formula then stay in the processor's cache
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Elements [start, stop) of the flattened result of a step (the whole tensor where it cannot be cut)."""
+
+    step: Step
+    start: int
+    stop: int
+
+    @property
+    def whole(self) -> bool:
+        """Whether it is all of the tensor."""
+        return self.start == 0 and self.stop == _count(self.step)
+
+
+def _count(step: Step) -> int:
+    return step.nbytes // step.dtype.itemsize
+
+
+@dataclass
+class Computer:
+    """Computes steps of `plan` from `inputs`. `span` is the method's surveyed (low, high), where it has one."""
+
+    inputs: Inputs
+    plan: MergePlan
+    span: tuple[float, float] | None = None
+    low_precision: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.low_precision = self.plan.arithmetic == "fp16"
+
+    def tensor(self, step: Step) -> Tensor:
+        """The whole result of a step. Copies share memory with the file's map: do not write to them."""
+        if step.copied:
+            return self._load(step.sources[0]).to(step.dtype)
+        if not self._cuttable(step):
+            return self._whole(step)
+        result = torch.empty(step.shape, dtype=step.dtype)
+        flat = result.view(-1)
+        for piece in self.pieces(step):
+            self._fill(piece, flat[piece.start : piece.stop])
+        return result
+
+    def pieces(self, step: Step) -> Iterator[Piece]:
+        """The pieces of a step in order."""
+        count = _count(step)
+        cut = step.copied or self._cuttable(step)
+        size = PIECE if cut else max(count, 1)
+        for start in range(0, max(count, 1), size):
+            yield Piece(step, start, min(start + size, count))
+
+    def piece_bytes(self, piece: Piece) -> memoryview:
+        """The bytes of a piece in the result: a view of the file where they are copied unchanged."""
+        step = piece.step
+        if step.copied:
+            source = self._load(step.sources[0])
+            part = source.view(-1)[piece.start : piece.stop]
+            return tensor_bytes(part if source.dtype == step.dtype else part.to(step.dtype))
+        if not self._cuttable(step):
+            return tensor_bytes(self._whole(step))
+        result = torch.empty(piece.stop - piece.start, dtype=step.dtype)
+        self._fill(piece, result)
+        return tensor_bytes(result)
+
+    def _cuttable(self, step: Step) -> bool:
+        plain = not step.loras and step.adjustment is None and step.channels is None
+        return plain and (step.method is None or self.plan.method.elementwise)
+
+    def _load(self, source: Source) -> Tensor:
+        if source.role == "vae":
+            return self.inputs.vae.tensor(source.key)
+        return self.inputs.models[source.role].tensors.tensor(source.key)
+
+    def _fill(self, piece: Piece, result: Tensor) -> None:
+        flat = [self._load(source).view(-1) for source in piece.step.sources]
+        keywords = self._keywords(piece.step)
+        for start in range(piece.start, piece.stop, _STRIDE):
+            stop = min(start + _STRIDE, piece.stop)
+            tensors = [self._widened(tensor[start:stop]) for tensor in flat]
+            values = self.plan.method.function(*tensors, **keywords)
+            result[start - piece.start : stop - piece.start].copy_(values)
+
+    def _whole(self, step: Step) -> Tensor:
+        tensors = [self._load(source) for source in step.sources]
+        merged = tensors[0] if step.method is None else self._merged(step, tensors)
+        for role, weight in step.loras:
+            lora = self.inputs.loras[int(role.removeprefix("lora")) - 1].lora
+            canonical = _canonical(lora.changes, step)
+            merged = merged.float() + weight * lora.delta(canonical, step.shape)
+        if step.adjustment is not None:
+            merged = step.adjustment.apply(self._widened(merged))
+        return merged.to(step.dtype)
+
+    def _merged(self, step: Step, tensors: list[Tensor]) -> Tensor:
+        first = tensors[0]
+        if step.channels is not None:
+            tensors = [tensor[:, : step.channels] for tensor in tensors]
+        shape = tensors[0].shape
+        given = [self._widened(tensor if tensor.dim() else tensor.view(1)) for tensor in tensors]
+        merged = self.plan.method.function(*given, **self._keywords(step)).reshape(shape)
+        if step.channels is None:
+            return merged
+        return torch.cat([merged, first[:, step.channels :].to(merged.dtype)], dim=1)
+
+    def _widened(self, tensor: Tensor) -> Tensor:
+        """In fp32, or as stored when repeating half-precision merges (fp8 knows no arithmetic: fp16 then)."""
+        if not self.low_precision:
+            return tensor.float()
+        return tensor.half() if tensor.dtype.itemsize == 1 else tensor
+
+    def _keywords(self, step: Step) -> dict[str, Any]:
+        values: dict[str, Any] = {"alpha": step.alpha, "beta": step.beta, **dict(step.params)}
+        if self.span is not None:
+            values["low"], values["high"] = self.span
+        if "generator" in self.plan.method.params:
+            values["generator"] = _generator(values.pop("seed"), step.key)
+        return {name: values[name] for name in self.plan.method.params}
+
+
+def _canonical(changes: Any, step: Step) -> str:
+    from lib_sdtrain.model.checkpoint import canonical_key
+
+    return step.key if step.key in changes else canonical_key(step.key)
+
+
+def _generator(seed: int, key: str) -> torch.Generator:
+    """A generator for one tensor: the same whatever order tensors are computed in."""
+    digest = hashlib.sha256(f"{seed}:{key}".encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
+
+
+def survey_span(values: Tensor) -> tuple[float, float]:
+    """Smallest and largest of the similarities, without the lowest and then the highest percent.
+
+    Percentiles are the mean of the two nearest values, as in SuperMerger.
+    """
+    import numpy as np
+
+    finite = values[~values.isnan()].double().numpy()
+    if not finite.size:
+        return 0.0, 0.0
+    finite = finite[finite >= np.percentile(finite, 1, method="midpoint")]
+    finite = finite[finite <= np.percentile(finite, 99, method="midpoint")]
+    return float(finite.min()), float(finite.max())
