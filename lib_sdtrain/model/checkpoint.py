@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import torch
 
 from lib_sdtrain.errors import Problem, UserError
 from lib_sdtrain.model.detection import detect
-from lib_sdtrain.model.family import Family
+from lib_sdtrain.model.family import EPSILON, V_PREDICTION, Family
 from lib_sdtrain.model.keys import TEXT_ENCODERS, part_rows
 from lib_sdtrain.model.keys.unet import EMA_PREFIX
 from lib_sdtrain.model.kinds import describe_not_a_checkpoint
@@ -19,6 +20,11 @@ from lib_sdtrain.model.tensorfile import TensorFile, open_tensors
 EMBEDDED = {"toybox": Path(__file__).parent.parent / "toybox" / "toybox.safetensors"}
 _BARE_TEXT = "cond_stage_model.transformer."
 _TEXT_PARTS = ("embeddings.", "encoder.", "final_layer_norm.")
+_SGM_TEXT, _LDM_TEXT = "conditioner.embedders.0.", "cond_stage_model."
+_SGM_LAST_NORM = f"{_SGM_TEXT}model.ln_final.weight"
+_SD2_WIDTH = 1024
+# what kohya's scripts write into the metadata
+_METADATA_PREDICTION = {"epsilon": EPSILON, "v": V_PREDICTION, "v_prediction": V_PREDICTION}
 
 
 @dataclass(frozen=True)
@@ -57,6 +63,10 @@ class Checkpoint:
             "ema": any(key.startswith(EMA_PREFIX) for key in self.file_keys),
         }
 
+    def keys(self) -> list[str]:
+        """LDM/SGM keys, in the order of the file."""
+        return list(self.file_keys)
+
     def tensor(self, key: str) -> torch.Tensor:
         """The tensor of an LDM/SGM key, as stored."""
         return self.tensors.tensor(self.file_keys[key])
@@ -94,15 +104,26 @@ def open_checkpoint(name: str | Path) -> Checkpoint:
     wrong = describe_not_a_checkpoint(shapes)
     if wrong:
         raise UserError(wrong[0], where=str(path), fix=wrong[1])
-    file_keys = {canonical_key(key): key for key in shapes}
+    file_keys = canonical_keys(shapes)
     try:
         family = detect({canonical: shapes[key] for canonical, key in file_keys.items()})
     except UserError as error:
         raise UserError([Problem(p.what, str(path), p.fix) for p in error.problems]) from error
+    told = _METADATA_PREDICTION.get(tensors.metadata.get("modelspec.prediction_type", ""))
+    if told:
+        family = family.with_prediction_type(told)
     config = config_beside(path)
     if config:
         family = apply_config(family, config)
     return Checkpoint(path, tensors, family, file_keys, config)
+
+
+def canonical_keys(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, str]:
+    """LDM/SGM key -> key of the file. SD2 Turbo has SD2's text encoder where SDXL has its first."""
+    turbo = shapes.get(_SGM_LAST_NORM, ())[:1] == (_SD2_WIDTH,)
+    if turbo:
+        return {_LDM_TEXT + key.removeprefix(_SGM_TEXT) if key.startswith(_SGM_TEXT) else key: key for key in shapes}
+    return {canonical_key(key): key for key in shapes}
 
 
 def canonical_key(key: str) -> str:

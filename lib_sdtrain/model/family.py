@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 SD1, SD2, SDXL = "sd1", "sd2", "sdxl"
 EPSILON, V_PREDICTION = "epsilon", "v_prediction"
+SD2_V_RESOLUTION = 768  # SD2's two published forms are told apart by the prediction type alone
 TEXT_HEAD_WIDTH = 64  # of every CLIP text encoder, OpenAI's and open_clip's
 
 
@@ -152,14 +153,20 @@ class Family:
         )
 
     def with_prediction_type(self, wanted: str) -> Family:
-        """This family predicting `wanted`; `auto` leaves what was detected."""
+        """This family predicting `wanted`; `auto` leaves what was detected. SD2's published v model is for 768 px."""
         if wanted == "auto":
             return self
-        return replace(self, prediction_type=wanted, prediction_guessed=False)
+        known = PUBLISHED[self.name]
+        resolution = self.resolution
+        if self.name == SD2 and not self.scaled_down and resolution in (known.resolution, SD2_V_RESOLUTION):
+            resolution = SD2_V_RESOLUTION if wanted == V_PREDICTION else known.resolution
+        return replace(self, prediction_type=wanted, prediction_guessed=False, resolution=resolution)
 
 
 def _size(text: TextConfig) -> tuple[int, ...]:
-    return (text.width, text.layers, text.intermediate, text.vocab_size, text.positions)
+    """What tells sizes apart. Only layers that are used count: converters drop SD2's last one, which is not."""
+    used = text.layers + 1 + text.hidden_index if text.hidden_index < 0 else text.hidden_index
+    return (text.width, used, text.intermediate, text.vocab_size, text.positions)
 
 
 _CLIP_L = TextConfig(skippable=True)

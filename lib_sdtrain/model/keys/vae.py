@@ -18,6 +18,22 @@ _SHORTCUT = (("nin_shortcut", "conv_shortcut"),)
 _MIDDLE_ATTENTION = (
     ("norm", "group_norm"), ("q", "to_q"), ("k", "to_k"), ("v", "to_v"), ("proj_out", "to_out.0"),
 )
+# diffusers before 0.12 named the attention's layers otherwise.
+_FORMER_ATTENTION = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
+
+
+def is_attention_matrix(key: str) -> bool:
+    """Whether a checkpoint keeps the tensor as a 1x1 convolution, and a module as a matrix."""
+    return key.startswith(PREFIX) and ".attn_1." in key and key.endswith(".weight") and ".norm." not in key
+
+
+def former_names(name: str) -> tuple[str, ...]:
+    """What earlier versions of diffusers called a parameter of the VAE."""
+    if ".attentions.0." not in name:
+        return ()
+    return tuple(
+        name.replace(f".{now}.", f".{then}.") for now, then in _FORMER_ATTENTION.items() if f".{now}." in name
+    )
 
 
 def vae_rows(config: VAEConfig, prefix: str = PREFIX) -> list[Row]:
