@@ -107,9 +107,7 @@ def _write_file(
         for done, key in enumerate(writer.keys):
             token.check()
             yield Phase(name="writing", done=done, total=len(specs), unit="tensors")
-            stored = picks[key].stored()
-            if picks[key].overflows(stored):
+            if writer.write_cast(key, picks[key].stored()):
                 beyond.append(key)
-            writer.write_cast(key, stored)
     yield from overflow_notice(beyond, out)
     return writer.result

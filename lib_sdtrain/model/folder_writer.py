@@ -125,12 +125,10 @@ def _write_part(
         for done, row in enumerate(part.rows):
             token.check()
             yield Phase(name=f"writing {part.name}", done=done, total=len(part.rows), unit="tensors")
-            pick = picks[row.key]
-            stored = pick.stored()
-            if pick.overflows(stored):
-                beyond.append(row.key)
-            for name, value in row.to_module(stored, shapes).items():
-                writer.write_cast(name, value)
+            values = row.to_module(picks[row.key].stored(), shapes)
+            for name, value in values.items():
+                if writer.write_cast(name, value):
+                    beyond.append(name)
     yield from overflow_notice(beyond, file)
     return writer.result
 

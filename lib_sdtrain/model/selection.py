@@ -34,16 +34,6 @@ class Pick:
         """Its values as the source has them."""
         return self.source.tensor(self.key)
 
-    def overflows(self, stored: torch.Tensor) -> bool:
-        """Whether `dtype` cannot hold its values: fp16 ends at 65504, fp8 far below."""
-        if not self.dtype.is_floating_point or not stored.numel():
-            return False
-        limit = torch.finfo(self.dtype).max
-        if torch.finfo(stored.dtype).max <= limit:
-            return False
-        low, high = torch.aminmax(stored.float())
-        return bool(low < -limit or high > limit)
-
 
 def is_weight(key: str, dtype: torch.dtype) -> bool:
     """Whether a change of number format concerns the tensor.

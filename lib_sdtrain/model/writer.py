@@ -18,6 +18,7 @@ import torch
 
 from lib_sdtrain.durable import fsync_path, remove_stale, temporary_beside, write_atomically
 from lib_sdtrain.errors import UserError
+from lib_sdtrain.model.casting import convert_into
 from lib_sdtrain.model.follower import Follower
 from lib_sdtrain.model.hashes import sha256
 from lib_sdtrain.model.header import LENGTH_BYTES, Spec, build_header, header_length, parse_header
@@ -27,7 +28,7 @@ from lib_sdtrain.model.space import disk_full, free_bytes, is_full
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-_PIECE = 2**19  # values
+_PIECE = 2**20  # values
 
 
 @dataclass(frozen=True)
@@ -85,16 +86,23 @@ class CheckpointWriter:
             raise ValueError(f"{key}: {given} given, {field.dtype} {field.shape} announced")
         self.write_raw(key, tensor_bytes(tensor))
 
-    def write_cast(self, key: str, tensor: torch.Tensor) -> None:
-        """Write a whole tensor converted to the announced number format, in pieces that fit the processor's cache."""
+    def write_cast(self, key: str, tensor: torch.Tensor) -> bool:
+        """Write a whole CPU tensor converted to the announced number format, piece by piece.
+
+        True when it held values that the format cannot (fp16 ends at 65504).
+        """
         field = self._fields[key]
         if tensor.dtype == field.dtype or tuple(tensor.shape) != field.shape:
             self.write(key, tensor)
-            return
+            return False
         flat = tensor.detach().reshape(-1)
+        scratch = torch.empty(min(_PIECE, flat.numel()), dtype=field.dtype)
+        beyond = False
         for start in range(0, flat.numel(), _PIECE):
-            piece = flat[start : start + _PIECE].to(field.dtype)
-            self.write_raw(key, tensor_bytes(piece), start * field.dtype.itemsize)
+            piece = flat[start : start + _PIECE]
+            beyond |= convert_into(scratch, piece)
+            self.write_raw(key, tensor_bytes(scratch[: piece.numel()]), start * field.dtype.itemsize)
+        return beyond
 
     def write_raw(self, key: str, data: memoryview | bytes, start: int = 0) -> None:
         """Write bytes of a tensor's values (row-major, little-endian) from byte `start` of it on."""
