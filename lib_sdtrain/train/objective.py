@@ -1,6 +1,7 @@
 """The diffusion objective: tensors in, tensors out.
 
-Shapes: latents, noise, predictions and targets (B, 4, h, w); timesteps (B,) int64; `alphas_cumprod` (1000,).
+Shapes: latents, noise, predictions and targets (B, 4, h, w); timesteps (B,) int64 and `alphas_cumprod` (1000,), both
+on the CPU, where coefficients are worked out in double precision.
 """
 from __future__ import annotations
 
@@ -9,18 +10,18 @@ from torch import Tensor
 
 
 def _broadcast(values: Tensor, like: Tensor) -> Tensor:
-    return values.to(like.device, like.dtype).reshape(-1, *([1] * (like.dim() - 1)))
+    return values.to(like.dtype).to(like.device).reshape(-1, *([1] * (like.dim() - 1)))
 
 
 def add_noise(latents: Tensor, noise: Tensor, alphas_cumprod: Tensor, timesteps: Tensor) -> Tensor:
     """x_t = sqrt(a_t) x_0 + sqrt(1 - a_t) noise (Ho et al. 2020, eq. 4)."""
-    alpha = alphas_cumprod[timesteps]
+    alpha = alphas_cumprod[timesteps].double()
     return _broadcast(alpha.sqrt(), latents) * latents + _broadcast((1 - alpha).sqrt(), latents) * noise
 
 
 def velocity(latents: Tensor, noise: Tensor, alphas_cumprod: Tensor, timesteps: Tensor) -> Tensor:
     """v_t = sqrt(a_t) noise - sqrt(1 - a_t) x_0 (Salimans & Ho 2022, appendix D)."""
-    alpha = alphas_cumprod[timesteps]
+    alpha = alphas_cumprod[timesteps].double()
     return _broadcast(alpha.sqrt(), latents) * noise - _broadcast((1 - alpha).sqrt(), latents) * latents
 
 
@@ -34,8 +35,9 @@ def target_of(
 
 
 def per_sample_mse(prediction: Tensor, target: Tensor) -> Tensor:
-    """Mean squared error of each sample over channels and pixels, float32, shape (B,)."""
-    return (prediction.float() - target.float()).pow(2).flatten(1).mean(1)
+    """Mean squared error of each sample over channels and pixels, shape (B,); half precision is widened first."""
+    wide = torch.promote_types(prediction.dtype, torch.float32)
+    return (prediction.to(wide) - target.to(wide)).pow(2).flatten(1).mean(1)
 
 
 def min_snr_weights(alphas_cumprod: Tensor, timesteps: Tensor, gamma: float, prediction_type: str) -> Tensor:

@@ -43,7 +43,7 @@ class Trainer:
         self.step = self.samples = 0
         self.smoothed = SmoothedLoss()
         self.device = torch.device(plan.device)
-        self.alphas_cumprod = model.family.schedule.table().to(self.device)
+        self.alphas_cumprod = model.family.schedule.table()
         self.parts = trained_parts(self.settings, model)
         self.prompts = PromptEncoder(model, self.settings.model.clip_skip, "text_encoder" in self.parts)
         self._prepare_modules()
@@ -111,15 +111,16 @@ class Trainer:
     def loss(self, batch: Batch) -> Tensor:
         """The scalar loss of a micro-batch, with its graph."""
         settings, kind = self.settings.loss, self.plan.family.prediction_type
-        clean, noise, t = (x.to(self.device) for x in (batch.latents, batch.noise, batch.timesteps))
+        clean, noise, t = batch.latents.to(self.device), batch.noise.to(self.device), batch.timesteps
         noisy = objective.add_noise(clean, noise, self.alphas_cumprod, t)
         with self._autocast():
             words = self.prompts.encode(batch.prompts)
-            prediction = self.model.unet(noisy, t, encoder_hidden_states=words, return_dict=False)[0]
+            prediction = self.model.unet(noisy, t.to(self.device), encoder_hidden_states=words, return_dict=False)[0]
         target = objective.target_of(kind, clean, noise, self.alphas_cumprod, t)
         losses = objective.per_sample_mse(prediction, target)
         if settings.min_snr_gamma:
-            losses = losses * objective.min_snr_weights(self.alphas_cumprod, t, settings.min_snr_gamma, kind)
+            weights = objective.min_snr_weights(self.alphas_cumprod, t, settings.min_snr_gamma, kind)
+            losses = losses * weights.to(losses)
         is_class = batch.is_class.to(self.device)
         return objective.reduce_losses(losses, is_class, settings.prior_loss_weight, settings.prior_reduction)
 

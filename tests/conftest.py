@@ -1,0 +1,35 @@
+"""Fixtures that many tests share."""
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: tiny models are slower, not faster, on more threads
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.tiny import write_tiny
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tmp_path_factory) -> Path:
+    """A random SD1 checkpoint of every block, about 7 MB. Tests must not change it."""
+    return write_tiny(tmp_path_factory.mktemp("models") / "tiny.safetensors")
+
+
+@pytest.fixture
+def picture_folder(tmp_path):
+    """A function that makes a folder of `count` different small pictures."""
+
+    def make(name: str, count: int, size: tuple[int, int] = (80, 64)) -> Path:
+        folder = tmp_path / name
+        folder.mkdir()
+        for index in range(count):
+            rng = np.random.default_rng([index, *name.encode()])
+            small = rng.integers(0, 255, (4, 5, 3), dtype=np.uint8)
+            Image.fromarray(small).resize(size, Image.Resampling.BICUBIC).save(folder / f"{index}.png")
+        return folder
+
+    return make
