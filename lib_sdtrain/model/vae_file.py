@@ -11,12 +11,9 @@ from lib_sdtrain.errors import UserError
 from lib_sdtrain.model.detection import detect_vae
 from lib_sdtrain.model.family import VAEConfig
 from lib_sdtrain.model.keys import Row, vae_rows
-from lib_sdtrain.model.keys.vae import PREFIX
+from lib_sdtrain.model.keys.vae import PREFIX, former_names, is_attention_matrix
 from lib_sdtrain.model.kinds import describe_not_a_checkpoint
 from lib_sdtrain.model.tensorfile import TensorFile, open_tensors
-
-# diffusers before 0.12 named the attention of its VAE otherwise.
-_OLD_ATTENTION = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
 
 
 @dataclass(frozen=True)
@@ -79,15 +76,10 @@ def _own_size(found: Mapping[str, tuple[int, ...]], config: VAEConfig) -> VAECon
 
 def _name_in_file(row: Row, found: Mapping[str, tuple[int, ...]]) -> str | None:
     (name,) = row.names
-    old = name
-    if ".attentions." in name:
-        for new, former in _OLD_ATTENTION.items():
-            old = old.replace(f".{new}.", f".{former}.")
-    candidates = (row.key, row.key.removeprefix(PREFIX), name, old, f"vae/{name}", f"vae/{old}")
+    names = (name, *former_names(name))
+    candidates = (row.key, row.key.removeprefix(PREFIX), *names, *(f"vae/{known}" for known in names))
     return next((candidate for candidate in candidates if candidate in found), None)
 
 
 def _shape(row: Row, shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Checkpoints keep the attention's matrices as 1x1 convolutions."""
-    is_attention = row.key.endswith(".weight") and ".attn_1." in row.key and ".norm." not in row.key
-    return (*shape, 1, 1) if is_attention and len(shape) == 2 else shape
+    return (*shape, 1, 1) if is_attention_matrix(row.key) and len(shape) == 2 else shape

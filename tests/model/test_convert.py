@@ -240,6 +240,17 @@ def test_stopping_and_a_full_disk_leave_nothing(tmp_path, checkpoint, monkeypatc
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("name", [SD1, SDXL])
+def test_into_a_folder_and_back_is_the_same(tmp_path, name):
+    tensors = small_tensors(name, torch.float16)
+    source = write_small(tmp_path / "m.safetensors", tensors, name)
+    run(source, tmp_path / "folder")
+    run(tmp_path / "folder", tmp_path / "back.safetensors")
+    carried_by_folders = without(tensors, POSITION_IDS, "alphas_cumprod")
+    assert_same(load_file(tmp_path / "back.safetensors"), carried_by_folders)
+    assert open_checkpoint(tmp_path / "back.safetensors").family == open_checkpoint(source).family
+
+
 @pytest.fixture(scope="module", params=[SD1, SD2, SDXL])
 def folder(request, tmp_path_factory):
     """A checkpoint of each family and the diffusers folder made from it."""
