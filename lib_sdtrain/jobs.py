@@ -8,10 +8,11 @@ import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from lib_sdtrain.errors import Cancelled, JobFailed, UserError
-from lib_sdtrain.events import CancelToken, Event, Failed, Finished, Phase, Started, Step, Stopped
+from lib_sdtrain.events import CancelToken, Event, Failed, Finished, Phase, Saved, Started, Step, Stopped
 from lib_sdtrain.host.protocol import Host
 
 Work = Callable[[CancelToken], Iterator[Event]]
@@ -154,11 +155,12 @@ class JobRunner:
             job.state = RUNNING
             with self._host.step_aside():
                 for event in work(job.token):
+                    if isinstance(event, Saved) and event.kind == "checkpoint":
+                        self._host.adopt(Path(event.file))
                     job.log.append(event)
                     if self._host.report(event) and not job.token.stopping:
                         job.token.stop_and_save()
                         job.asked = "save"
-            self._host.refresh()
 
 
 def _settle(job: Job, ended: Future[None]) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from lib_sdtrain.errors import JobFailed, UserError
-from lib_sdtrain.events import CancelToken, Event, Failed, Finished, Phase, Started, Step, Stopped
+from lib_sdtrain.events import CancelToken, Event, Failed, Finished, Phase, Saved, Started, Step, Stopped
 from lib_sdtrain.host.protocol import Host
 from lib_sdtrain.host.standalone import StandaloneHost
 from lib_sdtrain.jobs import EventLog, JobRunner
@@ -48,8 +48,8 @@ class WatchedHost:
     def report(self, event: Event) -> bool:
         return isinstance(event, Step) and event.step == self.interrupt_at
 
-    def refresh(self) -> None:
-        self.calls.append("refresh")
+    def adopt(self, checkpoint: Path) -> None:
+        self.calls.append(f"adopt {checkpoint.name}")
 
 
 def counting(total: int, gate: threading.Event | None = None):
@@ -86,7 +86,7 @@ def test_the_machine_is_held_and_the_model_aside_only_while_working():
     runner = JobRunner(host)
     runner.start("train", "dog", counting(1))
     finish(runner)
-    assert host.calls == ["lock SD Train: dog", "aside", "back", "refresh", "unlock"]
+    assert host.calls == ["lock SD Train: dog", "aside", "back", "unlock"]
 
 
 @pytest.mark.parametrize("error", [RuntimeError("boom"), JobFailed("the loss is not a number"), UserError("bad", "x")])
@@ -192,6 +192,23 @@ def test_the_hosts_own_interrupt_saves_and_stops():
     assert view["state"] == "stopped"
     assert view["events"][-1]["step"] == 2
     assert view["events"][-1]["saved"] is True
+
+
+def test_a_checkpoint_is_made_the_hosts_own_before_the_page_hears_of_it():
+    host = WatchedHost()
+    runner = JobRunner(host)
+    seen = []
+
+    def work(token: CancelToken) -> Iterator[Event]:
+        yield Saved(file="models/dog.safetensors", kind="checkpoint")
+        seen.extend(host.calls)
+        yield Saved(file="state/1", kind="state")
+        yield Finished()
+
+    runner.start("train", "dog", work)
+    finish(runner)
+    assert seen[-1] == "adopt dog.safetensors"
+    assert host.calls.count("adopt dog.safetensors") == len([call for call in host.calls if "adopt" in call]) == 1
 
 
 def test_a_page_gets_only_what_it_has_not_seen_but_all_of_another_job():

@@ -58,5 +58,8 @@ class Host(Protocol):
     def allowed_path(self, path: str, where: str) -> Path:
         """The absolute path. Raises `UserError` when the page can be reached from outside and may not go there."""
 
+    def adopt(self, checkpoint: Path) -> None:
+        """Make a new checkpoint one that the host can load, and list it."""
+
     def refresh(self) -> None:
         """Look for new checkpoints."""

@@ -75,5 +75,8 @@ class StandaloneHost:
             return resolved(path, where)
         return confined(path, (self.folder, TOYBOX.path.parent), where)
 
+    def adopt(self, checkpoint: Path) -> None:
+        """Every checkpoint can be loaded here."""
+
     def refresh(self) -> None:
         """Folders are read anew each time."""

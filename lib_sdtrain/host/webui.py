@@ -13,6 +13,7 @@ import torch
 from modules import call_queue, devices, paths_internal, sd_models, shared
 
 from lib_sdtrain.events import Event, Phase, Started, Step
+from lib_sdtrain.host.clip_folder import adopt
 from lib_sdtrain.host.paths import confined, resolved
 from lib_sdtrain.host.protocol import CheckpointEntry
 from lib_sdtrain.host.standalone import TOYBOX
@@ -118,6 +119,11 @@ class WebuiHost:
         given = (*shared.cmd_opts.gradio_allowed_path, shared.cmd_opts.ckpt_dir, shared.cmd_opts.lora_dir)
         roots = (paths_internal.data_path, paths_internal.models_path, TOYBOX.path.parent, *filter(None, given))
         return confined(path, map(Path, roots), where)
+
+    def adopt(self, checkpoint: Path) -> None:
+        """A scaled-down model gets a description that names CLIP's files on this machine."""
+        adopt(checkpoint, Path(paths_internal.models_path) / "sdtrain")
+        self.refresh()
 
     def refresh(self) -> None:
         """Read the checkpoint folders again."""
