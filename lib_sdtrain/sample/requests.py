@@ -51,7 +51,7 @@ def from_api(body: Mapping[str, Any], where: str = "") -> SampleRequest:
         elif name not in WITHOUT_EFFECT:
             problems.add("unknown field", where=_at(where, name), fix=nearest(name, sorted(known)))
     values |= _overridden(body.get("override_settings") or {}, _at(where, "override_settings"), problems)
-    _name_sampler(body, values, problems)
+    _name_sampler(body, values)
     try:
         request = build(SampleRequest, values, where)
     except UserError as error:
@@ -98,12 +98,13 @@ def _overridden(settings: Mapping[str, Any], where: str, problems: Problems) -> 
     return found
 
 
-def _name_sampler(body: Mapping[str, Any], values: dict[str, Any], problems: Problems) -> None:
+def _name_sampler(body: Mapping[str, Any], values: dict[str, Any]) -> None:
+    """Take a schedule type off the end of the sampler's name; unknown names are left for the check of the request."""
     name = body.get("sampler_name") or values.get("sampler_name") or body.get("sampler_index") or "Euler"
     try:
         values["sampler_name"], values["scheduler"] = split_name(str(name), values.get("scheduler"))
-    except UserError as error:
-        problems.absorb(error)
+    except UserError:
+        values["sampler_name"] = name
 
 
 def to_api(request: SampleRequest) -> dict[str, Any]:
