@@ -15,7 +15,8 @@ from lib_sdtrain.model.keys import TEXT_ENCODERS, part_rows
 from lib_sdtrain.model.keys.unet import EMA_PREFIX
 from lib_sdtrain.model.kinds import describe_not_a_checkpoint
 from lib_sdtrain.model.ldm_config import apply_config, config_beside
-from lib_sdtrain.model.tensorfile import TensorFile, open_tensors
+from lib_sdtrain.model.ldm_yaml import describe
+from lib_sdtrain.model.tensorfile import FOLDER, TensorFile, open_tensors
 
 EMBEDDED = {"toybox": Path(__file__).parent.parent / "toybox" / "toybox.safetensors"}
 _BARE_TEXT = "cond_stage_model.transformer."
@@ -49,8 +50,12 @@ class Checkpoint:
 
     @property
     def config_text(self) -> str | None:
-        """The description beside it, for a child that needs the same."""
-        return self.config.read_text("utf-8") if self.config else None
+        """The `.yaml` for a child: the one beside it; for a folder one that says the same, where files need it."""
+        if self.config:
+            return self.config.read_text("utf-8")
+        family = self.family
+        unusual = family.scaled_down or (family.is_sdxl and family.prediction_type == V_PREDICTION)
+        return describe(family) if self.tensors.container == FOLDER and unusual else None
 
     @property
     def parts(self) -> dict[str, bool]:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from lib_sdtrain.model.family import TextConfig
 from lib_sdtrain.model.tokenizer import EOS_ID
@@ -46,7 +47,7 @@ def encode(model: CLIPTextModel, config: TextConfig, ids: Tensor, clip_skip: int
         hidden = text.final_layer_norm(hidden)
     if not config.projection:
         return Encoded(hidden)
-    ends = text.final_layer_norm(states[config.layers])[torch.arange(len(ids)), first_end(ids)]
+    ends = text.final_layer_norm(states[config.layers])[torch.arange(len(ids), device=ids.device), first_end(ids)]
     return Encoded(hidden, model.text_projection(ends))
 
 
@@ -63,7 +64,7 @@ def layer_states(text: torch.nn.Module, ids: Tensor, last: int) -> list[Tensor]:
     states = [hidden]
     for layer in text.encoder.layers[:last]:
         if text.encoder.gradient_checkpointing and text.training:
-            hidden = torch.utils.checkpoint.checkpoint(layer, hidden, None, mask, use_reentrant=False)[0]
+            hidden = checkpoint(layer, hidden, None, mask, use_reentrant=False)[0]
         else:
             hidden = layer(hidden, attention_mask=None, causal_attention_mask=mask)[0]
         states.append(hidden)
