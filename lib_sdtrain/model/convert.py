@@ -36,7 +36,8 @@ def convert(settings: ConvertSettings, token: CancelToken, cache: HashCache | No
     vae = open_vae(settings.vae, source.family.vae, exact=source.parts["vae"]) if settings.vae else None
     picks = select(source, settings, vae)
     yield Started(job="convert", total=len(picks))
-    yield from _left_out(source)
+    for note in source.tensors.notes:
+        yield Notice(text=note, where=str(source.path))
     metadata = yield from _metadata(settings, source, vae, token, cache)
     write = _write_file if out.suffix == ".safetensors" else write_folder
     written = yield from write(out, picks, metadata, source, token)
@@ -74,13 +75,6 @@ def _check_target(settings: ConvertSettings, out: Path, problems: Problems) -> N
         given = getattr(settings, name)
         if given and find_checkpoint(given).resolve() == out.resolve():
             problems.add("the result would overwrite its source", where=str(out), fix="choose another name")
-
-
-def _left_out(source: Checkpoint) -> Iterator[Event]:
-    extra = sorted({key.split(".")[0] for key in source.tensors.extra_keys()})
-    notes = [*source.tensors.notes, *([f"left out, beside the weights: {', '.join(extra)}"] if extra else [])]
-    for note in notes:
-        yield Notice(text=note, where=str(source.path))
 
 
 def _metadata(

@@ -9,7 +9,7 @@ import io
 import mmap
 import struct
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -137,12 +137,19 @@ def _contents(document: Any, source: mmap.mmap, regions: Mapping[str, Region]) -
     tensors = {path: ref for path, ref in _walk(state) if isinstance(ref, TensorRef)}
     others = list(_walk(beside))
     extra = {path: ref for path, ref in others if isinstance(ref, TensorRef)}
-    left_out = sorted({path.split(".")[0] for path, ref in others if not isinstance(ref, TensorRef)})
+    left_out = _tops(path for path, ref in others if not isinstance(ref, TensorRef))
+    notes = [f"left out, not weights: {left_out}"] if left_out else []
+    if extra:
+        notes.append(f"beside the weights: {_tops(extra)}")
     return Contents(
         {key: _entry(key, ref, source, regions) for key, ref in tensors.items()},
         extra={key: _entry(key, ref, source, regions) for key, ref in extra.items()},
-        notes=[f"left out, not weights: {', '.join(left_out)}"] if left_out else [],
+        notes=notes,
     )
+
+
+def _tops(paths: Iterable[str]) -> str:
+    return ", ".join(sorted({path.split(".")[0] for path in paths}))
 
 
 def _unwrap(document: Any) -> tuple[Any, dict[Any, Any]]:

@@ -196,7 +196,7 @@ def test_nested_state_dicts_are_unwrapped_and_what_lies_beside_is_reported(tmp_p
         assert found.keys() == ["model.b"]
         assert sorted(found.extra_keys()) == ["model.a", "optimizer_states.0.state.0.exp_avg"]
         assert found.tensor("optimizer_states.0.state.0.exp_avg").tolist() == [5, 5]
-        assert found.notes == ["left out, not weights: epoch"]
+        assert found.notes == ["left out, not weights: epoch", "beside the weights: model, optimizer_states"]
 
 
 def test_other_trainers_ema_copies_are_readable_extras(tmp_path):
