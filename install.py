@@ -119,16 +119,22 @@ def missing_of(wanted):
 
 def installed():
     """normalised name -> (name, version) of every distribution of the current environment; the first on the path
-    counts, as in an import. What has no version that pip could read is left out."""
+    counts, as in an import."""
     import importlib
     from importlib.metadata import distributions
     importlib.invalidate_caches()
     found = {}
-    for item in distributions():
-        name, version = item.metadata["Name"], item.version
-        if name and version and re.fullmatch(r"[0-9][0-9A-Za-z.!+_-]*", version):
+    for name, version in map(described, distributions()):
+        if name and re.fullmatch(r"[0-9][0-9A-Za-z.!+_-]*", version):
             found.setdefault(normalised(name), (name, version))
     return found
+
+
+def described(distribution):
+    try:
+        return distribution.metadata["Name"], distribution.version or ""
+    except (OSError, ValueError, KeyError, TypeError):
+        return "", ""       # a half-removed package: pip passes it over, too
 
 
 def normalised(name):
@@ -337,8 +343,6 @@ def start(python, command, options):
     """Hands over to the command: this process becomes it where the system can, so that signals reach it."""
     arguments = ["-m", "lib_sdtrain", command, *options]
     if command == "test":
-        # one process a core and one thread a process: torch's own threads gain nothing on small models
-        os.environ.setdefault("OMP_NUM_THREADS", "1")
         arguments = ["-m", "pytest", "-n", str(min(os.cpu_count() or 1, TEST_WORKERS)), "--dist", "loadfile", *options]
     os.chdir(ROOT)
     sys.stdout.flush()
