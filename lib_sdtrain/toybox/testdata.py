@@ -1,0 +1,91 @@
+"""A little folder to train on: eight pictures of one individual, pictures of its class, and a run's settings."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from lib_sdtrain.toybox.captions import PLACES, sentence
+from lib_sdtrain.toybox.scene import BACKGROUNDS, COLOURS, Scene, any_scene, training_scene
+from lib_sdtrain.toybox.world import render
+
+NAME = "sks"
+SUBJECT_KIND, SUBJECT_COLOUR, SUBJECT_PATTERN = "cat", "purple", "plain"
+SUBJECT_PICTURES, CLASS_PICTURES = 8, 32
+SUBJECT_SEED, CLASS_SEED, PROBE_SEED = 101, 102, 103
+
+CONFIG = """\
+# A DreamBooth run: the individual in subject/ is taught under the name "{token} {kind}", other {kind}s are kept.
+model:
+  checkpoint: toybox
+data:
+  resolution: 128
+  concepts:
+    - name: {token}-{kind}
+      instance_dir: {root}/subject
+      instance_prompt: a photo of {token} {kind}
+      class_dir: {root}/class
+      class_prompt: a photo of a {kind}
+      num_class_images: {class_pictures}
+train:
+  length: 300
+  batch_size: 2
+  learning_rate: 2.0e-4
+preview:
+  prompts:
+    - a photo of {token} {kind} in the snow
+  every: 100
+save:
+  name: {token}-{kind}
+"""
+
+
+def subject_scene(index: int, seed: int = SUBJECT_SEED) -> Scene:
+    """The subject's picture number `index`: the same individual in changing places and poses."""
+    return replace(
+        any_scene(seed, index),
+        kind=SUBJECT_KIND,
+        colour=SUBJECT_COLOUR,
+        pattern=SUBJECT_PATTERN,
+        background=BACKGROUNDS[index % len(BACKGROUNDS)],
+        style="outlined",
+        marked=True,
+    )
+
+
+def class_scene(index: int) -> Scene:
+    """Another of the subject's kind, unmarked: every seen colour in turn."""
+    scene = replace(training_scene(CLASS_SEED, index), kind=SUBJECT_KIND)
+    colours = [colour for colour in COLOURS if not replace(scene, colour=colour).held_out]
+    return replace(scene, colour=colours[index % len(colours)])
+
+
+def subject_caption(scene: Scene) -> str:
+    """Names the individual and the place; neither its colour nor its marks."""
+    return f"a photo of {NAME} {SUBJECT_KIND} {PLACES[scene.background]}"
+
+
+def write_test_data(folder: str | Path) -> list[Path]:
+    """Write `subject/`, `class/` (PNG, each with a .txt caption) and `config.yaml` into `folder`; the files written."""
+    root = Path(folder)
+    written = []
+    for index in range(SUBJECT_PICTURES):
+        scene = subject_scene(index)
+        written += _write(root / "subject", index, scene, subject_caption(scene))
+    for index in range(CLASS_PICTURES):
+        scene = class_scene(index)
+        written += _write(root / "class", index, scene, sentence(scene))
+    text = CONFIG.format(
+        token=NAME, kind=SUBJECT_KIND, class_pictures=CLASS_PICTURES, root=root.resolve().as_posix()
+    )
+    config = root / "config.yaml"
+    config.write_text(text, encoding="utf-8")
+    return [*written, config]
+
+
+def _write(folder: Path, index: int, scene: Scene, caption: str) -> list[Path]:
+    folder.mkdir(parents=True, exist_ok=True)
+    picture, words = folder / f"{index:03d}.png", folder / f"{index:03d}.txt"
+    render(scene).save(picture)
+    words.write_text(caption + "\n", encoding="utf-8")
+    return [picture, words]
