@@ -33,6 +33,7 @@ def read_folder(path: Path) -> Contents:
                 found = read_safetensors(file) if file.suffix == ".safetensors" else read_torch_file(file)
             except UserError as error:
                 raise UserError([Problem(p.what, str(file), p.fix) for p in error.problems]) from error
+            contents.metadata = contents.metadata or found.metadata  # each part's file says the same
             contents.tensors |= {f"{part}/{key}": entry for key, entry in found.tensors.items()}
     return contents
 

@@ -8,6 +8,7 @@ objects) become inert stubs. Everything else is refused by name.
 from __future__ import annotations
 
 import pickle
+import pickletools
 import struct
 from collections import OrderedDict
 from collections.abc import Callable
@@ -30,6 +31,10 @@ class _Sealed:
 
     def __setstate__(self, state: Any) -> None:
         raise pickle.UnpicklingError("the pickle tries to change what it may only name")
+
+
+_MEMO_WRITES = {"PUT", "BINPUT", "LONG_BINPUT"}
+_MAX_MEMO = 20_000_000  # checkpoints with optimizer states use some hundred thousand
 
 
 @dataclass(frozen=True)
@@ -255,12 +260,22 @@ class RestrictedUnpickler(pickle.Unpickler):
         return StorageRef(key, kind.dtype, _counts([size])[0], _counts([offset])[0])
 
 
+def _refuse_memory_bombs(file: IO[bytes]) -> None:
+    """Refuse a memo slot of an absurd number: the unpickler would first make room for all slots below it."""
+    start = file.tell()
+    for opcode, argument, _ in pickletools.genops(file):
+        if opcode.name in _MEMO_WRITES and argument > _MAX_MEMO:
+            raise pickle.UnpicklingError(f"memo slot {argument}")
+    file.seek(start)
+
+
 def unpickle(file: IO[bytes]) -> tuple[Any, dict[str, int]]:
     """The next pickled object of `file`, and bytes per value of each storage it names.
 
     Raises `UserError` when the file asks for anything outside the table, or is damaged.
     """
     try:
+        _refuse_memory_bombs(file)
         unpickler = RestrictedUnpickler(file)
         return unpickler.load(), unpickler.widths
     except _DAMAGE as error:

@@ -221,7 +221,7 @@ def make_diffusers_folder(root, suffix):
     for part, tensors in parts.items():
         (root / part).mkdir()
         file = root / part / f"diffusion_pytorch_model{suffix}"
-        torch.save(tensors, file) if suffix == ".bin" else save_file(tensors, file)
+        torch.save(tensors, file) if suffix == ".bin" else save_file(tensors, file, {"sdtrain": "{}"})
     (root / "text_encoder").mkdir()
     save_file({"text_model.final_layer_norm.bias": torch.ones(4)}, root / "text_encoder" / "model.fp16.safetensors")
 
@@ -231,6 +231,7 @@ def test_a_diffusers_folder_reads_as_one_table(tmp_path, suffix):
     make_diffusers_folder(tmp_path, suffix)
     with open_tensors(tmp_path) as found:
         assert found.container == "folder"
+        assert found.metadata == ({"sdtrain": "{}"} if suffix == ".safetensors" else {})
         assert found.shapes() == {
             "unet/conv_in.weight": (2, 2),
             "vae/quant_conv.bias": (3,),

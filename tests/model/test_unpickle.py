@@ -97,6 +97,13 @@ def test_a_forged_tensor_cannot_reach_outside_its_storage(tmp_path):
         open_tensors(forged)
 
 
+@pytest.mark.parametrize("slot", [b"r\xff\xff\xff\x1f", b"p536870911\n"])
+def test_a_pickle_cannot_fill_the_memory(slot):
+    """Reserving half a billion memo slots would take 8 GB before anything else is looked at."""
+    with pytest.raises(UserError, match="memo slot 536870911"):
+        unpickle(io.BytesIO(b"\x80\x02N" + slot + b"."))
+
+
 def test_a_compressed_archive_is_refused(tmp_path):
     torch.save({"a": torch.zeros(1000)}, tmp_path / "a.ckpt")
     with zipfile.ZipFile(tmp_path / "a.ckpt") as source, zipfile.ZipFile(tmp_path / "b.ckpt", "w", 8) as target:
