@@ -16,7 +16,7 @@ from lib_sdtrain.model.convert import convert
 from lib_sdtrain.model.hashes import model_digest, sha256
 from lib_sdtrain.model.keys import ema_key
 from lib_sdtrain.settings.convert import ConvertSettings
-from tests.model.small import POSITION_IDS, SD1, SD2, SDXL, small_family, small_tensors, write_small, yaml_text
+from tests.model.small_files import POSITION_IDS, SD1, SD2, SDXL, small_family, small_tensors, write_small, yaml_text
 
 UNET, VAE, TEXT, EMA = "model.diffusion_model.", "first_stage_model.", "cond_stage_model.", "model_ema."
 

@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 from lib_sdtrain.errors import UserError
 from lib_sdtrain.model.hashes import HashCache
 from lib_sdtrain.model.inspection import inspect
-from tests.model.small import SD1, SD2, SDXL, small_tensors, write_small
+from tests.model.small_files import SD1, SD2, SDXL, small_tensors, write_small
 
 
 @pytest.fixture(scope="module")
