@@ -5,6 +5,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lib_sdtrain.entry import make_callable
+
 if TYPE_CHECKING:
     from lib_sdtrain.events import CancelToken, Event
     from lib_sdtrain.model.hashes import HashCache
@@ -30,3 +32,6 @@ def merge(
         from lib_sdtrain.merge.engine import run
 
         yield from run(settings, token, hashes, folders)
+
+
+make_callable(__name__, __name__, "merge")

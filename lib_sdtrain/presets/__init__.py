@@ -1,6 +1,7 @@
 """Presets of a training run: files that come with SD Train, and files that users keep and share.
 
-A preset file is settings as YAML; its first comment line is its title.
+A preset file is settings as YAML; its first comment line is its title. `{toybox}` in a path stands for the folder
+of the built-in model, its subject and its class.
 """
 from __future__ import annotations
 
@@ -12,6 +13,7 @@ from lib_sdtrain.errors import UserError
 from lib_sdtrain.settings.parse import nearest
 
 FOLDER = Path(__file__).parent
+TOYBOX = FOLDER.parent / "toybox"
 
 
 def preset_names() -> list[str]:
@@ -30,7 +32,17 @@ def preset_path(name: str) -> Path:
 
 def read_preset(name: str) -> dict[str, Any]:
     """The settings of a preset."""
-    return textfiles.read_mapping(preset_path(name))
+    path = preset_path(name)
+    values = textfiles.read_mapping(path)
+    return _with_places(values) if path.parent == FOLDER else values
+
+
+def _with_places(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _with_places(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [_with_places(part) for part in value]
+    return value.replace("{toybox}", TOYBOX.as_posix()) if isinstance(value, str) else value
 
 
 def preset_title(name: str) -> str:

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from lib_sdtrain.entry import make_callable
+
 if TYPE_CHECKING:
     from lib_sdtrain.events import CancelToken, Event
     from lib_sdtrain.settings.sample import SampleSettings
@@ -18,3 +20,6 @@ def sample(settings: SampleSettings, token: CancelToken | None = None) -> Iterat
     from lib_sdtrain.sample import engine
 
     return engine.sample(settings, token)
+
+
+make_callable(__name__, __name__, "sample")

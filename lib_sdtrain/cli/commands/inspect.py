@@ -16,8 +16,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print what the file is."""
-    from lib_sdtrain.model.inspection import inspect
     from lib_sdtrain.model.checkpoint import find_checkpoint
+    from lib_sdtrain.model.inspection import inspect
 
     show_document(inspect(find_checkpoint(str(args.file))), args.json, _text)
     return DONE

@@ -17,5 +17,6 @@ def run(args: argparse.Namespace) -> int:
     from lib_sdtrain.toybox.testdata import write_test_data
 
     written = write_test_data(args.folder)
-    show_document({"files": [str(path) for path in written]}, args.json, lambda d: f"{len(d['files'])} files in {args.folder}")
+    document = {"files": [str(path) for path in written]}
+    show_document(document, args.json, lambda _: f"{len(written)} files in {args.folder}")
     return DONE

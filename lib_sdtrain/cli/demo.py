@@ -1,0 +1,104 @@
+"""The jobs of the demo, each through the same engine as its own command."""
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from PIL import Image, ImageDraw
+
+from lib_sdtrain import merge, sample, train
+from lib_sdtrain.cli.run import DONE, drive
+from lib_sdtrain.events import CancelToken, Event
+from lib_sdtrain.presets import read_preset
+from lib_sdtrain.settings.layers import Layer
+from lib_sdtrain.settings.merge import MergeSettings
+from lib_sdtrain.settings.sample import SampleRequest, SampleSettings
+from lib_sdtrain.train.starting import pick_device, resolve_run
+
+PRESET = "toybox-dreambooth"
+SUBJECT, CLASS = "a photo of sks cat", "a photo of a red cat"
+SCENES = ("on a beach", "in a forest", "in the snow", "at night")
+MERGE_WEIGHTS = "0.5," + ",".join(["1"] * 4 + ["0.75"] * 4 + ["0.5"] * 4 + ["0.5"] + ["0.75"] * 4 + ["1"] * 8)
+CELL, LABEL, GAP = 256, 22, 6
+
+
+def make_run(folder: Path, as_json: bool) -> int:
+    """Train the subject into `folder`/run; what an earlier demo left is kept beside it."""
+    run = folder / "run"
+    if run.exists():
+        _step_aside(run)
+    resolved = resolve_run([Layer(f"preset {PRESET}", read_preset(PRESET))], pick_device())
+    return drive(lambda token: train(resolved.settings, token, run_dir=run), as_json, _trained)
+
+
+def _step_aside(run: Path) -> None:
+    number = 1
+    while (older := run.with_name(f"{run.name}-{number}")).exists():
+        number += 1
+    shutil.move(run, older)
+
+
+def trained_file(folder: Path) -> Path:
+    """The checkpoint that `make_run` wrote."""
+    return next((folder / "run" / "checkpoints").glob("sks-cat.safetensors"))
+
+
+def make_merge(folder: Path, as_json: bool) -> int:
+    """Merge the trained model into its parent with 26 weights."""
+    settings = MergeSettings(
+        a="toybox", b=str(trained_file(folder)), method="weighted_sum", weights_alpha=MERGE_WEIGHTS,
+        out=str(folder / "merged.safetensors"),
+    )
+    return drive(lambda token: merge(settings, token), as_json, lambda document: str(document["out"]))
+
+
+def draw_contact_sheet(folder: Path, as_json: bool) -> int:
+    """Rows: the parent, the trained and the merged model on the subject, then class pictures; clip skip 2 and hires."""
+    rows = []
+    pictures = folder / "samples"
+    shutil.rmtree(pictures, ignore_errors=True)
+    for title, checkpoint, prompt in (
+        ("before", "toybox", SUBJECT), ("trained", str(trained_file(folder)), SUBJECT),
+        ("merged", str(folder / "merged.safetensors"), SUBJECT), ("class kept", str(trained_file(folder)), CLASS),
+    ):
+        out = pictures / title.replace(" ", "-")
+        code = drive(lambda token, c=checkpoint, o=out, p=prompt: _draw(c, o, p, token), as_json, _drawn)
+        if code != DONE:
+            return code
+        rows.append((f"{title}: {prompt}", sorted(out.glob("*.png"))))
+    _sheet(rows).save(folder / "contact-sheet.png")
+    return DONE
+
+
+def _draw(checkpoint: str, out: Path, prompt: str, token: CancelToken) -> Iterator[Event]:
+    first = SampleRequest(
+        prompt=prompt, steps=20, sampler_name="Euler a", cfg_scale=5.0, seed=1, width=128, height=128, clip_skip=2,
+        randn_source="CPU", enable_hr=True, hr_scale=1.5, hr_upscaler="Latent", denoising_strength=0.6,
+    )
+    requests = tuple(replace(first, prompt=f"{prompt} {scene}", seed=i + 1) for i, scene in enumerate(SCENES))
+    return sample(SampleSettings(checkpoint=checkpoint, out=str(out), requests=requests), token)
+
+
+def _trained(document: dict[str, Any]) -> str:
+    return f"trained {document['checkpoint']} in {document['seconds']:.0f} s"
+
+
+def _drawn(document: dict[str, Any]) -> str:
+    return f"drew {len(document['images'])} pictures"
+
+
+def _sheet(rows: list[tuple[str, list[Path]]]) -> Image.Image:
+    width = len(SCENES) * (CELL + GAP) + GAP
+    sheet = Image.new("RGB", (width, len(rows) * (CELL + LABEL + GAP) + GAP), "white")
+    draw = ImageDraw.Draw(sheet)
+    for row, (title, files) in enumerate(rows):
+        top = row * (CELL + LABEL + GAP) + GAP
+        draw.text((GAP, top + 4), title, fill="black")
+        for column, file in enumerate(files):
+            with Image.open(file) as picture:
+                cell = picture.convert("RGB").resize((CELL, CELL), Image.Resampling.LANCZOS)
+            sheet.paste(cell, (GAP + column * (CELL + GAP), top + LABEL))
+    return sheet
