@@ -234,14 +234,14 @@ def load_model(
     or unknown.
     """
     family = checkpoint.family
+    unet = build_unet(checkpoint, device, dtype)
+    texts = build_text_encoders(checkpoint, device, dtype)
     widths = sum(text.width for text in family.text)
     if family.unet.context_dim != widths:
         raise UserError(
             f"its UNet reads text of width {family.unet.context_dim}, its text encoders write {widths}",
             where=str(checkpoint.path), fix="give a checkpoint with its own text encoders",
         )
-    unet = build_unet(checkpoint, device, dtype)
-    texts = build_text_encoders(checkpoint, device, dtype)
     tokenizers = [Tokenizer(config.tokenizer_style) for config in family.text]
     if family.prediction_guessed:
         family = family.with_prediction_type(probe_prediction(unet))

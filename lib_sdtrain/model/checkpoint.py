@@ -13,6 +13,7 @@ from lib_sdtrain.model.detection import detect
 from lib_sdtrain.model.family import EPSILON, V_PREDICTION, Family
 from lib_sdtrain.model.keys import TEXT_ENCODERS, part_rows
 from lib_sdtrain.model.keys.unet import EMA_PREFIX
+from lib_sdtrain.model.keys.vae import PREFIX as VAE_PREFIX
 from lib_sdtrain.model.kinds import describe_not_a_checkpoint
 from lib_sdtrain.model.ldm_config import apply_config, config_beside
 from lib_sdtrain.model.ldm_yaml import describe
@@ -119,7 +120,7 @@ def open_checkpoint(name: str | Path) -> Checkpoint:
         family = family.with_prediction_type(told)
     config = config_beside(path)
     if config:
-        family = apply_config(family, config)
+        family = apply_config(family, config, has_vae=any(key.startswith(VAE_PREFIX) for key in file_keys))
     return Checkpoint(path, tensors, family, file_keys, config)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from lib_sdtrain import textfiles
 from lib_sdtrain.errors import Problems, UserError
-from lib_sdtrain.model.family import EPSILON, V_PREDICTION, Family, NoiseSchedule, TextConfig, UNetConfig
+from lib_sdtrain.model.family import EPSILON, V_PREDICTION, Family, NoiseSchedule, TextConfig, UNetConfig, VAEConfig
 
 LDM_NAMES = {"eps": EPSILON, "v": V_PREDICTION}
 SGM_NAMES = {"EpsScaling": EPSILON, "VScaling": V_PREDICTION}
@@ -27,8 +27,8 @@ def config_beside(checkpoint: Path) -> Path | None:
     return path if path.is_file() and checkpoint.is_file() else None
 
 
-def apply_config(family: Family, path: Path) -> Family:
-    """The family as the file at `path` describes it.
+def apply_config(family: Family, path: Path, has_vae: bool = True) -> Family:
+    """The family as the file at `path` describes it; the VAE is only as described where the checkpoint has none.
 
     Raises `UserError` with everything that is wrong when it is no such description, or describes another
     architecture than that of the weights or one that is not supported.
@@ -39,7 +39,10 @@ def apply_config(family: Family, path: Path) -> Family:
     problems = Problems()
     unet = _at(params, "unet_config", "params") or _at(params, "network_config", "params")
     _check_unet(family.unet, unet, path, problems)
-    _check_vae(family, _at(params, "first_stage_config", "params"), path, problems)
+    first_stage = _at(params, "first_stage_config", "params")
+    if not has_vae:
+        family = replace(family, vae=_described_vae(family.vae, _at(first_stage, "ddconfig")))
+    _check_vae(family, first_stage, path, problems)
     found = replace(
         family, unet=replace(family.unet, heads=_heads(family.unet, unet, path, problems)),
         text=tuple(map(_text, family.text, _embedders(params, family))),
@@ -114,6 +117,14 @@ def _check_vae(family: Family, described: Mapping[str, Any], path: Path, problem
         "the VAE's z_channels": (inner.get("z_channels"), family.vae.z_channels),
         "the VAE's embed_dim": (described.get("embed_dim"), family.vae.z_channels),
     }, path, problems)
+
+
+def _described_vae(known: VAEConfig, inner: Mapping[str, Any]) -> VAEConfig:
+    return replace(
+        known, ch=inner.get("ch", known.ch), ch_mult=tuple(inner.get("ch_mult", known.ch_mult)),
+        num_res_blocks=inner.get("num_res_blocks", known.num_res_blocks),
+        z_channels=inner.get("z_channels", known.z_channels),
+    )
 
 
 def _heads(held: UNetConfig, described: Mapping[str, Any], path: Path, problems: Problems) -> tuple[int, ...] | None:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from lib_sdtrain.errors import UserError
 from lib_sdtrain.model.family import TextConfig
 from lib_sdtrain.model.tokenizer import EOS_ID
 
@@ -26,10 +27,14 @@ class Encoded:
 def hidden_index(config: TextConfig, clip_skip: int, layers: int) -> int:
     """Which hidden state counts: 0 is the embedding's output, `layers` the last layer's.
 
-    Clip skip k stands for -k where the family lets the user choose (SD1), else the family's own.
+    Clip skip k stands for -k where the family lets the user choose (SD1), else the family's own. Raises `UserError`
+    when the encoder has fewer layers than that.
     """
     index = -clip_skip if config.skippable else config.hidden_index
-    return index + layers + 1 if index < 0 else index
+    index = index + layers + 1 if index < 0 else index
+    if not 0 <= index <= layers:
+        raise UserError(f"clip skip {clip_skip} is too much for {layers} layers", fix=f"at most {layers + 1}")
+    return index
 
 
 def encode(model: CLIPTextModel, config: TextConfig, ids: Tensor, clip_skip: int = 1) -> Encoded:

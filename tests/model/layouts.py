@@ -18,7 +18,7 @@ def file_shapes(name):
 
 
 def _small(text, layers, **changes):
-    return replace(text, width=64, layers=layers, intermediate=128, **changes)
+    return replace(text, width=64, layers=layers, intermediate=128, vocab_size=1000, **changes)
 
 
 @cache

@@ -1,57 +1,51 @@
-"""Small checkpoints for tests of files: all three families, few words, EMA, .ckpt."""
-from dataclasses import replace
-from functools import cache
-
+"""Small random checkpoints of the families in layouts.py, in every form in which people have them."""
 import torch
+from safetensors.torch import save_file
 
-from lib_sdtrain.model.family import PUBLISHED, SD1, SD2, SDXL, UNetConfig
-from lib_sdtrain.model.keys import ema_key
-from lib_sdtrain.model.writer import write_checkpoint
-from tests.tiny import POSITION_IDS, VAE, ldm_yaml, random_tensors
-
-_UNET = UNetConfig(
-    model_channels=32, channel_mult=(1, 2), num_res_blocks=(1, 1), transformer_depth=(1, 1), context_dim=64,
-    heads=(4, 4),
-)  # fmt: skip
+from lib_sdtrain.model.build import empty_modules
+from lib_sdtrain.model.keys import part_rows
+from lib_sdtrain.model.keys.vae import is_attention_matrix
+from lib_sdtrain.model.ldm_yaml import describe
 
 
-@cache
-def small_family(name=SD1):
-    """A family with two levels and 600 words."""
-    known = PUBLISHED[name]
-    unet = replace(_UNET, linear_projection=name != SD1)
-    if name == SDXL:
-        unet = replace(unet, context_dim=128, adm_in_channels=6 * 256 + 64)
-    size = {"width": 64, "layers": 3, "intermediate": 128, "vocab_size": 600}
-    text = tuple(replace(config, **size, projection=64 if config.projection else None) for config in known.text)
-    return replace(known, unet=unet, vae=VAE, text=text)
+def file_shape(row, shapes):
+    first = shapes[row.names[0]]
+    shape = (first[0] * len(row.names), *first[1:])
+    if row.transposed:
+        return shape[::-1]
+    return (*shape, 1, 1) if is_attention_matrix(row.key) else shape
 
 
-def small_tensors(name=SD1, dtype=torch.float32, ema=False, seed=0):
-    """The state dict of a checkpoint, with the extra tensors that published files carry."""
-    tensors = random_tensors(small_family(name), seed, dtype)
-    if ema:
-        unet = [key for key in tensors if key.startswith("model.diffusion_model.")]
-        tensors |= {ema_key(key): tensors[key].float() + 1 for key in unet}
-        tensors["model_ema.decay"] = torch.tensor(0.9999)
-        tensors["model_ema.num_updates"] = torch.tensor(7, dtype=torch.int32)
+def random_tensors(family, seed=0, dtype=torch.float32):
+    """Every tensor of the family under its LDM/SGM key, and what else files of its kind carry."""
+    generator = torch.Generator().manual_seed(seed)
+    modules, tensors = empty_modules(family), {}
+    for part, rows in part_rows(family).items():
+        shapes = {name: tuple(p.shape) for name, p in modules[part].named_parameters()}
+        for row in rows:
+            tensors[row.key] = _value(row.key, file_shape(row, shapes), generator).to(dtype)
+    for text in family.text:
+        if text.layout == "open_clip":
+            tensors[f"{text.prefix}logit_scale"] = torch.tensor(4.6)
+            tensors.setdefault(f"{text.prefix}text_projection", torch.eye(text.width, dtype=dtype))
+        else:
+            tensors[f"{text.prefix}text_model.embeddings.position_ids"] = torch.arange(text.positions)[None]
     return tensors
 
 
-def yaml_text(name=SD1):
-    """The side-by-side description of the small model."""
-    return ldm_yaml(small_family(name))
+def _value(key, shape, generator):
+    noise = torch.randn(shape, generator=generator)
+    if "embedding" in key:
+        return noise * 0.3
+    if len(shape) > 1:
+        return noise / noise[0].numel() ** 0.5
+    return 0.02 * noise + (key.endswith("weight"))
 
 
-def write_small(path, tensors=None, name=SD1, metadata=None):
-    """A checkpoint file (.safetensors or .ckpt) and its yaml; gives the path."""
-    tensors = small_tensors(name) if tensors is None else tensors
-    if path.suffix == ".safetensors":
-        write_checkpoint(path, tensors, metadata or {"format": "pt"}, yaml_text(name))
-    else:
-        torch.save({"state_dict": tensors, "global_step": 5}, path)
-        path.with_suffix(".yaml").write_text(yaml_text(name))
+def write_small(path, family, tensors=None, config=True, metadata=None):
+    """A checkpoint at `path`, its description beside it."""
+    tensors = random_tensors(family) if tensors is None else tensors
+    save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, path, metadata=metadata)
+    if config:
+        path.with_suffix(".yaml").write_text(describe(family))
     return path
-
-
-__all__ = ["POSITION_IDS", "SD1", "SD2", "SDXL", "small_family", "small_tensors", "write_small", "yaml_text"]
