@@ -188,6 +188,9 @@ def _last_event(error: BaseException) -> Event:
         return Failed(problems=tuple(map(str, error.problems)))
     if isinstance(error, JobFailed):
         return Failed(problems=(str(error),))
+    if isinstance(error, ModuleNotFoundError):
+        fix = "restart the WebUI while it can reach the internet, or run python install.py"
+        return Failed(problems=(f"the package {error.name} is not installed; {fix}",))
     trace = "".join(traceback.format_exception(error))
     logger.error("a job failed\n%s", trace)
     return Failed(problems=(f"{type(error).__name__}: {error}",), trace=trace)

@@ -1,6 +1,7 @@
 """What a person or a program can do with training, in plain data: list, plan, start, resume, stop."""
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,12 +11,13 @@ from lib_sdtrain import textfiles
 from lib_sdtrain.api.engine import Engine, Place
 from lib_sdtrain.api.presets import PresetFolder
 from lib_sdtrain.api.runs import RunEntry, list_runs
-from lib_sdtrain.durable import safe_name
+from lib_sdtrain.durable import safe_name, temporary_beside
 from lib_sdtrain.errors import Problem, Problems, UserError
 from lib_sdtrain.events import CancelToken, Event
 from lib_sdtrain.host.protocol import CheckpointEntry, Host
+from lib_sdtrain.host.standalone import TOYBOX
 from lib_sdtrain.jobs import Job, JobRunner
-from lib_sdtrain.settings.layers import Layer, Resolved, to_plain
+from lib_sdtrain.settings.layers import Layer, Resolved, resolve, to_plain
 from lib_sdtrain.settings.run import RunSettings
 
 TOYBOX_PRESET = "toybox-dreambooth"
@@ -79,7 +81,8 @@ class TrainService:
             resolved = self.resolve(choice)
         except UserError as error:
             return Outlook({}, tuple(error.problems), {})
-        origins = {path: (_shown(resolved.settings, path), name) for path, name in resolved.origins.items()}
+        plain = to_plain(resolved.settings)
+        origins = {path: (_shown(_at(plain, path)), name) for path, name in resolved.origins.items()}
         problems = self._confinement(resolved.settings)
         document: Mapping[str, Any] = {}
         if not problems.found:
@@ -97,6 +100,20 @@ class TrainService:
         self.engine.plan(settings, place)
         name = settings.save.name or (settings.data.concepts[0].name if settings.data.concepts else "run")
         return self.runner.start("train", name, lambda token: self.engine.train(settings, place, token))
+
+    def add_toybox(self) -> str:
+        """Copy the built-in model to where the host looks for checkpoints; its name there.
+
+        Raises `UserError` when there is no such place or no room.
+        """
+        folder = self.host.checkpoint_dir()
+        if folder is None:
+            raise UserError("there is no WebUI to add it to", where="toybox")
+        target = folder / TOYBOX.path.name
+        if not target.exists():
+            copy_atomically(TOYBOX.path, target)
+        self.host.adopt(target)
+        return target.name
 
     def runs(self) -> list[RunEntry]:
         """Runs in the output folder, the newest first."""
@@ -134,9 +151,27 @@ class TrainService:
             )
         return problems
 
+    def preset_values(self, choice: Choice) -> dict[str, Any]:
+        """What a preset of one's own has to hold to say the same as a choice, by path."""
+        own = resolve(RunSettings, [Layer("preset", self.presets.values(choice.preset)), Layer(TAB, choice.changes)])
+        plain = to_plain(own.settings)
+        return {path: _at(plain, path) for path in own.origins}
+
     def yaml(self, choice: Choice) -> str:
         """The settings that are not defaults, as a file for `train --config`."""
         return textfiles.write_yaml(to_plain(self.resolve(choice).settings, only_changed=True))
+
+
+def copy_atomically(source: Path, target: Path) -> None:
+    """Copy a file so that the target is whole or not there. Raises `UserError` when it cannot be written."""
+    temporary = temporary_beside(target)
+    try:
+        shutil.copyfile(source, temporary)
+        temporary.replace(target)
+    except OSError as error:
+        raise UserError(f"it cannot be copied: {error.strerror}", where=str(target)) from error
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _paths_of(settings: RunSettings) -> Iterator[tuple[str, str]]:
@@ -154,8 +189,14 @@ def _collect(problems: Problems, check: Any, *args: Any) -> None:
         problems.absorb(error)
 
 
-def _shown(settings: Any, path: str) -> str:
-    value = settings
+def _at(plain: Mapping[str, Any], path: str) -> Any:
+    value: Any = plain
     for part in path.split("."):
-        value = value[int(part)] if part.isdigit() else getattr(value, part)
+        value = value[part]
+    return value
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, list) and value and isinstance(value[0], dict):
+        return f"{len(value)} given"
     return "off" if value is None else str(value)

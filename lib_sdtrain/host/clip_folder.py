@@ -12,13 +12,14 @@ from typing import Any
 from lib_sdtrain import textfiles
 from lib_sdtrain.durable import write_atomically
 from lib_sdtrain.model.family import Family, TextConfig
-from lib_sdtrain.model.tokenizer import BOS_ID, EOS_ID, read_vocabulary, vocabulary_path
 
 BOS, EOS = "<|startoftext|>", "<|endoftext|>"
 
 
 def tokenizer_files() -> dict[str, Any]:
     """The files of transformers' CLIPTokenizer, by name."""
+    from lib_sdtrain.model.tokenizer import BOS_ID, EOS_ID, read_vocabulary, vocabulary_path
+
     vocabulary = read_vocabulary(vocabulary_path())
     merges = [" ".join(pair) for pair, _ in sorted(vocabulary.ranks.items(), key=lambda entry: entry[1])]
     ids = {**vocabulary.ids, BOS: BOS_ID, EOS: EOS_ID}

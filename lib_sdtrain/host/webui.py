@@ -13,7 +13,6 @@ import torch
 from modules import call_queue, devices, paths_internal, sd_models, shared
 
 from lib_sdtrain.events import Event, Phase, Started, Step
-from lib_sdtrain.host.clip_folder import adopt
 from lib_sdtrain.host.paths import confined, resolved
 from lib_sdtrain.host.protocol import CheckpointEntry
 from lib_sdtrain.host.standalone import TOYBOX
@@ -122,6 +121,8 @@ class WebuiHost:
 
     def adopt(self, checkpoint: Path) -> None:
         """A scaled-down model gets a description that names CLIP's files on this machine."""
+        from lib_sdtrain.host.clip_folder import adopt
+
         adopt(checkpoint, Path(paths_internal.models_path) / "sdtrain")
         self.refresh()
 

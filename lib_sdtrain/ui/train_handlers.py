@@ -65,8 +65,7 @@ class TrainHandlers:
         """Save what differs from the defaults; says how it went."""
         try:
             choice = self.form.choice(self.name_of(preset), values)
-            mine = {**self.service.presets.values(choice.preset), **choice.changes}
-            kept = self.service.presets.save(name, mine)
+            kept = self.service.presets.save(name, self.service.preset_values(choice))
         except UserError as error:
             return problems_html(error.problems)
         return f"<p class='sdtrain-note'>Saved as preset {html.escape(kept)}.</p>"
@@ -103,6 +102,14 @@ class TrainHandlers:
         except UserError as error:
             return problems_html(error.problems)
         return ""
+
+    def add_toybox(self) -> str:
+        """Copy toybox into the WebUI; a message."""
+        try:
+            name = self.service.add_toybox()
+        except UserError as error:
+            return problems_html(error.problems)
+        return f"<p class='sdtrain-note'>{html.escape(name)} is in the WebUI's list of checkpoints now.</p>"
 
     def yaml(self, preset: str, values: Mapping[str, Any]) -> str:
         """The settings as a file for `train --config`."""

@@ -65,6 +65,7 @@ class TrainTab:
         everything = [*self.paths, self.parts.preset, self.parts.base_preset, *outputs, *self._word_parts]
         listen(self.parts.load.click, self._opened, None, everything)
         listen(self.parts.refresh.click, self._refreshed, None, [self._component(CHECKPOINT)])
+        listen(self.parts.add_toybox.click, self._toybox_added, None, [self.parts.message, self._component(CHECKPOINT)])
         listen(self.parts.uploads.upload, self._dropped, {*self._inputs, self.parts.uploads},
                [self._component(INSTANCE_DIR), self.parts.message, *outputs])  # fmt: skip
 
@@ -99,6 +100,9 @@ class TrainTab:
     def _refreshed(self) -> Any:
         self.service.host.refresh()
         return update(choices=self._titles())
+
+    def _toybox_added(self) -> tuple[str, Any]:
+        return self.handlers.add_toybox(), update(choices=self._titles())
 
     def _dropped(self, data: Mapping[Any, Any]) -> dict[Any, Any]:
         folder, message = self.handlers.drop(data[self.parts.uploads])

@@ -41,7 +41,10 @@ def train_page(webui, open_page):
     def open_one(name: str, length: int = 4):
         page = open_page(webui.url)
         page.locator("#tabs > .tab-nav button", has_text="SD Train").click()
-        page.wait_for_selector("#sdtrain_train_plan .sdtrain-plan", timeout=60000)
+        page.wait_for_selector("#sdtrain_train_plan .sdtrain-plan", state="attached", timeout=60000)
+        page.wait_for_function("() => document.querySelector('#sdtrain_train').dataset.state")
+        if page.locator("#sdtrain_train_again").is_visible():
+            press(page, "again")  # an earlier run's end is shown
         page.click("#sdtrain_train_preset input")
         page.locator("#sdtrain_train_preset li", has_text="my own settings").click()
         for path, text in (
@@ -169,9 +172,8 @@ def test_a_wrong_folder_is_told_in_the_webui_too(webui, train_page):
     page.locator("#sdtrain_train_data_concepts_0_instance_dir .sdtrain-mistake").wait_for()
 
 
-def test_the_tab_hardly_delays_the_start(webui):
-    times = webui.get("/probe/start-time")
-    assert times["script"] + times["tab"] < 0.15, times
+def test_the_tab_is_built_in_a_blink(webui):
+    assert webui.get("/probe/start-time") < 0.1
 
 
 def test_no_default_is_frozen_in_the_ui_configuration(webui):

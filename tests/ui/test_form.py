@@ -1,0 +1,142 @@
+"""What of the form is the user's own, and what a change of preset does to it."""
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from lib_sdtrain import textfiles
+from lib_sdtrain.api.service import Choice, TrainService
+from lib_sdtrain.errors import Problem, UserError
+from lib_sdtrain.host.standalone import StandaloneHost
+from lib_sdtrain.settings.run import RunSettings
+from lib_sdtrain.ui.form import FIRST, Form
+from lib_sdtrain.ui.plan_view import problems_html, size_text, time_text
+from lib_sdtrain.ui.train_handlers import TrainHandlers, command_line
+from lib_sdtrain.ui.words import prompts, read_prompts, read_words, reading_html
+from tests.fake_engine import FakeEngine
+
+PRESET = "toybox-dreambooth"
+
+
+@pytest.fixture
+def service(tmp_path: Path) -> TrainService:
+    return TrainService(StandaloneHost(tmp_path), FakeEngine("/pictures"))
+
+
+@pytest.fixture
+def form(service) -> Form:
+    return Form(service)
+
+
+def test_an_untouched_form_changes_nothing(form):
+    assert form.choice(PRESET, form.filled(Choice(PRESET))).changes == {}
+
+
+def test_only_what_was_touched_is_the_users(form):
+    values = {**form.filled(Choice(PRESET)), "train.length": "55"}
+    assert form.choice(PRESET, values).changes == {"train.length": "55"}
+
+
+def test_the_chosen_checkpoint_is_named_as_the_settings_want_it(form):
+    values = {**form.filled(Choice()), "model.checkpoint": "toybox (built in, small)"}
+    assert form.service.resolve(form.choice("", values)).settings.model.checkpoint == "toybox"
+
+
+def test_another_preset_keeps_what_the_user_changed_and_it_does_not_speak_of(form):
+    values = {**form.filled(Choice()), "train.batch_size": 3, "train.length": "999", f"{FIRST}.name": "mine"}
+    after = form.after_preset("", PRESET, values)
+    assert after["train.batch_size"] == 3
+    assert after["train.length"] == "40"
+    assert after[f"{FIRST}.name"] == "sks-cup"
+
+
+def test_where_each_value_came_from(service):
+    resolved = service.resolve(Choice(PRESET, {"train.batch_size": 2}))
+    assert resolved.origin("train.length") == f"preset {PRESET}"
+    assert resolved.origin("train.batch_size") == "this page"
+    assert resolved.origin("data.resolution") == "sd1 on cpu"
+
+
+def test_a_preset_of_ones_own_comes_back_as_it_was(service, form):
+    handlers = TrainHandlers(service)
+    values = {**form.filled(Choice(PRESET)), "train.length": "55", f"{FIRST}.instance_prompt": "a photo of xyz"}
+    assert "Saved" in handlers.save_preset("my own", PRESET, values)
+    assert service.presets.names() == [PRESET, "my-own"]
+    assert form.filled(Choice("my-own")) == values
+
+
+@pytest.mark.parametrize("name", ["", "  ", PRESET])
+def test_presets_need_a_name_of_their_own(service, form, name):
+    answer = TrainHandlers(service).save_preset(name, "", form.filled(Choice()))
+    assert "sdtrain-problems" in answer
+
+
+def test_a_preset_with_a_syntax_error_is_told_and_the_others_work(service, form):
+    service.presets.folder.mkdir(parents=True)
+    (service.presets.folder / "broken.yaml").write_text("train: [", encoding="utf-8")
+    assert service.presets.names() == [PRESET, "broken"]
+    with pytest.raises(UserError, match="not valid YAML"):
+        form.filled(Choice("broken"))
+    assert form.filled(Choice(PRESET))["train.length"] == "40"
+
+
+def test_outputs_that_cannot_be_written_are_told(service, form, tmp_path):
+    (tmp_path / "outputs").write_text("a file is in the way", encoding="utf-8")
+    assert "cannot be written" in TrainHandlers(service).save_preset("mine", "", form.filled(Choice()))
+    folder, message = TrainHandlers(service).drop([__file__.replace(".py", ".png")])
+    assert folder == ""
+    assert "cannot be kept" in message
+
+
+def test_the_yaml_gives_the_same_run(service, form):
+    values = {**form.filled(Choice(PRESET)), "train.length": "30 epochs", "loss.min_snr_gamma": "5"}
+    text = TrainHandlers(service).yaml(PRESET, values)
+    from lib_sdtrain.settings.parse import build
+
+    again = build(RunSettings, textfiles.parse_yaml(text, "yaml"))
+    assert again == service.resolve(form.choice(PRESET, values)).settings
+
+
+def test_the_command_names_preset_and_changes():
+    line = command_line(Choice(PRESET, {"train.length": "30 epochs", "save.name": "a b"}))
+    assert line == f"python -m lib_sdtrain train --preset {PRESET} --set 'train.length=30 epochs' --set 'save.name=a b'"
+
+
+def test_the_guides_prompts():
+    assert prompts("sks", "dog", True) == ("a photo of sks dog", "a photo of dog")
+    assert prompts("sks", "dog", False) == ("a photo of sks dog", "")
+    assert prompts(" ", "", True) == ("", "")
+
+
+@pytest.mark.parametrize(("instance", "kept", "words"), [
+    ("a photo of sks dog", "a photo of dog", ("sks", "dog", True)),
+    ("a photo of sks big dog", "a photo of a big dog", ("sks", "big dog", True)),
+    ("a photo of zwx cat", "", ("zwx", "cat", False)),
+    ("[filewords]", "", ("sks", "", True)),
+    ("", "", ("sks", "", True)),
+])  # fmt: skip
+def test_the_words_are_read_back_from_the_prompts(instance, kept, words):
+    found = read_prompts(instance, kept)
+    assert (found.identifier, found.class_word, found.keep_class) == words
+
+
+def test_clip_reads_sks_as_one_token_and_warns_of_common_pieces():
+    assert read_words("sks").pieces == ("sks</w>",)
+    assert not read_words("sks").warning
+    assert "splits" in read_words("mydoggy").warning
+
+
+def test_words_of_users_are_text():
+    assert "<script" not in reading_html("<script>", "<b>")
+    assert "<b>" not in problems_html([Problem("<i>", "<u>", "<s>")]).replace("<b>&lt;i&gt;</b>", "")
+
+
+@pytest.mark.parametrize(("count", "text"), [(0, "0 B"), (950, "950 B"), (1500, "1.5 KB"), (2.1e9, "2.1 GB")])
+def test_sizes_for_people(count, text):
+    assert size_text(count) == text
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(0.2, "1 s"), (65, "65 s"), (600, "10 min"), (9000, "2.5 h")])
+def test_durations_for_people(seconds, text):
+    assert time_text(seconds) == text

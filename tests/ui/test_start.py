@@ -1,0 +1,34 @@
+"""What opening the tab costs, and that nothing heavy is loaded for it."""
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+SCRIPT = """
+import json, sys, time
+import gradio, fastapi, numpy, PIL.Image, yaml, safetensors
+began = time.thread_time()
+from pathlib import Path
+from lib_sdtrain.api.routes import add_routes
+from lib_sdtrain.api.service import TrainService
+from lib_sdtrain.api.training import TrainingEngine
+from lib_sdtrain.host.standalone import StandaloneHost
+from lib_sdtrain.ui.tab import build_tab
+page = build_tab(TrainService(StandaloneHost(Path("nowhere")), TrainingEngine()))
+spent = time.thread_time() - began
+heavy = sorted({"torch", "diffusers", "transformers", "ftfy", "accelerate"} & set(sys.modules))
+kept = [block.elem_id for block in page.blocks.values() if not getattr(block, "do_not_save_to_config", False)]
+print(json.dumps({"spent": spent, "heavy": heavy, "kept": kept}))
+"""
+
+
+def test_the_tab_is_built_in_150_ms_without_torch_and_freezes_no_default(tmp_path):
+    root = Path(__file__).parents[2]
+    command = [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(root)!r})\n{SCRIPT}"]
+    told = [json.loads(subprocess.run(command, cwd=tmp_path, check=True, capture_output=True).stdout) for _ in range(2)]
+    assert told[0]["heavy"] == []
+    assert told[0]["kept"] == []
+    assert min(one["spent"] for one in told) < 0.15
+    assert list(tmp_path.iterdir()) == []
