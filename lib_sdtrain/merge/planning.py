@@ -18,7 +18,7 @@ from lib_sdtrain.model.keys import ema_key
 from lib_sdtrain.settings.merge import MergeSettings
 
 _PARTS = {"VAE": ("first_stage_model.",), "text encoder": ("cond_stage_model.", "conditioner.")}
-_UNET, _EMA, _VAE = "model.diffusion_model.", "model_ema.", "first_stage_model."
+_UNET, _EMA = "model.diffusion_model.", "model_ema."
 _OF_METHOD = ("gamma", "density", "drop_rate", "seed")
 _SHOWN = 3
 
@@ -77,7 +77,7 @@ def _steps(planner: _Planner) -> Iterable[Step]:
     for key in inputs.a.file_keys:
         if (key.startswith(_EMA) and settings.ema != "keep") or (discard and discard.search(key)):
             continue
-        if vae is None or not key.startswith(_VAE):
+        if vae is None or key not in vae.sources:
             yield _step(planner, key)
     for key, source in _lacking_parts(planner):
         if not (discard and discard.search(key)):
