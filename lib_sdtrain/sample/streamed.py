@@ -2,8 +2,8 @@
 from __future__ import annotations
 
 import queue
-import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 from lib_sdtrain.events import CancelToken, Event
 
@@ -20,18 +20,16 @@ def streamed(work: Callable[[Callable[[Event], None]], None], token: CancelToken
     def run() -> None:
         try:
             work(told.put)
+        finally:
             told.put(_END)
-        except BaseException as error:  # noqa: BLE001 - raised again in the thread that listens
-            told.put(error)
 
-    thread = threading.Thread(target=run, name="sampling", daemon=True)
-    thread.start()
+    pool = ThreadPoolExecutor(1, thread_name_prefix="sampling")
+    done = pool.submit(run)
     try:
         while (item := told.get()) is not _END:
-            if isinstance(item, BaseException):
-                raise item
             yield item
+        done.result()
     finally:
-        if thread.is_alive():
+        if not done.done():
             token.stop_now()
-            thread.join()
+        pool.shutdown()
