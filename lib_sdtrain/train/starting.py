@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -43,5 +44,6 @@ def resolve_run(layers: Sequence[Layer], device: str) -> Resolved[RunSettings]:
 
 
 def load_for_training(plan: Plan) -> LoadedModel:
-    """The model in fp32 on the run's device."""
-    return load_model(plan.checkpoint, device=plan.device, dtype=torch.float32)
+    """The model in fp32 on the run's device, predicting what the settings say, or what the weights tell."""
+    model = load_model(plan.checkpoint, device=plan.device, dtype=torch.float32)
+    return replace(model, family=model.family.with_prediction_type(plan.settings.model.prediction_type))

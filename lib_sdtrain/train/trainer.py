@@ -110,7 +110,7 @@ class Trainer:
 
     def loss(self, batch: Batch) -> Tensor:
         """The scalar loss of a micro-batch, with its graph."""
-        settings, kind = self.settings.loss, self.plan.family.prediction_type
+        settings, kind = self.settings.loss, self.model.family.prediction_type
         clean, noise, t = batch.latents.to(self.device), batch.noise.to(self.device), batch.timesteps
         noisy = objective.add_noise(clean, noise, self.alphas_cumprod, t)
         with self._autocast():
