@@ -31,6 +31,9 @@ LAYERS: dict[str, str] = {
 }
 """Layer kinds by name: what the tensors of each are called."""
 
+COLUMNS = ("self-attention", "cross-attention", "feed-forward", "norm", "time-embedding", "conv", "projection")
+"""Kinds that tell the tensors of a block apart, the first that fits; the rest is `other`."""
+
 _NOT = "NOT"
 _RANGE = re.compile(r"(\w+)\s*-\s*(\w+)$")
 
@@ -55,6 +58,11 @@ class Rule:
 def _is_layer(word: str, key: str) -> bool:
     pattern = LAYERS.get(word)
     return re.search(pattern, key) is not None if pattern else word in key
+
+
+def layer_kind(key: str) -> str:
+    """The one of `COLUMNS` that a tensor belongs to, or `other`."""
+    return next((name for name in COLUMNS if _is_layer(name, key)), "other")
 
 
 def parse_rules(text: str | None, layout: Layout) -> tuple[Rule, ...]:
