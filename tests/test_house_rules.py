@@ -3,6 +3,8 @@ from __future__ import annotations
 
 import ast
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -97,6 +99,12 @@ def test_every_public_function_and_class_of_the_package_says_what_it_does():
                     if isinstance(node, (*FUNCTIONS, ast.ClassDef)) and not node.name.startswith("_")
                     and not ast.get_docstring(node)]
     assert missing == []
+
+
+def test_the_linter_has_nothing_to_say():
+    done = subprocess.run([sys.executable, "-m", "ruff", "check", "--no-cache", "--output-format", "concise", "."],
+                          cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_texts_speak_of_the_product_only():
