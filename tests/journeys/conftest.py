@@ -13,6 +13,7 @@ from PIL import Image, ImageDraw
 
 from lib_sdtrain.ui.standalone import serve
 from tests.fake_engine import FakeEngine
+from tests.journeys.steps import LONG
 
 CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
@@ -55,13 +56,14 @@ def open_page(browser: Any) -> Iterator[Any]:
 
     def open_one(url: str, width: int = 1400, dark: bool = False) -> Any:
         context = browser.new_context(viewport={"width": width, "height": 900})
+        context.set_default_timeout(LONG)
         page = context.new_page()
         watched = Watched(page)
         page.on("pageerror", lambda error: watched.note(str(error), ""))
         page.on("console", lambda said: watched.note(said.text, said.location["url"]) if said.type == "error" else None)
         opened.append((context, watched))
         page.goto(url + ("?__theme=dark" if dark else "?__theme=light"))
-        page.wait_for_selector("#sdtrain_train[data-booted]", state="attached", timeout=60000)
+        page.wait_for_selector("#sdtrain_train[data-booted]", state="attached")
         return page
 
     yield open_one

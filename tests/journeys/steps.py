@@ -1,10 +1,11 @@
 """What a person does on the tab, in words of the journeys; the same standalone and in the WebUI."""
 from __future__ import annotations
 
+import os
 from typing import Any
 
 TRAIN = "#sdtrain_train"
-LONG = 40_000
+LONG = int(os.environ.get("SDTRAIN_TEST_PATIENCE", "60")) * 1000  # milliseconds; a busy machine needs more
 
 
 def wait_state(page: Any, state: str, timeout: float = LONG) -> None:

@@ -14,7 +14,7 @@ from PIL import Image
 from tests.journeys import installed_webui
 from tests.journeys.conftest import draw_subject
 from tests.journeys.installed_webui import Webui
-from tests.journeys.steps import curve_points, press, set_text, status, wait_plan, wait_state, wait_step
+from tests.journeys.steps import LONG, curve_points, press, set_text, status, wait_plan, wait_state, wait_step
 
 FOLDER = os.environ.get("SDTRAIN_WEBUI", "")
 pytestmark = [
@@ -41,7 +41,7 @@ def train_page(webui, open_page):
     def open_one(name: str, length: int = 4):
         page = open_page(webui.url)
         page.locator("#tabs > .tab-nav button", has_text="SD Train").click()
-        page.wait_for_selector("#sdtrain_train_plan .sdtrain-plan", state="attached", timeout=60000)
+        page.wait_for_selector("#sdtrain_train_plan .sdtrain-plan", state="attached")
         page.wait_for_function("() => document.querySelector('#sdtrain_train').dataset.state")
         if page.locator("#sdtrain_train_again").is_visible():
             press(page, "again")  # an earlier run's end is shown
@@ -53,7 +53,7 @@ def train_page(webui, open_page):
             ("train.length", str(length)), ("train.learning_rate", "1e-4"), ("save.name", name),
         ):
             set_text(page, path, text)
-        page.locator(".sdtrain-plan", has_text=f"{length} steps").wait_for(timeout=60000)
+        page.locator(".sdtrain-plan", has_text=f"{length} steps").wait_for()
         return page
 
     return open_one
@@ -96,7 +96,7 @@ def test_the_result_can_be_used_with_one_click(webui, train_page):
     wait_state(page, "finished")
     press(page, "use")
     page.wait_for_function(
-        "() => document.querySelector('#setting_sd_model_checkpoint input').value.includes('clicked')", timeout=60000
+        "() => document.querySelector('#setting_sd_model_checkpoint input').value.includes('clicked')"
     )
     assert webui.get("/sdapi/v1/options")["sd_model_checkpoint"].startswith("clicked")
     webui.post("/sdapi/v1/options", {"sd_model_checkpoint": "tiny.safetensors"})
@@ -130,7 +130,7 @@ def test_a_reloaded_page_finds_the_run_and_the_host_is_as_it_was(webui, train_pa
     press(page, "start")
     wait_step(page, 2)
     page.reload()
-    page.wait_for_selector("#sdtrain_train[data-booted]", state="attached", timeout=60000)
+    page.wait_for_selector("#sdtrain_train[data-booted]", state="attached")
     wait_state(page, "running")
     press_hidden = "() => document.querySelector('#sdtrain_train_stop_save').click()"
     page.evaluate(press_hidden)
@@ -161,7 +161,7 @@ def test_a_picture_asked_for_meanwhile_waits_for_its_turn(webui, train_page):
     thread.join(timeout=3)
     assert thread.is_alive()
     press(page, "stop_now")
-    thread.join(timeout=60)
+    thread.join(timeout=LONG / 1000)
     assert len(made) == 1
 
 
