@@ -9,9 +9,10 @@ from lib_sdtrain.errors import Problems, UserError
 from lib_sdtrain.model.family import Family
 from lib_sdtrain.sample.check import check_request
 from lib_sdtrain.sample.infotext import parse_infotext
+from lib_sdtrain.sample.requests import from_api
 from lib_sdtrain.settings.parse import build
 from lib_sdtrain.settings.run import RunSettings
-from lib_sdtrain.settings.sample import SampleRequest
+from lib_sdtrain.settings.sample import OPTION_FIELDS, SampleRequest
 
 PLAIN = {"steps": 20, "sampler_name": "Euler a", "cfg_scale": 7.0, "randn_source": "CPU"}
 
@@ -35,12 +36,22 @@ def preview_requests(settings: RunSettings, target: tuple[int, int]) -> list[Sam
 
 def _request(entry: Any, own: dict[str, Any], where: str) -> SampleRequest:
     if isinstance(entry, Mapping):
-        return build(SampleRequest, {**own, **entry}, where)
+        return _completed(from_api(entry, where), own, _named(entry))
     text = str(entry).strip()
     if "\nSteps: " not in text:
         return build(SampleRequest, {**own, "prompt": text}, where)
     request, _ = parse_infotext(text)
-    return request if request.seed != -1 else replace(request, seed=own["seed"])
+    return _completed(request, own, set(own) - ({"seed"} if request.seed == -1 else set()))
+
+
+def _named(body: Mapping[str, Any]) -> set[str]:
+    """The request's fields that an API body says something about."""
+    settings = body.get("override_settings") or {}
+    return {*body, *(OPTION_FIELDS[name] for name in settings if name in OPTION_FIELDS)}
+
+
+def _completed(request: SampleRequest, own: dict[str, Any], named: set[str]) -> SampleRequest:
+    return replace(request, **{name: value for name, value in own.items() if name not in named})
 
 
 def check_previews(settings: RunSettings, target: tuple[int, int], family: Family | None, problems: Problems) -> None:
