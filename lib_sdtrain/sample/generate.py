@@ -92,7 +92,8 @@ def _batch(
         passes = Passes(model, request, networks, pictures, tuple(around.embeddings_dirs), token, on_progress)
         latents = run_passes(passes, batch)
         pixels = ((pictures.decode(latents) + 1.0) / 2.0).clamp(0.0, 1.0)
-        facts = replace(around.facts, lora_hashes=networks.hashes, ti_hashes=passes.embedding_hashes)
+        facts = replace(around.facts, lora_hashes=networks.hashes, ti_hashes=passes.embedding_hashes,
+                        inpainting=model.family.variant == "inpainting")
         return [
             Picture(to_picture(pixel), latent.float().cpu(), seed, write_infotext(shown, facts, passes.happened))
             for pixel, latent, seed, shown in zip(pixels, latents, batch.seeds, _each(request, batch), strict=True)

@@ -47,6 +47,8 @@ class Facts:
     lora_hashes: str = ""
     ti_hashes: str = ""
     version: str = ""
+    inpainting: bool = False
+    """The model is one for inpainting."""
     extras: tuple[tuple[str, str], ...] = field(default=())
 
 
@@ -132,7 +134,7 @@ def parse_infotext(text: str) -> tuple[SampleRequest, Facts]:
         elif label not in FACT_LABELS and label not in _SIZE_LABELS and label not in REQUEST_LABELS:
             extras.append((label, written))
     facts = Facts(**{FACT_LABELS[label]: labels[label] for label in FACT_LABELS if label in labels},
-                  extras=tuple(extras))
+                  inpainting="Conditional mask weight" in labels, extras=tuple(extras))
     values["enable_hr"] = "Denoising strength" in labels
     sampler = values.get("sampler_name", "Euler")
     values["sampler_name"], values["scheduler"] = split_name(sampler, values.get("scheduler"))

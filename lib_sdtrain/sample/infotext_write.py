@@ -174,5 +174,6 @@ def write_infotext(request: SampleRequest, facts: Facts, happened: frozenset[str
         **_base(request, first), **_hires(request, first), **_prompt_options(request),
         **_schedule_options(request, samplers), **_sampler_options(request, samplers),
         **_guidance_options(request, happened),
+        "Conditional mask weight": request.options.inpainting_mask_weight if facts.inpainting else None,
     }
     return join(request.prompt, request.negative_prompt, ordered(parameters, facts))

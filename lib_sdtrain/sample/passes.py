@@ -95,8 +95,9 @@ def run_passes(passes: Passes, batch: Batch) -> torch.Tensor:
     passes.networks.apply(() if request.disable_extra_networks else found)
     conds = _conds(passes, (prompt, request.negative_prompt), (to.width, to.height),
                    Steps(passes.first.evaluations(request.steps), old=request.options.use_old_scheduling))
-    latents = _first_pass(passes, batch, conds, to)
-    return _hires_pass(passes, batch, latents, to) if request.enable_hr else latents
+    generator = torch.Generator().manual_seed(batch.seeds[-1])  # the WebUI's global one, as its noise leaves it
+    latents = _first_pass(passes, batch, conds, to, generator)
+    return _hires_pass(passes, batch, latents, to, generator) if request.enable_hr else latents
 
 
 def _conds(passes: Passes, texts: tuple[str, str], size: tuple[int, int], steps: Steps) -> Conds:
@@ -113,25 +114,29 @@ def _noise(passes: Passes, batch: Batch, width: int, height: int) -> ImageNoise:
     return ImageNoise((_CHANNELS, height // 8, width // 8), plan, passes.device)
 
 
-def _first_pass(passes: Passes, batch: Batch, conds: Conds, to: hires.Sizes) -> torch.Tensor:
+def _first_pass(
+    passes: Passes, batch: Batch, conds: Conds, to: hires.Sizes, generator: torch.Generator
+) -> torch.Tensor:
     request, sampler = passes.request, passes.first
     noise = _noise(passes, batch, to.width, to.height)
     levels = first_levels(request, sampler, passes.alphas_cumprod(), sdxl=passes.model.family.is_sdxl)
     x = noise.next()
-    concat = _hidden_picture(passes, batch, x)
+    concat = _hidden_picture(passes, torch.zeros(len(x), 3, to.height // 8 * 8, to.width // 8 * 8), generator)
     if sampler.kind != TIMESTEP:
         sigma = levels.visit[0].item()
         x = x * ((1.0 + sigma**2) ** 0.5 if request.options.sgm_noise_multiplier else sigma)
     return _sample(passes, Run(sampler, levels, noise, extras(request, sampler), request.options), conds, x, concat)
 
 
-def _hires_pass(passes: Passes, batch: Batch, latents: torch.Tensor, to: hires.Sizes) -> torch.Tensor:
+def _hires_pass(
+    passes: Passes, batch: Batch, latents: torch.Tensor, to: hires.Sizes, generator: torch.Generator
+) -> torch.Tensor:
     request, sampler = passes.request, passes.second
-    generator = torch.Generator().manual_seed(batch.seeds[-1])
-    latents = hires.crop_latents(_upscaled(passes, latents, to, generator), to)
-    height, width = latents.shape[2] * 8, latents.shape[3] * 8
-    concat = _hidden_picture(passes, batch, latents)
-    noise = _noise(passes, batch, width, height)
+    latents, shown = _upscaled(passes, latents, to, generator)
+    concat = _hidden_picture(passes, shown, generator)
+    concat = concat if concat is None else hires.crop_latents(concat, to)
+    latents = hires.crop_latents(latents, to)
+    noise = _noise(passes, batch, latents.shape[3] * 8, latents.shape[2] * 8)
     fresh = noise.next()
     prompt, found = marked(request.hr_prompt or request.prompt)
     if not request.options.hires_fix_use_firstpass_conds and not request.disable_extra_networks:
@@ -162,24 +167,32 @@ def _noised(
 
 def _upscaled(
     passes: Passes, latents: torch.Tensor, to: hires.Sizes, generator: torch.Generator
-) -> torch.Tensor:
-    """The first pass's latents at the size of the second. Pictures are encoded again with noise from `generator`."""
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The first pass's latents at the size of the second, and the picture that an inpainting model may see.
+
+    Pictures are encoded again with noise from `generator`.
+    """
     name = passes.request.hr_upscaler
     if name in hires.LATENT_MODES:
-        return hires.upscale_latents(latents, name, to)
+        larger = hires.upscale_latents(latents, name, to)
+        shows = passes.model.family.variant == "inpainting" and passes.request.options.inpainting_mask_weight < 1
+        blank = torch.zeros(len(larger), 3, larger.shape[2] * 8, larger.shape[3] * 8)
+        return larger, passes.pictures.decode(larger) if shows else blank
     pixels = ((passes.pictures.decode(latents) + 1.0) / 2.0).clamp(0.0, 1.0)
     larger = [hires.upscale_picture(hires.to_picture(p), name, to.upscale_width, to.upscale_height) for p in pixels]
-    return passes.pictures.encode(torch.stack([hires.from_picture(image) for image in larger]), generator)
+    pixels = torch.stack([hires.from_picture(image) for image in larger])
+    return passes.pictures.encode(pixels * 2 - 1, generator), pixels
 
 
-def _hidden_picture(passes: Passes, batch: Batch, latents: torch.Tensor) -> torch.Tensor | None:
-    """What an inpainting model sees when there is nothing to keep: a full mask, and grey encoded."""
+def _hidden_picture(passes: Passes, shown: torch.Tensor, generator: torch.Generator) -> torch.Tensor | None:
+    """What an inpainting model sees when there is nothing to keep: a full mask, and the picture hidden behind it.
+
+    `shown` (B, 3, H, W) is let through as far as the conditional mask weight says; None for other models.
+    """
     if passes.model.family.variant != "inpainting":
         return None
-    generator = torch.Generator().manual_seed(batch.seeds[-1])
-    height, width = latents.shape[2] * 8, latents.shape[3] * 8
-    grey = passes.pictures.encode(torch.full((len(latents), 3, height, width), 0.5), generator)
-    return torch.cat([torch.ones_like(grey[:, :1]), grey], dim=1).to(latents)
+    hidden = passes.pictures.encode(shown * (1 - passes.request.options.inpainting_mask_weight), generator)
+    return torch.cat([torch.ones_like(hidden[:, :1]), hidden], dim=1).to(passes.device)
 
 
 def _guidance(passes: Passes, sampler: Sampler) -> Guidance:

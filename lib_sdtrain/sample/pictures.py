@@ -56,10 +56,10 @@ class Pictures:
         return None if wanted == self.dtype else wanted
 
     def encode(self, pixels: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        """Latents (B, 4, h, w) of pixels (B, 3, H, W) in [0, 1]; posteriors are sampled from `generator` in order."""
+        """Latents (B, 4, h, w) of pixels (B, 3, H, W) in [-1, 1]; posteriors are sampled from `generator` in order."""
         device = next(self.vae.parameters()).device
         found = []
-        for picture in pixels.to(device, self.dtype) * 2 - 1:
+        for picture in pixels.to(device, self.dtype):
             posterior = self.vae.encode(picture[None]).latent_dist
             noise = torch.randn(posterior.mean.shape, generator=generator).to(device)
             found.append((posterior.mean + posterior.std * noise) * self.scale_factor)

@@ -5,6 +5,7 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import TypeVar
 
 import torch
 
@@ -20,16 +21,19 @@ def pairs(sigmas: torch.Tensor) -> Iterator[tuple[float, float]]:
     yield from pairwise(values)
 
 
-def ancestral(sigma: float, sigma_next: float, eta: float) -> tuple[float, float]:
+Level = TypeVar("Level", float, torch.Tensor)
+
+
+def ancestral(sigma: Level, sigma_next: Level, eta: float) -> tuple[Level, Level | float]:
     """(sigma_down, sigma_up): go down to sigma_down without noise, then add noise of sigma_up; eta = 0 adds none.
 
     sigma_up² = eta² · sigma_next² (sigma² - sigma_next²) / sigma², sigma_down² = sigma_next² - sigma_up².
     """
     if not eta or sigma_next == 0:
         return sigma_next, 0.0
-    up = eta * math.sqrt(max(sigma_next**2 * (sigma**2 - sigma_next**2) / sigma**2, 0.0))
+    up = eta * max(sigma_next**2 * (sigma**2 - sigma_next**2) / sigma**2, 0.0) ** 0.5
     up = min(sigma_next, up)
-    return math.sqrt(sigma_next**2 - up**2), up
+    return max(sigma_next**2 - up**2, 0.0) ** 0.5, up
 
 
 @dataclass(frozen=True)
