@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 BASE = "BASE"
 KEEP = "A"
@@ -26,7 +26,7 @@ class Layout:
 
     depth: int
 
-    @property
+    @cached_property
     def names(self) -> tuple[str, ...]:
         """BASE, IN00.., M00, OUT00.., in the order in which weights are written."""
         numbers = range(self.depth)

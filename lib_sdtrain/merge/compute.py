@@ -7,6 +7,7 @@ threads and processors make no difference.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -42,12 +43,17 @@ def _count(step: Step) -> int:
 
 @dataclass
 class Computer:
-    """Computes steps of `plan` from `inputs`. `span` is the method's surveyed (low, high), where it has one."""
+    """Computes steps of `plan` from `inputs`.
+
+    `span` is the method's surveyed (low, high), where it has one. `not_finite` gathers the keys of results
+    with values that are infinite or no number: those of a parent, or too large for the number format.
+    """
 
     inputs: Inputs
     plan: MergePlan
     span: tuple[float, float] | None = None
     low_precision: bool = field(init=False)
+    not_finite: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.low_precision = self.plan.arithmetic == "fp16"
@@ -76,14 +82,20 @@ class Computer:
         """The bytes of a piece in the result: a view of the file where they are copied unchanged."""
         step = piece.step
         if step.copied:
-            source = self._load(step.sources[0])
-            part = source.view(-1)[piece.start : piece.stop]
-            return tensor_bytes(part if source.dtype == step.dtype else part.to(step.dtype))
+            part = self._load(step.sources[0]).view(-1)[piece.start : piece.stop]
+            return tensor_bytes(part if part.dtype == step.dtype else self._checked(step, part.to(step.dtype)))
         if not self._cuttable(step):
-            return tensor_bytes(self._whole(step))
+            return tensor_bytes(self._checked(step, self._whole(step)))
         result = torch.empty(piece.stop - piece.start, dtype=step.dtype)
         self._fill(piece, result)
-        return tensor_bytes(result)
+        return tensor_bytes(self._checked(step, result))
+
+    def _checked(self, step: Step, result: Tensor) -> Tensor:
+        if result.numel() and result.is_floating_point():
+            ends = torch.aminmax(result.half() if result.dtype.itemsize == 1 else result)
+            if not all(math.isfinite(end.item()) for end in ends):
+                self.not_finite.add(step.key)
+        return result
 
     def _cuttable(self, step: Step) -> bool:
         plain = not step.loras and step.adjustment is None and step.channels is None

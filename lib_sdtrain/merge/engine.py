@@ -44,6 +44,7 @@ def run(
         yield from _survey(session, token)
         metadata = recipe_metadata(session, digests, names)
         written = yield from _write(session, metadata, token)
+        yield from _warnings(session)
         yield Saved(file=str(written.path), sha256=written.sha256)
         yield Finished(result=_document(session, written, time.monotonic() - began))
 
@@ -92,6 +93,13 @@ def _write(session: MergeSession, metadata: dict[str, str], token: CancelToken) 
     return writer.result
 
 
+def _warnings(session: MergeSession) -> Iterator[Event]:
+    lost = sorted(session.computer.not_finite)
+    if lost:
+        fix = "a model is damaged, or a weight is too large for this precision"
+        yield Notice(text=f"{len(lost)} tensors have values that are infinite or no number ({lost[0]} ...): {fix}")
+
+
 def streamed(computer: Computer, pieces: Iterable[Piece], workers: int) -> Iterator[tuple[Piece, memoryview]]:
     """Pieces with their bytes, in order, computed ahead by `workers` threads within `IN_FLIGHT` bytes."""
     waiting: deque[tuple[Piece, Future[memoryview]]] = deque()
@@ -121,6 +129,7 @@ def _document(session: MergeSession, written: Written, seconds: float) -> dict[s
         "out": str(written.path), "sha256": written.sha256, "seconds": round(seconds, 3),
         "method": session.plan.method.name, "blocks": alpha, "convention": session.settings.blocks,
         "report": block_report(session.plan), "notices": list(session.plan.notes),
+        "not_finite": sorted(session.computer.not_finite),
     }  # fmt: skip
     if session.plan.method.uses_beta:
         document["blocks_beta"] = beta

@@ -9,6 +9,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from lib_sdtrain.errors import UserError
 from lib_sdtrain.merge.blocks import SD, SDXL, Layout
@@ -27,10 +28,14 @@ class BlockWeights:
     notes: tuple[str, ...] = ()
 
     def __getitem__(self, block: str) -> float:
-        return self.values[self.layout.names.index(block)]
+        return self._by_name[block]
 
     def as_dict(self) -> dict[str, float]:
         """Block name -> weight."""
+        return dict(self._by_name)
+
+    @cached_property
+    def _by_name(self) -> dict[str, float]:
         return dict(zip(self.layout.names, self.values, strict=True))
 
     def to(self, layout: Layout) -> BlockWeights:

@@ -438,3 +438,14 @@ def test_progress_counts_bytes_up_to_the_whole(tmp_path, pair):
     phases = [event for event in events if isinstance(event, Phase) and event.name == "merging"]
     assert all(one.done <= other.done for one, other in itertools.pairwise(phases))
     assert phases[-1].done == phases[-1].total > 0
+
+
+@pytest.mark.parametrize("dtype", [None, "fp8_e4m3"])
+def test_values_that_grow_beyond_the_precision_are_told(tmp_path, dtype):
+    a, b = state(fill=1), state(fill=1)
+    b[FIRST][0, 0, 0, 0] = 60000.0
+    paths = {"a": write(tmp_path / "a.safetensors", a), "b": write(tmp_path / "b.safetensors", b)}
+    document, events = run(tmp_path, **paths, alpha=2.0, dtype=dtype)
+    assert document["not_finite"] == [FIRST]
+    assert any("1 tensors have values that are infinite" in e.text for e in events if isinstance(e, Notice))
+    assert run(tmp_path, **paths, alpha=0.5, dtype="fp32")[0]["not_finite"] == []

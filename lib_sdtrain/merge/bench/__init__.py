@@ -1,0 +1,1 @@
+"""Measuring the merge engine against a tuned single-purpose loop with the same duties."""
