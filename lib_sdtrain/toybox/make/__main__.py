@@ -9,7 +9,7 @@ from pathlib import Path
 def main() -> None:
     """Run one stage."""
     parser = argparse.ArgumentParser(prog="python -m lib_sdtrain.toybox.make", description=__doc__)
-    parser.add_argument("stage", choices=("autoencoder", "latents", "diffusion", "export"))
+    parser.add_argument("stage", choices=("autoencoder", "latents", "decoder", "diffusion", "export"))
     parser.add_argument("--work", type=Path, required=True, help="folder for pictures, latents, states and logs")
     parser.add_argument("--steps", type=int, default=0, help="length in steps, counted from the very beginning")
     parser.add_argument("--out", type=Path, default=Path(__file__).parents[1] / "toybox.safetensors")
@@ -19,14 +19,13 @@ def main() -> None:
 
     torch.set_num_threads(arguments.threads)
     arguments.work.mkdir(parents=True, exist_ok=True)
+    from lib_sdtrain.toybox.make import assemble, autoencoder, diffusion
+
     if arguments.stage == "autoencoder":
-        from lib_sdtrain.toybox.make import autoencoder
-
         autoencoder.train(arguments.work, arguments.steps or 5000)
-        return
-    from lib_sdtrain.toybox.make import assemble, diffusion
-
-    if arguments.stage == "latents":
+    elif arguments.stage == "decoder":
+        autoencoder.train_decoder(arguments.work, arguments.steps or 3000)
+    elif arguments.stage == "latents":
         diffusion.encode_latents(arguments.work)
     elif arguments.stage == "diffusion":
         diffusion.train(arguments.work, arguments.steps or 20000)

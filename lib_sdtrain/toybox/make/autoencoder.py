@@ -26,11 +26,13 @@ def pixels(pictures: np.ndarray) -> torch.Tensor:
 
 
 def reconstruction_loss(got: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
-    """L1 plus squared error plus L1 of the horizontal and vertical differences at three scales: edges stay sharp."""
+    """Squared error, and at four scales L1 of the pixels (colours) and of their differences (edges)."""
     error = got - wanted
-    loss = error.abs().mean() + 2.0 * error.square().mean()
-    for _ in range(3):
-        loss = loss + 0.5 * (error.diff(dim=2).abs().mean() + error.diff(dim=3).abs().mean())
+    loss = 2.0 * error.square().mean()
+    for scale in range(4):
+        loss = loss + error.abs().mean()
+        if scale < 3:
+            loss = loss + 0.5 * (error.diff(dim=2).abs().mean() + error.diff(dim=3).abs().mean())
         error = functional.avg_pool2d(error, 2)
     return loss
 
@@ -57,16 +59,34 @@ def psnr(model: nn.Module, pictures: np.ndarray) -> float:
     return float(np.mean(ratios))
 
 
-def learning_rate(step: int, steps: int, peak: float) -> float:
-    """Warm-up over 200 steps, then half a cosine down to a fiftieth of the peak."""
-    share = min(1.0, step / max(1, steps))
-    return peak * min(1.0, (step + 1) / 200) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * share)))
+def learning_rate(step: int, begin: int, steps: int, peak: float) -> float:
+    """Warm-up over 200 steps from `begin`, then half a cosine down to a fiftieth of the peak at `steps`."""
+    share = min(1.0, (step - begin) / max(1, steps - begin))
+    return peak * min(1.0, (step - begin + 1) / 200) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * share)))
 
 
-def train(folder: Path, steps: int, batch: int = 16, peak: float = 1e-3) -> None:
+def step_loss(model: nn.Module, pictures: np.ndarray, step: int, side: int, batch: int) -> torch.Tensor:
+    """The loss of one step; all its randomness depends on `step` alone."""
+    wanted = crops(pictures, np.random.default_rng([1, step]), batch, side)
+    posterior = model.encode(wanted).latent_dist
+    got = model.decode(posterior.sample(torch.Generator().manual_seed(step))).sample
+    return reconstruction_loss(got, wanted) + KL_WEIGHT * posterior.kl().mean()
+
+
+def descend(loss: torch.Tensor, optimizer: torch.optim.Optimizer, parameters: list[nn.Parameter]) -> float:
+    """One step of the optimizer, gradients clipped to norm 1; the loss."""
+    loss.backward()
+    nn.utils.clip_grad_norm_(parameters, 1.0)
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    return loss.item()
+
+
+def train(folder: Path, steps: int, begin: int = 0, whole: float = 0.8, peak: float = 1e-3) -> None:
     """Train for `steps` in all, going on from the state in `folder` if there is one.
 
-    The first 80 % of the steps see 64-pixel crops, the rest whole pictures with a quarter of the batch.
+    16 crops of 64 pixels a step; from the share `whole` of the steps on, 4 whole pictures a step. `begin` starts the
+    learning rate's curve anew at that step, to go on with a training that has ended.
     """
     pictures = rendered(autoencoder_scene, PICTURES, folder / "autoencoder-pictures.npy")
     held_out = rendered(lambda i: any_scene(HELD_OUT_SEED, i), HELD_OUT_PICTURES, folder / "held-out-pictures.npy")
@@ -74,20 +94,41 @@ def train(folder: Path, steps: int, batch: int = 16, peak: float = 1e-3) -> None
     model = layout.autoencoder()
     optimizer = torch.optim.AdamW(model.parameters(), lr=peak, betas=(0.9, 0.99), weight_decay=1e-4, fused=True)
     run = Run(folder / "autoencoder", model, optimizer)
-    begun = time.monotonic()
+    started = time.monotonic()
     for step in range(run.step, steps):
-        whole = step >= 0.8 * steps
-        rng = np.random.default_rng([1, step])
-        wanted = crops(pictures, rng, batch // 4 if whole else batch, layout.SIZE if whole else layout.SIZE // 2)
-        optimizer.param_groups[0]["lr"] = learning_rate(step, steps, peak)
-        posterior = model.encode(wanted).latent_dist
-        generator = torch.Generator().manual_seed(step)
-        got = model.decode(posterior.sample(generator)).sample
-        loss = reconstruction_loss(got, wanted) + KL_WEIGHT * posterior.kl().mean()
-        loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        if run.done(step, loss=loss.item(), seconds=time.monotonic() - begun):
-            run.note(step, psnr=psnr(model, held_out))
+        side, batch = (layout.SIZE, 4) if step >= whole * steps else (layout.SIZE // 2, 16)
+        optimizer.param_groups[0]["lr"] = learning_rate(step, begin, steps, peak)
+        loss = step_loss(model, pictures, step, side, batch)
+        value = descend(loss, optimizer, list(model.parameters()))
+        if run.done(step, loss=value, seconds=time.monotonic() - started):
+            run.note(step + 1, psnr=psnr(model, held_out))
+    run.save(steps)
+
+
+def train_decoder(folder: Path, steps: int, peak: float = 6e-4) -> None:
+    """Go on with the decoder alone, while the encoder stays what the latents (`latents.pt`) were made with.
+
+    Its latents get a little noise, so that it forgives what a diffusion model leaves.
+    """
+    pictures = rendered(autoencoder_scene, PICTURES, folder / "autoencoder-pictures.npy")
+    held_out = rendered(lambda i: any_scene(HELD_OUT_SEED, i), HELD_OUT_PICTURES, folder / "held-out-pictures.npy")
+    frozen = torch.load(folder / "latents.pt", weights_only=True)
+    model = layout.autoencoder()
+    model.load_state_dict(frozen["vae"])
+    model.encoder.requires_grad_(False)
+    model.quant_conv.requires_grad_(False)
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=peak, betas=(0.9, 0.99), weight_decay=1e-4, fused=True)
+    run = Run(folder / "decoder", model, optimizer)
+    spread = 0.05 * frozen["std"].view(1, -1, 1, 1)
+    started = time.monotonic()
+    for step in range(run.step, steps):
+        wanted = crops(pictures, np.random.default_rng([3, step]), 4, layout.SIZE)
+        with torch.no_grad():
+            latents = model.encode(wanted).latent_dist.mean
+        noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(step))
+        optimizer.param_groups[0]["lr"] = learning_rate(step, 0, steps, peak)
+        value = descend(reconstruction_loss(model.decode(latents + spread * noise).sample, wanted), optimizer, trained)
+        if run.done(step, loss=value, seconds=time.monotonic() - started):
+            run.note(step + 1, psnr=psnr(model, held_out))
     run.save(steps)

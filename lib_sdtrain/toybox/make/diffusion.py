@@ -115,11 +115,15 @@ def update_average(average: dict[str, Tensor], model: nn.Module, step: int) -> N
 def train(folder: Path, steps: int, batch: int = 32, peak: float = 5e-4) -> None:
     """Train for `steps` in all, going on from the state in `folder` if there is one.
 
-    The learning rate is constant after 300 steps of warm-up and falls linearly to zero over the last fifth.
+    The learning rate is constant after 300 steps of warm-up and falls linearly to zero over the last fifth. Forward
+    passes run in bfloat16, weights and the optimizer stay in float32.
     """
+    from diffusers.models.attention_processor import AttnProcessor
+
     latents, vocabulary = load_latents(folder), used_vocabulary()
     torch.manual_seed(0)
     model = TextAndUNet(vocabulary)
+    model.unet.set_attn_processor(AttnProcessor())
     optimizer = torch.optim.AdamW(model.parameters(), lr=peak, betas=(0.9, 0.99), weight_decay=0.01, fused=True)
     run = Run(folder / "diffusion", model, optimizer)
     if "average" not in run.extra:
@@ -128,7 +132,8 @@ def train(folder: Path, steps: int, batch: int = 32, peak: float = 5e-4) -> None
     for step in range(run.step, steps):
         fall = min(1.0, 5 * (1 - step / steps))
         optimizer.param_groups[0]["lr"] = peak * min(1.0, (step + 1) / 300) * fall
-        loss = step_loss(model, latents, vocabulary, batch, step)
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = step_loss(model, latents, vocabulary, batch, step)
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
