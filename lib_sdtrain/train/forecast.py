@@ -50,10 +50,8 @@ def sample_prompts(plan: Plan) -> list[str]:
 
 def memory_bytes(plan: Plan) -> int:
     """An estimate of the peak: weights, gradients, optimiser, activations of the UNet."""
-    counts = plan.checkpoint.parameter_counts()
-    method = plan.settings.method
-    trained = counts["unet"] * method.train_unet + counts["text_encoder"] * method.train_text_encoder
-    frozen = sum(counts.values()) - trained
+    trained = trained_weights(plan)
+    frozen = sum(plan.checkpoint.parameter_counts().values()) - trained
     half = plan.settings.train.mixed_precision != "no"
     pixels = math.prod(plan.target) // plan.family.vae.downscale**2
     with_class = any(material.concept.class_prompt for material in plan.materials)
@@ -66,15 +64,27 @@ def memory_bytes(plan: Plan) -> int:
     return trained * TRAINED_BYTES + frozen * FROZEN_BYTES + activations
 
 
-def disk_bytes(plan: Plan) -> int:
-    """An estimate of what the run writes: checkpoints, two states at the moment of saving, class pictures."""
-    counts = plan.checkpoint.parameter_counts()
-    method = plan.settings.method
-    trained = counts["unet"] * method.train_unet + counts["text_encoder"] * method.train_text_encoder
+def trained_weights(plan: Plan) -> int:
+    """How many weights are trained."""
+    counts, method = plan.checkpoint.parameter_counts(), plan.settings.method
+    return counts["unet"] * method.train_unet + counts["text_encoder"] * method.train_text_encoder
+
+
+def checkpoint_bytes(plan: Plan) -> int:
+    """What all checkpoints of the run take."""
     every = plan.in_steps(plan.settings.save.every)
-    checkpoints = 1 + ((plan.steps - 1) // every if every else 0)
+    return plan.checkpoint.size * (1 + ((plan.steps - 1) // every if every else 0))
+
+
+def run_bytes(plan: Plan) -> int:
+    """What else the run writes: two states at the moment of saving, and class pictures."""
     pictures = sum(plan.missing_class) * math.prod(plan.target) * 2
-    return checkpoints * plan.checkpoint.size + 2 * trained * STATE_BYTES + pictures
+    return 2 * trained_weights(plan) * STATE_BYTES + pictures
+
+
+def disk_bytes(plan: Plan) -> int:
+    """An estimate of all that the run writes."""
+    return checkpoint_bytes(plan) + run_bytes(plan)
 
 
 def forecast_text(document: dict[str, Any], resolved: Resolved[RunSettings]) -> str:

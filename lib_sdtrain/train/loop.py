@@ -7,10 +7,12 @@ from pathlib import Path
 
 from lib_sdtrain.data.draws import Draws
 from lib_sdtrain.errors import Cancelled
-from lib_sdtrain.events import CancelToken, Event, Finished, Phase, Started, Step, Stopped
+from lib_sdtrain.events import CancelToken, Event, Finished, Notice, Phase, Started, Step, Stopped
+from lib_sdtrain.model.space import check_space
 from lib_sdtrain.settings.run import RunSettings
 from lib_sdtrain.train.class_images import make_class_pictures
 from lib_sdtrain.train.encoding import draws_to_encode, free_vae, latents_of
+from lib_sdtrain.train.forecast import checkpoint_bytes, disk_bytes, run_bytes
 from lib_sdtrain.train.outputs import Outputs
 from lib_sdtrain.train.plan import Plan, make_plan, rescan_class_pictures
 from lib_sdtrain.train.previews import draw_previews
@@ -20,6 +22,9 @@ from lib_sdtrain.train.state import State
 from lib_sdtrain.train.trainer import Trainer
 
 OUTPUTS = Path("outputs")
+STALE_EMA = (
+    "it carries a moving average (EMA), which is handed on as it is and not trained; `convert --ema drop` leaves it out"
+)
 
 
 def train(
@@ -33,8 +38,18 @@ def train(
     token = token or CancelToken()
     plan = yield from make_plan(settings, outputs, device or pick_device(), token)
     run = RunDir(run_dir or new_run_path(outputs, plan.name))
+    check_disk(plan, run)
     run.start(settings)
     yield from logged(run, run_plan(plan, run, token))
+
+
+def check_disk(plan: Plan, run: RunDir) -> None:
+    """Raise `UserError` when what the run will write does not fit."""
+    if plan.settings.save.dir:
+        check_space(Path(plan.settings.save.dir).expanduser() / "x", checkpoint_bytes(plan))
+        check_space(run.config, run_bytes(plan))
+    else:
+        check_space(run.config, disk_bytes(plan))
 
 
 def logged(run: RunDir, events: Iterator[Event]) -> Iterator[Event]:
@@ -52,6 +67,8 @@ def run_plan(plan: Plan, run: RunDir, token: CancelToken, state: State | None = 
         yield Phase(name="loading model", done=0, total=1)
         model = load_for_training(plan)
         yield Phase(name="loading model", done=1, total=1)
+        if plan.checkpoint.parts["ema"]:
+            yield Notice(text=STALE_EMA, where=plan.checkpoint.path.name)
         yield from make_class_pictures(plan, model, token)
         plan = yield from rescan_class_pictures(plan, token)
         draws = Draws(plan.materials, plan.settings.data, plan.settings.train.seed)

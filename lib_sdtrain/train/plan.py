@@ -109,6 +109,8 @@ def check_checkpoint(checkpoint: Checkpoint) -> None:
             raise UserError(
                 f"it has no {words}", where=str(checkpoint.path), fix="train from a complete checkpoint"
             )
+    if checkpoint.family.is_sdxl:
+        raise UserError("SDXL checkpoints cannot be trained yet", where=str(checkpoint.path), fix="train SD1 or SD2")
     if checkpoint.family.variant != "base":
         raise UserError(f"{checkpoint.family.variant} checkpoints cannot be trained yet", where=str(checkpoint.path))
 

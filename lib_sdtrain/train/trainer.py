@@ -63,11 +63,7 @@ class Trainer:
             for module in (self.model.unet, *self.model.text_encoders):
                 enable = getattr(module, "enable_gradient_checkpointing", None) or module.gradient_checkpointing_enable
                 enable()
-
-    def train_mode(self) -> None:
-        """Gradient checkpointing works in training mode only; there is no dropout in these models."""
-        for module in (self.model.unet, *self.model.text_encoders):
-            module.train()
+                module.train()  # checkpointing works in training mode only; these models have no dropout
 
     def train_step(self) -> StepResult:
         """One optimiser step over `gradient_accumulation_steps` micro-batches.

@@ -110,7 +110,6 @@ def test_gradient_checkpointing_changes_memory_not_gradients(tiny_checkpoint, pi
         make_trainer(run_settings(tiny_checkpoint, folder, train__gradient_checkpointing=on), tmp_path)
         for on in (False, True)
     )
-    saving.train_mode()
     grads = [gradients(trainer, trainer.loss(double_batch(trainer))) for trainer in (plain, saving)]
     assert float((grads[0] - grads[1]).norm() / grads[0].norm()) < 1e-9
 
