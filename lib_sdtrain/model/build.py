@@ -274,8 +274,3 @@ def to_file_tensors(part: str, module: nn.Module, checkpoint: Checkpoint) -> dic
     return {
         row.key: row.to_file(state, checkpoint.shape(row.key)) for row in part_rows(checkpoint.family)[part]
     }
-
-
-def with_family(model: LoadedModel, **changes: Any) -> LoadedModel:
-    """The same modules under a changed family (another prediction type, say)."""
-    return replace(model, family=replace(model.family, **changes))
