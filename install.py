@@ -55,7 +55,9 @@ def set_up_and_start(arguments):
     try:
         python = set_up_here(kinds) if "--here" in arguments else set_up_venv(kinds)
     except SetupError as problem:
-        return complain(str(problem), 1)
+        return complain(problem, 1)
+    except OSError as problem:
+        return complain(f"{problem.filename or VENV}: {problem.strerror}; make room or change the folder's owner", 1)
     except KeyboardInterrupt:
         return complain("stopped; the same command goes on where this one ended", 1)
     return start(python, arguments[0], options)
@@ -72,7 +74,8 @@ def complain(message, code):
 
 
 def say(message):
-    print(f"set-up: {message}", flush=True)
+    # not on stdout, which may carry the document of --json
+    print(f"set-up: {message}", file=sys.stderr, flush=True)
 
 
 def wrong_python(arguments):
@@ -184,8 +187,9 @@ def add_to_webui():
         added = sorted(pair for name, pair in installed().items() if name not in before)
         print(f"SD Train: added {listed(added)}; no other package was changed")
     except (SetupError, OSError, ValueError, KeyError, TypeError) as fault:
+        reason = fault if isinstance(fault, SetupError) else repr(fault)
         print(f"SD Train: could not install {listed(missing.items()) or 'what it needs'}, so its tab will not train or "
-              f"sample; the next start of the WebUI tries again. {type(fault).__name__}: {fault}")
+              f"sample; the next start of the WebUI tries again. {reason}")
     return 0
 
 

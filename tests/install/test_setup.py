@@ -1,6 +1,7 @@
 """install.py demo, test and ui: what is installed where, when, and what is said when that fails."""
 from __future__ import annotations
 
+import errno
 import subprocess
 import sys
 from pathlib import Path
@@ -50,6 +51,21 @@ def test_the_second_time_nothing_is_installed(setup):
     assert setup.install.main(["ui", "--port", "7861"]) == 0
     assert setup.calls == []
     assert setup.started[-1][1:] == ("ui", ["--port", "7861"])
+
+
+def test_nothing_but_the_command_writes_to_stdout(setup, capsys):
+    setup.install.main(["demo", "--json"])
+    setup.install.say("something")
+    assert capsys.readouterr().out == ""
+
+
+def test_a_full_disk_is_named(setup, monkeypatch, capsys):
+    def full(*call):
+        raise OSError(errno.ENOSPC, "No space left on device", "/somewhere/.venv")
+
+    monkeypatch.setattr(setup.install, "make_venv", full)
+    assert setup.install.main(["demo"]) == 1
+    assert capsys.readouterr().err.startswith("error: /somewhere/.venv: No space left on device; ")
 
 
 def test_only_the_tests_get_what_tests_need(setup):
@@ -122,7 +138,7 @@ def test_without_an_answer_from_the_cpu_index_the_default_build_is_taken(setup, 
     setup.install.install_torch("python", ["torch==2.13.0"])
     assert asked[0][-3:] == ["--index-url", setup.install.CPU_INDEX, "torch==2.13.0"]
     assert asked[1] == ["torch==2.13.0"]
-    assert "default build" in capsys.readouterr().out
+    assert "default build" in capsys.readouterr().err
 
 
 def test_the_webuis_own_variable_chooses_the_index_of_torch(setup, monkeypatch):
