@@ -3,7 +3,9 @@
     "use strict";
 
     const BUSY_MS = 700;
+    const ELSEWHERE_MS = 5000; // a run goes on while another tab of the WebUI is looked at
     const IDLE_MS = 4000;
+    const OFFLINE_MS = [5000, 15000, 30000, 60000];
     const EAGER_MS = 20000;
     const KEYS_SETTLE_MS = 600;
 
@@ -35,6 +37,8 @@
             job.step = event.step;
             job.total = event.total;
             job.runDir = event.run_dir || "";
+            job.stepTimes = [];
+            job.points = job.points.filter((point) => point[0] <= event.step); // a crash may have lost the last ones
         },
         phase: (job, event) => { job.phase = event; },
         step: (job, event) => {
@@ -68,7 +72,10 @@
         for (const event of view.events) if (fold[event.type]) fold[event.type](job, event);
     }
 
-    let timer = null, eagerUntil = 0;
+    let timer = null, eagerUntil = 0, failures = 0, asked = false, asking = false;
+
+    const busy = () => Boolean(app.job && (app.job.state === "waiting" || app.job.state === "running"));
+    const inSight = (page) => !document.hidden && page.offsetParent !== null;
 
     async function ask() {
         const job = app.job;
@@ -78,18 +85,39 @@
         return (await answer.json()).job;
     }
 
+    // A WebUI that is just starting does not survive a request that comes before it is ready. So nothing is asked
+    // while nobody looks, and a server that does not answer is left in peace for longer and longer.
+    function pause(page) {
+        if (failures) return OFFLINE_MS[Math.min(failures, OFFLINE_MS.length) - 1];
+        if (!inSight(page)) return busy() ? ELSEWHERE_MS : BUSY_MS;
+        return busy() || Date.now() < eagerUntil ? BUSY_MS : IDLE_MS;
+    }
+
     async function poll() {
         clearTimeout(timer);
         const page = app.page();
+        if (!page) return; // the WebUI is reloading and has emptied the page
+        if (asking) { // two answers at once would tell the same events twice
+            app.pollSoon(BUSY_MS);
+            return;
+        }
+        if (!document.hidden && (!asked || busy() || inSight(page))) await refresh(page);
+        clearTimeout(timer);
+        timer = setTimeout(poll, pause(page));
+    }
+
+    async function refresh(page) {
+        asked = asking = true;
         try {
             take(await ask());
-            if (page) delete page.dataset.offline;
+            failures = 0;
+            delete page.dataset.offline;
         } catch (error) {
-            if (page) page.dataset.offline = "true"; // a restarted or unreachable server; the next round tries again
+            failures += 1;
+            page.dataset.offline = "true";
         }
-        if (page) for (const view of app.views) view(page, app.job);
-        const busy = app.job && (app.job.state === "waiting" || app.job.state === "running");
-        timer = setTimeout(poll, busy || Date.now() < eagerUntil ? BUSY_MS : IDLE_MS);
+        asking = false;
+        for (const view of app.views) view(page, app.job);
     }
 
     app.pollSoon = (delay) => {

@@ -2,9 +2,13 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
+
+from lib_sdtrain.events import Event, Preview, Step
 
 ENDS = ("finished", "stopped", "failed")
 _TAIL_BYTES = 65536
@@ -40,6 +44,21 @@ def read_run(path: Path) -> RunEntry:
     states = path / "state"
     resumable = states.is_dir() and any(states.iterdir())
     return RunEntry(path.name, path, int(last.get("step", 0)), int(last.get("total", 0)), end, resumable)
+
+
+def past_events(path: Path) -> Iterator[Event]:
+    """The steps and previews that a run's log tells of, for a page that shows the run as a whole when it goes on."""
+    log = path / "events.jsonl"
+    if not log.is_file():
+        return
+    with log.open(encoding="utf-8", errors="replace") as lines:
+        for line in lines:
+            found = _event(line)
+            kind = {"step": Step, "preview": Preview}.get(str(found.pop("type", ""))) if found else None
+            names = {part.name for part in fields(kind)} if kind else set()
+            if kind and set(found) <= names:
+                yield kind(**{name: math.nan if value is None and name != "seconds_left" else value
+                              for name, value in found.items()})  # fmt: skip
 
 
 def _last_events(path: Path) -> list[dict[str, Any]]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from lib_sdtrain import textfiles
 from lib_sdtrain.api.engine import Engine, Place
 from lib_sdtrain.api.presets import PresetFolder
-from lib_sdtrain.api.runs import RunEntry, list_runs
+from lib_sdtrain.api.runs import RunEntry, list_runs, past_events
 from lib_sdtrain.durable import safe_name, temporary_beside
 from lib_sdtrain.errors import Problem, Problems, UserError
 from lib_sdtrain.events import CancelToken, Event
@@ -130,7 +131,7 @@ class TrainService:
 
     def _resuming(self, path: Path, changes: Mapping[str, Any]) -> Any:
         def work(token: CancelToken) -> Iterator[Event]:
-            return self.engine.resume(path, changes, self.place, token)
+            return chain(past_events(path), self.engine.resume(path, changes, self.place, token))
 
         return work
 

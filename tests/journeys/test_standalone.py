@@ -52,7 +52,7 @@ def test_stop_and_save_then_go_on_to_the_end(site, open_page):
     assert "saved" in status(page)
     press(page, "resume")
     wait_state(page, "finished")
-    assert page.evaluate("() => window.sdtrain.job.points[0][0]") == stopped + 1
+    assert page.evaluate("() => window.sdtrain.job.points.map(point => point[0])") == list(range(1, 41))
     assert len(list(site.runs.iterdir())) == 1
 
 
@@ -263,6 +263,32 @@ def test_runs_are_listed_and_a_stopped_one_can_be_lengthened(site, open_page):
     wait_state(page, "finished")
     events = [json.loads(line) for line in next(site.runs.glob("*/events.jsonl")).read_text().splitlines()]
     assert max(event.get("step", 0) for event in events) == 45
+
+
+def test_a_page_that_nobody_looks_at_asks_nothing(site, open_page):
+    page = open_page(site.url)
+    wait_plan(page)
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url) if "/sdtrain/v1/job" in request.url else None)
+    open_tab(page, "Runs")
+    page.wait_for_timeout(300)
+    asked.clear()
+    page.wait_for_timeout(5000)
+    assert asked == []
+    open_tab(page, "Train")
+    page.wait_for_timeout(5000)
+    assert asked
+
+
+def test_a_server_that_went_away_is_asked_less_and_less(site, open_page):
+    page = open_page(site.url)
+    wait_plan(page)
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url) if "/sdtrain/v1/job" in request.url else None)
+    page.context.set_offline(True)
+    page.wait_for_selector("#sdtrain_train[data-offline]", state="attached")
+    page.wait_for_timeout(8000)
+    assert len(asked) <= 3
 
 
 def test_settings_are_found_by_search(site, open_page):
