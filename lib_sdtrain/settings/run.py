@@ -24,6 +24,13 @@ class ModelSettings:
         kind="checkpoint",
         default_text="the loaded one; toybox standalone",
     )
+    vae: str = setting(
+        "",
+        "VAE",
+        "A VAE file to encode the pictures with, for checkpoints that are used with one of their own.",
+        kind="vae",
+        default_text="the checkpoint's",
+    )
     clip_skip: int = setting(
         1,
         "Clip skip",

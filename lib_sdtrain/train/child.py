@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from lib_sdtrain.train.plan import Plan
 from lib_sdtrain.train.trainer import Trainer
 
 
-def write_child(plan: Plan, trainer: Trainer, out: Path, parent: Parent) -> Written:
+def write_child(plan: Plan, trainer: Trainer, out: Path, parents: Mapping[str, Parent]) -> Written:
     """Write the trained model to `out`, read back and verified. Untouched tensors are copied byte for byte."""
     checkpoint = plan.checkpoint
     trained = {}
@@ -28,7 +29,7 @@ def write_child(plan: Plan, trainer: Trainer, out: Path, parent: Parent) -> Writ
     tensors = checkpoint.tensors
     specs = {key: (tensors.dtype(key), tensors.shape(key)) for key in tensors.keys()}  # noqa: SIM118 - not a dict
     metadata = provenance(
-        TRAIN, determining_settings(plan.settings), {"checkpoint": parent}, versions(),
+        TRAIN, determining_settings(plan.settings), parents, versions(),
         data=data_hash(plan) + f":{trainer.step}",
     )
     with CheckpointWriter(out, specs, metadata, checkpoint.config_text, verify=True) as writer:
@@ -45,7 +46,8 @@ def determining_settings(settings: RunSettings) -> dict[str, Any]:
     plain = to_plain(settings)
     for group in ("save", "preview"):
         plain.pop(group)
-    plain["model"].pop("checkpoint")
+    for name in ("checkpoint", "vae"):
+        plain["model"].pop(name)
     for name in ("cache_latents", "cache_dir"):
         plain["data"].pop(name)
     plain["data"]["concepts"] = [

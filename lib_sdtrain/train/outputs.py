@@ -4,6 +4,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,13 @@ class Outputs:
         self.began = time.monotonic()
         self.checkpoint: Saved | None = None
         self.state_step = -1
-        self._parent: Parent | None = None
+
+    @cached_property
+    def parents(self) -> dict[str, Parent]:
+        """What the result descends from, hashed once a run."""
+        checkpoint, vae = self.plan.checkpoint, self.plan.settings.model.vae
+        found = {"checkpoint": parent_of(checkpoint.path, checkpoint.tensors.metadata)}
+        return found | ({"vae": parent_of(Path(vae).expanduser(), {})} if vae else {})
 
     @property
     def folder(self) -> Path:
@@ -39,9 +46,7 @@ class Outputs:
     def save_checkpoint(self, final: bool = False) -> Iterator[Event]:
         """Write NAME-STEP.safetensors, or NAME.safetensors at the end."""
         name = f"{self.plan.name}.safetensors" if final else f"{self.plan.name}-{self.trainer.step:06d}.safetensors"
-        if self._parent is None:
-            self._parent = parent_of(self.plan.checkpoint.path, self.plan.checkpoint.tensors.metadata)
-        written = write_child(self.plan, self.trainer, self.folder / name, self._parent)
+        written = write_child(self.plan, self.trainer, self.folder / name, self.parents)
         self.checkpoint = Saved(
             file=str(written.path), kind="checkpoint", step=self.trainer.step, sha256=written.sha256,
         )

@@ -13,6 +13,7 @@ from lib_sdtrain.errors import Problems, UserError
 from lib_sdtrain.events import CancelToken, Event
 from lib_sdtrain.model.checkpoint import Checkpoint, open_checkpoint
 from lib_sdtrain.model.family import Family
+from lib_sdtrain.model.vae_file import open_vae
 from lib_sdtrain.settings.lengths import Length
 from lib_sdtrain.settings.run import Concept, RunSettings
 from lib_sdtrain.train.checks import check_settings, parse_resolution
@@ -77,7 +78,7 @@ def make_plan(
     check_settings(settings, device, problems)
     checkpoint = _try(problems, lambda: open_checkpoint(settings.model.checkpoint))
     if checkpoint:
-        _try(problems, lambda: check_checkpoint(checkpoint))
+        _try(problems, lambda: check_checkpoint(checkpoint, settings.model.vae))
     target = _try(problems, lambda: parse_resolution(settings.data.resolution))
     if target:
         check_previews(settings, target, checkpoint.family if checkpoint else None, problems)
@@ -102,13 +103,15 @@ def _try(problems: Problems, call: Callable[[], T]) -> T | None:
         return None
 
 
-def check_checkpoint(checkpoint: Checkpoint) -> None:
-    """Raise `UserError` for what is missing to train this checkpoint."""
-    for part, words in (("unet", "UNet"), ("text_encoder", "text encoder"), ("vae", "VAE")):
+def check_checkpoint(checkpoint: Checkpoint, vae: str) -> None:
+    """Raise `UserError` for what is missing to train this checkpoint; `vae` is a VAE file, empty for its own."""
+    if vae:
+        open_vae(vae, checkpoint.family.vae)
+    elif not checkpoint.parts["vae"]:
+        raise UserError("it has no VAE", where=str(checkpoint.path), fix="name a VAE file with model.vae")
+    for part, words in (("unet", "UNet"), ("text_encoder", "text encoder")):
         if not checkpoint.parts[part]:
-            raise UserError(
-                f"it has no {words}", where=str(checkpoint.path), fix="train from a complete checkpoint"
-            )
+            raise UserError(f"it has no {words}", where=str(checkpoint.path), fix="train from a complete checkpoint")
     if checkpoint.family.is_sdxl:
         raise UserError("SDXL checkpoints cannot be trained yet", where=str(checkpoint.path), fix="train SD1 or SD2")
     if checkpoint.family.variant != "base":

@@ -17,7 +17,9 @@ from lib_sdtrain.train.run_dir import RunDir
 from lib_sdtrain.train.starting import pick_device
 from lib_sdtrain.train.state import State, load_state, newest_state
 
-FIXED = ("model.checkpoint", "method.kind", "method.train_unet", "method.train_text_encoder", "train.optimizer")
+FIXED = (
+    "model.checkpoint", "model.vae", "method.kind", "method.train_unet", "method.train_text_encoder", "train.optimizer",
+)
 
 
 def resume(

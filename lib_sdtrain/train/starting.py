@@ -10,6 +10,7 @@ import torch
 from lib_sdtrain.errors import UserError
 from lib_sdtrain.model.build import LoadedModel, load_model
 from lib_sdtrain.model.checkpoint import Checkpoint, open_checkpoint
+from lib_sdtrain.model.vae_file import open_vae
 from lib_sdtrain.settings.layers import Layer, Resolved, resolve
 from lib_sdtrain.settings.run import RunSettings
 from lib_sdtrain.train.plan import Plan
@@ -45,5 +46,6 @@ def resolve_run(layers: Sequence[Layer], device: str) -> Resolved[RunSettings]:
 
 def load_for_training(plan: Plan) -> LoadedModel:
     """The model in fp32 on the run's device, predicting what the settings say, or what the weights tell."""
-    model = load_model(plan.checkpoint, device=plan.device, dtype=torch.float32)
+    vae = open_vae(plan.settings.model.vae, plan.family.vae) if plan.settings.model.vae else None
+    model = load_model(plan.checkpoint, device=plan.device, dtype=torch.float32, vae=vae)
     return replace(model, family=model.family.with_prediction_type(plan.settings.model.prediction_type))

@@ -103,6 +103,29 @@ def test_old_text_encoder_names_and_unknown_tensors_survive(tmp_path, folders):
     assert not torch.equal(child[trained], tensors[trained])
 
 
+def test_a_vae_of_its_own_encodes_the_pictures(tiny_checkpoint, folders, tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    tensors, other = load_file(tiny_checkpoint), load_file(write_tiny(tmp_path / "other.safetensors", seed=1))
+    prefix = "first_stage_model."
+    vae = {key: value for key, value in other.items() if key.startswith(prefix)}
+    save_file({key.removeprefix(prefix): value for key, value in vae.items()}, tmp_path / "own.vae.safetensors")
+    save_file(tensors | vae, tmp_path / "baked.safetensors")
+    (tmp_path / "baked.yaml").write_bytes(tiny_checkpoint.with_suffix(".yaml").read_bytes())
+    beside = run_settings(tiny_checkpoint, folders[0], model__vae=str(tmp_path / "own.vae.safetensors"))
+    result_of(finish(train(beside, run_dir=tmp_path / "a")))
+    result_of(finish(train(run_settings(tmp_path / "baked.safetensors", folders[0]), run_dir=tmp_path / "b")))
+    one, two = (load_file(tmp_path / name / "checkpoints" / "sks.safetensors") for name in ("a", "b"))
+    for key, value in one.items():
+        assert torch.equal(value, tensors[key] if key.startswith(prefix) else two[key])
+
+
+def test_an_sdxl_checkpoint_is_refused_in_words(folders, tmp_path):
+    checkpoint = write_tiny(tmp_path / "xl.safetensors", "sdxl")
+    with pytest.raises(UserError, match="SDXL checkpoints cannot be trained yet"):
+        finish(train(run_settings(checkpoint, folders[0]), run_dir=tmp_path / "run"))
+
+
 def test_class_pictures_are_made_kept_and_topped_up(tiny_checkpoint, picture_folder, tmp_path):
     instance, made = picture_folder("i", 2), tmp_path / "class"
     settings = run_settings(tiny_checkpoint, instance, made, train__length=1)
