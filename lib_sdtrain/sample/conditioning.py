@@ -105,6 +105,7 @@ class PromptReader:
 
     def conds(self, prompt: str, negative: str, pad: bool = False) -> Conds:
         """Everything a pass needs; `pad` also encodes the empty chunk."""
+        against = self.timeline(negative, True)
         sides = tuple((part.weight, self.timeline(part.text)) for part in composed(prompt))
         empty = self.encode([""], False)[0].context if pad else None
-        return Conds(sides, self.timeline(negative, True), empty)
+        return Conds(sides, against, empty)

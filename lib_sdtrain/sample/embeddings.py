@@ -42,6 +42,11 @@ class Embedding:
         """The first 12 digits of the file's SHA-256."""
         return sha256(self.path)[:12]
 
+    @property
+    def listed(self) -> str:
+        """Name and short hash as infotexts list them."""
+        return f"{self.name.replace(':', '').replace(',', '')}: {self.short_hash}"
+
     def vectors_for(self, key: str) -> torch.Tensor:
         """The vectors for an encoder."""
         return self.parts.get(key, self.parts.get(""))

@@ -5,7 +5,7 @@ import math
 from typing import Any
 
 from lib_sdtrain.sample.composition import composed, networks
-from lib_sdtrain.sample.editing import Steps, edited
+from lib_sdtrain.sample.editing import Interval, Steps, edited
 from lib_sdtrain.sample.infotext import Facts, join, ordered
 from lib_sdtrain.sample.samplers.registry import TIMESTEP, Sampler, find_sampler
 from lib_sdtrain.sample.schedule_names import find_schedule
@@ -87,22 +87,20 @@ def _if_other(text: str, first: str) -> str | None:
     return text if text not in ("", first) else None
 
 
-def _texts(request: SampleRequest) -> list[str]:
-    second = [request.hr_prompt, request.hr_negative_prompt] if request.enable_hr else []
-    return [request.prompt, request.negative_prompt, *filter(None, second)]
-
-
-def _old_timelines_matter(request: SampleRequest) -> bool:
-    steps = find_sampler(request.sampler_name).evaluations(request.steps)
+def _edited(request: SampleRequest, old: bool) -> list[Interval]:
+    """The texts of the first pass over its steps."""
+    steps = Steps(find_sampler(request.sampler_name).evaluations(request.steps), old=old)
     parts = [part.text for part in composed(networks(request.prompt)[0])] + [request.negative_prompt]
-    return any(edited(part, Steps(steps, old=True)) != edited(part, Steps(steps)) for part in parts)
+    return [interval for part in parts for interval in edited(part, steps)]
 
 
 def _prompt_options(request: SampleRequest) -> dict[str, Any]:
     options = request.options
-    weighted = any(mark in text for text in _texts(request) for mark in "([")
+    texts = _edited(request, options.use_old_scheduling)
+    weighted = any(mark in interval.text for interval in texts for mark in "([")
+    old = options.use_old_scheduling and texts != _edited(request, old=False)
     return {
-        "Old prompt editing timelines": True if options.use_old_scheduling and _old_timelines_matter(request) else None,
+        "Old prompt editing timelines": True if old else None,
         "Emphasis": request.emphasis if weighted and request.emphasis != "Original" else None,
         "Downcast alphas_cumprod": True if options.use_downcasted_alpha_bar else None,
         "Noise Schedule": options.sd_noise_schedule if options.sd_noise_schedule != "Default" else None,

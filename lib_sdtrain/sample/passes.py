@@ -52,7 +52,7 @@ class Passes:
     token: CancelToken
     on_progress: Callable[[int, int], None] | None
     happened: frozenset[str] = frozenset()
-    used_embeddings: dict[str, str] = field(default_factory=dict)
+    used_embeddings: list[str] = field(default_factory=list)
     _library: Library | None = None
 
     @property
@@ -73,8 +73,7 @@ class Passes:
     @property
     def embedding_hashes(self) -> str:
         """As the infotext lists them."""
-        return ", ".join(f"{name.replace(':', '').replace(',', '')}: {short}"
-                         for name, short in self.used_embeddings.items())
+        return ", ".join(self.used_embeddings)
 
     def library(self) -> Library:
         """The embeddings that fit the model."""
@@ -93,15 +92,19 @@ def run_passes(passes: Passes, batch: Batch) -> torch.Tensor:
     request, to = passes.request, hires.sizes(passes.request)
     prompt, found = marked(request.prompt)
     passes.networks.apply(() if request.disable_extra_networks else found)
-    conds = _conds(passes, (prompt, request.negative_prompt), (to.width, to.height),
-                   Steps(passes.first.evaluations(request.steps), old=request.options.use_old_scheduling))
+    steps = Steps(passes.first.evaluations(request.steps), old=request.options.use_old_scheduling)
+    conds = _conds(passes, (prompt, request.negative_prompt), (to.width, to.height), steps, passes.used_embeddings)
     generator = torch.Generator().manual_seed(batch.seeds[-1])  # the WebUI's global one, as its noise leaves it
     latents = _first_pass(passes, batch, conds, to, generator)
     return _hires_pass(passes, batch, latents, to, generator) if request.enable_hr else latents
 
 
-def _conds(passes: Passes, texts: tuple[str, str], size: tuple[int, int], steps: Steps) -> Conds:
-    reader = TextReader(passes.model, passes.request, passes.library(), size, passes.used_embeddings)
+def _conds(
+    passes: Passes, texts: tuple[str, str], size: tuple[int, int], steps: Steps, used: list[str] | None = None
+) -> Conds:
+    """What the UNet is told in a pass; `used` takes down the embeddings."""
+    used = [] if used is None else used
+    reader = TextReader(passes.model, passes.request, passes.library(), size, used)
     return PromptReader(reader, steps).conds(*texts, pad=passes.request.options.pad_cond_uncond)
 
 

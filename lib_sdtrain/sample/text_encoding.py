@@ -60,8 +60,8 @@ class TextReader:
     request: SampleRequest
     library: Library
     size: tuple[int, int]
-    used: dict[str, str] = field(default_factory=dict)
-    """Short hashes of the embeddings that were used, by name."""
+    used: list[str] = field(default_factory=list)
+    """Names and short hashes of the embeddings, for every text and encoder that used them, latest first."""
 
     def __call__(self, texts: Sequence[str], negative: bool) -> list[Cond]:
         """The texts of one timeline. Emphasis is normalised over all; all get as many chunks as the longest.
@@ -96,21 +96,19 @@ class TextReader:
         tokenizer = self.model.tokenizers[index]
         all_chunks = [self._cut(text, tokenizer) for text in texts]
         count = max(len(chunks) for chunks in all_chunks)
-        hidden, pooled = [], None
+        hidden, pooled, used = [], None, {}
         for place in range(count):
             row = [chunks[place] if place < len(chunks) else empty_chunk(tokenizer) for chunks in all_chunks]
+            used |= {insert.embedding.name: insert.embedding for chunk in row for insert in chunk.inserts}
             states, first = self._encode_chunks(index, row)
             hidden.append(states)
             pooled = first if place == 0 else pooled
+        self.used[:0] = [embedding.listed for embedding in used.values()]
         return hidden, pooled
 
     def _cut(self, text: str, tokenizer: Any) -> list[Chunk]:
-        request = self.request
-        chunks = cut(text, tokenizer, emphasis=request.emphasis, backtrack=request.options.comma_padding_backtrack,
-                     find=self.library.find)
-        for chunk in chunks:
-            self.used.update({insert.embedding.name: insert.embedding.short_hash for insert in chunk.inserts})
-        return chunks
+        backtrack = self.request.options.comma_padding_backtrack
+        return cut(text, tokenizer, emphasis=self.request.emphasis, backtrack=backtrack, find=self.library.find)
 
     def _encode_chunks(self, index: int, chunks: list[Chunk]) -> tuple[torch.Tensor, torch.Tensor | None]:
         encoder, tokenizer = self.model.text_encoders[index], self.model.tokenizers[index]
