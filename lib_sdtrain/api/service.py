@@ -18,11 +18,13 @@ from lib_sdtrain.events import CancelToken, Event
 from lib_sdtrain.host.protocol import CheckpointEntry, Host
 from lib_sdtrain.host.standalone import TOYBOX
 from lib_sdtrain.jobs import Job, JobRunner
+from lib_sdtrain.settings.fields import declared, get_path
 from lib_sdtrain.settings.layers import Layer, Resolved, resolve, to_plain
-from lib_sdtrain.settings.run import RunSettings
+from lib_sdtrain.settings.run import Concept, RunSettings
 
 TOYBOX_PRESET = "toybox-dreambooth"
 TAB = "this page"
+PATH_KINDS = ("folder", "file", "path", "vae")
 
 
 @dataclass(frozen=True)
@@ -176,11 +178,14 @@ def copy_atomically(source: Path, target: Path) -> None:
 
 
 def _paths_of(settings: RunSettings) -> Iterator[tuple[str, str]]:
+    """Every setting that is a file or a folder, with its value."""
+    for item in declared(RunSettings):
+        if item.meta.kind in PATH_KINDS:
+            yield item.path, get_path(settings, item.path)
     for index, concept in enumerate(settings.data.concepts):
-        yield f"data.concepts.{index}.instance_dir", concept.instance_dir
-        yield f"data.concepts.{index}.class_dir", concept.class_dir
-    yield "data.cache_dir", settings.data.cache_dir
-    yield "save.dir", settings.save.dir
+        for item in declared(Concept):
+            if item.meta.kind in PATH_KINDS:
+                yield f"data.concepts.{index}.{item.path}", get_path(concept, item.path)
 
 
 def _collect(problems: Problems, check: Any, *args: Any) -> None:

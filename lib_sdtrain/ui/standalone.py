@@ -2,18 +2,25 @@
 from __future__ import annotations
 
 import logging
+import signal
+import socket
+import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
+import uvicorn
+from fastapi import FastAPI, HTTPException
 from fastapi.responses import FileResponse
 
 from lib_sdtrain.api.access import Access
 from lib_sdtrain.api.engine import Engine
 from lib_sdtrain.api.routes import add_routes
 from lib_sdtrain.api.service import TrainService
+from lib_sdtrain.errors import UserError
 from lib_sdtrain.host.standalone import StandaloneHost
 from lib_sdtrain.ui.seam import run_on_load
 from lib_sdtrain.ui.tab import build_tab
@@ -31,7 +38,8 @@ class Server:
 
     url: str
     service: TrainService
-    page: gr.Blocks
+    server: uvicorn.Server
+    thread: threading.Thread
 
     def close(self) -> None:
         """Stop serving; a running job is asked to save and stop, and waited for."""
@@ -39,7 +47,8 @@ class Server:
         if job and job.active:
             self.service.runner.stop("save")
             job.done.wait()
-        self.page.close()
+        self.server.should_exit = self.server.force_exit = True
+        self.thread.join()
 
 
 def scripts() -> list[Path]:
@@ -50,38 +59,66 @@ def scripts() -> list[Path]:
 def serve(
     engine: Engine, folder: Path, host: str = "127.0.0.1", port: int | None = None, api: bool = False
 ) -> Server:
-    """Start serving and return."""
+    """Start serving and return; without a port, any that is free. Raises `UserError` when the port is taken."""
     service = TrainService(StandaloneHost(folder, local=host in LOCAL_NAMES), engine)
     theme = gr.themes.Default(font=list(FONTS), font_mono=["ui-monospace", "monospace"])
     page = build_tab(service, theme=theme, css=".gradio-container { max-width: 1320px !important; }")
     with page:
         run_on_load(page, _loader())
-    app, url, _ = page.launch(
-        server_name=host, server_port=port, prevent_thread_lock=True, quiet=True, show_api=False, share=False,
-        allowed_paths=[], show_error=False,
-    )
-    _close_to_other_sites(app)
+    page.show_api = False
+    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     add_routes(app, service, Access(app), programs=api)
     app.add_api_route("/sdtrain/v1/script/{name}", _script, methods=["GET"])
-    return Server(url, service, page)
+    gr.mount_gradio_app(app, page, path="/")
+    _close_to_other_sites(app.routes[-1].app)
+    return _started(app, service, host, port or 0)
 
 
-def launch(host: str = "127.0.0.1", port: int | None = None, folder: Path | None = None, api: bool = False,
-           open_browser: bool = False) -> None:  # fmt: skip
-    """Serve the tab until interrupted. The first Ctrl-C saves and stops a running job."""
-    from lib_sdtrain.api.training import TrainingEngine
+def _started(app: FastAPI, service: TrainService, host: str, port: int) -> Server:
+    listening = _listening(host, port)
+    server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
+    thread = threading.Thread(target=server.run, args=([listening],), name="sdtrain-page", daemon=True)
+    thread.start()
+    while thread.is_alive() and not server.started:
+        time.sleep(0.02)
+    shown = f"[{host}]" if ":" in host else host
+    return Server(f"http://{shown}:{listening.getsockname()[1]}/", service, server, thread)
 
-    server = serve(TrainingEngine(), folder or Path.cwd(), host, port, api)
-    logger.info("SD Train is at %s", server.url)
-    if open_browser:
-        import webbrowser
 
-        webbrowser.open(server.url)
+def _listening(host: str, port: int) -> socket.socket:
     try:
-        while True:
-            time.sleep(3600)
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listening = socket.socket(family, kind, protocol)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind(address)
+    except OSError as error:
+        fix = "choose another with --port"
+        raise UserError(f"it cannot be listened at: {error.strerror}", where=f"{host}:{port}", fix=fix) from error
+    return listening
+
+
+def launch(
+    host: str = "127.0.0.1", port: int | None = None, folder: Path | None = None, api: bool = False,
+    tell: Callable[[str], None] = logger.info,
+) -> None:
+    """Serve the tab until interrupted (Ctrl-C or SIGTERM), which saves and stops a running job.
+
+    `tell` gets the page's address. Raises `UserError` when the port is taken.
+    """
+    from lib_sdtrain.api.training import TrainingEngine
+    from lib_sdtrain.train.allocator import keep_freed_memory
+
+    keep_freed_memory()  # the process is ours
+    server = serve(TrainingEngine(), folder or Path.cwd(), host, port, api)
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        tell(server.url)
+        while server.thread.is_alive():
+            time.sleep(0.5)
     except KeyboardInterrupt:
         server.close()
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _loader() -> str:
@@ -95,8 +132,6 @@ def _loader() -> str:
 
 
 def _script(name: str) -> FileResponse:
-    from fastapi import HTTPException
-
     path = next((path for path in scripts() if path.name == name), None)
     if path is None:
         raise HTTPException(404, "no such script")
@@ -106,4 +141,4 @@ def _script(name: str) -> FileResponse:
 def _close_to_other_sites(app: Any) -> None:
     """Gradio lets every web site talk to it; a page that can read folders must not."""
     app.user_middleware = [layer for layer in app.user_middleware if layer.cls.__name__ != "CORSMiddleware"]
-    app.middleware_stack = app.build_middleware_stack()
+    app.middleware_stack = None  # made anew, without it, at the first request

@@ -12,8 +12,10 @@ from PIL import Image
 
 from lib_sdtrain.api.access import Access
 from lib_sdtrain.api.routes import add_routes
-from lib_sdtrain.api.service import TrainService
+from lib_sdtrain.api.service import PATH_KINDS, TrainService
 from lib_sdtrain.host.standalone import StandaloneHost
+from lib_sdtrain.settings.fields import declared
+from lib_sdtrain.settings.run import Concept, RunSettings
 from tests.fake_engine import FakeEngine
 
 OPEN = SimpleNamespace(auth=None, tokens={})
@@ -127,9 +129,6 @@ def test_watching_changes_nothing(served):
 
 
 def test_the_schema_describes_every_setting(served):
-    from lib_sdtrain.settings.fields import declared
-    from lib_sdtrain.settings.run import RunSettings
-
     found = served.client.get("/sdtrain/v1/schema").json()["settings"]
     assert [entry["path"] for entry in found] == [item.path for item in declared(RunSettings)]
     assert all(entry["help"] for entry in found)
@@ -147,6 +146,14 @@ def test_a_page_that_others_reach_may_not_read_folders_or_write_anywhere(tmp_pat
     told = {problem["where"]: problem["what"] for problem in answer.json()["problems"]}
     assert {"data.concepts.0.instance_dir", "save.dir", "model.checkpoint"} <= set(told)
     assert all("outside the folders" in what for what in told.values())
+
+
+def test_every_setting_that_is_a_path_is_confined():
+    paths = {item.path for cls in (RunSettings, Concept) for item in declared(cls) if item.meta.kind in PATH_KINDS}
+    named = {item.path for cls in (RunSettings, Concept) for item in declared(cls)
+             if item.name.endswith(("dir", "vae", "file", "folder", "path"))}  # fmt: skip
+    assert {"instance_dir", "class_dir", "data.cache_dir", "save.dir"} <= paths
+    assert named <= paths
 
 
 def test_nothing_that_is_there_is_overwritten(served, tmp_path):

@@ -16,5 +16,5 @@ def run(args: argparse.Namespace) -> int:
     """Serve until interrupted."""
     from lib_sdtrain.ui.standalone import launch
 
-    launch(args.host, args.port)
+    launch(args.host, args.port, tell=lambda address: print(f"SD Train is at {address}", flush=True))
     return DONE
