@@ -46,7 +46,7 @@ class Computer:
     """Computes steps of `plan` from `inputs`.
 
     `span` is the method's surveyed (low, high), where it has one. `not_finite` gathers the keys of results
-    with values that are infinite or no number: those of a parent, or too large for the number format.
+    with values that are infinite, no number, or too large for the number format.
     """
 
     inputs: Inputs
@@ -92,8 +92,10 @@ class Computer:
 
     def _checked(self, step: Step, result: Tensor) -> Tensor:
         if result.numel() and result.is_floating_point():
-            ends = torch.aminmax(result.half() if result.dtype.itemsize == 1 else result)
-            if not all(math.isfinite(end.item()) for end in ends):
+            coarse = result.dtype.itemsize == 1  # fp8_e4m3 has no infinity: what is too large becomes its maximum
+            limit = torch.finfo(result.dtype).max if coarse else math.inf
+            ends = torch.aminmax(result.half() if coarse else result)
+            if not all(abs(end.item()) < limit for end in ends):
                 self.not_finite.add(step.key)
         return result
 

@@ -96,8 +96,8 @@ def _write(session: MergeSession, metadata: dict[str, str], token: CancelToken) 
 def _warnings(session: MergeSession) -> Iterator[Event]:
     lost = sorted(session.computer.not_finite)
     if lost:
-        fix = "a model is damaged, or a weight is too large for this precision"
-        yield Notice(text=f"{len(lost)} tensors have values that are infinite or no number ({lost[0]} ...): {fix}")
+        why = "a model is damaged, or a weight is too large for this precision"
+        yield Notice(text=f"{len(lost)} tensors have values that are infinite or no number ({lost[0]} ...): {why}")
 
 
 def streamed(computer: Computer, pieces: Iterable[Piece], workers: int) -> Iterator[tuple[Piece, memoryview]]:

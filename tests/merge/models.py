@@ -2,11 +2,13 @@
 from __future__ import annotations
 
 import re
+from functools import cache
 
 import torch
 
 from lib_sdtrain.events import CancelToken, Finished
 from lib_sdtrain.merge import merge
+from lib_sdtrain.merge.session import MergeSession
 from lib_sdtrain.model.family import PUBLISHED
 from lib_sdtrain.model.hashes import HashCache
 from lib_sdtrain.model.keys import part_rows
@@ -27,6 +29,7 @@ _CONV = re.compile(
 )
 
 
+@cache
 def key_list(name):
     """Every tensor name of a published family, with the extra ones that files carry."""
     keys = [row.key for rows in part_rows(PUBLISHED[name]).values() for row in rows]
@@ -57,6 +60,11 @@ def shape_of(key, name, channels=4):
 
 def state(name="sd1", seed=0, fill=None, dtype=torch.float16, channels=4):
     """A state dict of random numbers, or of `fill` everywhere."""
+    return {key: tensor.clone() for key, tensor in _state(name, seed, fill, dtype, channels).items()}
+
+
+@cache
+def _state(name, seed, fill, dtype, channels):
     generator = torch.Generator().manual_seed(seed)
     tensors = {}
     for key in key_list(name):
@@ -77,11 +85,16 @@ def write(path, tensors, metadata=None, yaml=None):
     return str(path)
 
 
-def run(tmp_path, **settings):
-    """Merge; gives the `Finished` document and all other events."""
+def wanted(tmp_path, **settings):
+    """The settings of a merge into `tmp_path`."""
     settings.setdefault("out", str(tmp_path / "out.safetensors"))
     listed = {name: tuple(settings[name]) for name in ("model", "lora", "search", "presets") if name in settings}
-    events = list(merge(MergeSettings(**{**settings, **listed}), CancelToken(), HashCache(tmp_path / "hashes.json")))
+    return MergeSettings(**{**settings, **listed})
+
+
+def run(tmp_path, **settings):
+    """Merge into a file; gives the `Finished` document and all other events."""
+    events = list(merge(wanted(tmp_path, **settings), CancelToken(), HashCache(tmp_path / "hashes.json")))
     assert isinstance(events[-1], Finished)
     return events[-1].result, events[:-1]
 
@@ -93,9 +106,9 @@ def read(path):
 
 
 def merged(tmp_path, **settings):
-    """Merge and read the result."""
-    document, _ = run(tmp_path, **settings)
-    return read(document["out"])
+    """The tensors of a merge, not written to a file (a test of its own shows that they are the same)."""
+    with MergeSession(wanted(tmp_path, **settings)) as session:
+        return {key: tensor.clone() for key, tensor in session.tensors()}
 
 
 def same(one, other):

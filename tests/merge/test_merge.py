@@ -8,9 +8,10 @@ from lib_sdtrain.errors import Cancelled, UserError
 from lib_sdtrain.events import CancelToken, Notice, Phase
 from lib_sdtrain.merge import merge
 from lib_sdtrain.merge.blocks import CONVENTIONS, KEEP, LAYOUTS, block_of
+from lib_sdtrain.merge.session import MergeSession
 from lib_sdtrain.model.hashes import HashCache, sha256
 from lib_sdtrain.settings.merge import MergeSettings
-from tests.merge.models import LOGIT_SCALE, POSITION_IDS, UNET, VAE, merged, read, run, same, state, write
+from tests.merge.models import LOGIT_SCALE, POSITION_IDS, UNET, VAE, merged, read, run, same, state, wanted, write
 
 FIRST = UNET + "input_blocks.0.0.weight"
 RATIOS = {"sd1": [round(0.03 + 0.03 * n, 2) for n in range(26)], "sdxl": [round(0.03 + 0.03 * n, 2) for n in range(20)]}
@@ -104,9 +105,9 @@ def test_equal_block_weights_make_the_same_file_as_one_weight(tmp_path, pair):
     assert plain["sha256"] == blocks["sha256"]
 
 
-@pytest.mark.parametrize("eighths", [1, 4, 77, 128, 200, 255])
-def test_exchanging_the_models_and_the_weight_changes_nothing(tmp_path, pair, eighths):
-    w = eighths / 256
+@pytest.mark.parametrize("numerator", [1, 77, 128, 255])
+def test_exchanging_the_models_and_the_weight_changes_nothing(tmp_path, pair, numerator):
+    w = numerator / 256
     there = merged(tmp_path, a=pair["a"], b=pair["b"], alpha=w)
     back = merged(tmp_path, a=pair["b"], b=pair["a"], alpha=1 - w)
     assert same(*({key: t for key, t in x.items() if t.shape != (10,)} for x in (there, back)))
@@ -141,9 +142,8 @@ def test_every_kind_of_method_runs_on_a_whole_checkpoint_and_repeats_itself(tmp_
 
     used = {x: pair[x] for x in "abc"[: all_methods()[method].models]}
     first, _ = run(tmp_path, **used, method=method, alpha=0.4)
-    again, _ = run(tmp_path, **used, method=method, alpha=0.4, threads=1, out=str(tmp_path / "again.safetensors"))
-    assert first["sha256"] == again["sha256"]
     result, a = read(first["out"]), read(pair["a"])
+    assert same(result, merged(tmp_path, **used, method=method, alpha=0.4))
     assert result.keys() == a.keys()
     changed = [key for key in a if not torch.equal(result[key], a[key])]
     assert len(changed) > 500
@@ -257,14 +257,17 @@ def test_old_names_of_the_text_encoder_are_matched_and_kept(tmp_path):
     assert result.keys() == old.keys()
 
 
-@pytest.mark.parametrize("name", ["sd2", "sdxl"])
-def test_single_numbers_are_merged_or_kept_as_the_convention_says(tmp_path, name):
-    key = LOGIT_SCALE[name]
-    paths = {x: write(tmp_path / f"{x}.safetensors", state(name, fill=n)) for n, x in enumerate("ab")}
-    for method in ("weighted_sum", "slerp", "cosine_a"):
-        assert merged(tmp_path, **paths, alpha=0.5, method=method, blocks="mbw")[key].shape == ()
-    assert merged(tmp_path, **paths, alpha=0.5)[key].item() == 0.5
-    assert merged(tmp_path, **paths, alpha=0.5, blocks="supermerger-2023")[key].item() == 0
+def test_single_numbers_are_merged_or_kept_as_the_convention_says(tmp_path):
+    key = LOGIT_SCALE["sd2"]
+    paths = {x: write(tmp_path / f"{x}.safetensors", state("sd2", fill=n)) for n, x in enumerate("ab")}
+
+    def scale(**settings):
+        with MergeSession(wanted(tmp_path, **paths, alpha=0.5, **settings)) as session:
+            return session.tensor(key)
+
+    assert scale().item() == 0.5
+    assert scale(blocks="supermerger-2023").item() == 0
+    assert [scale(method=method).shape for method in ("slerp", "ties", "tensor_swap")] == [()] * 3
 
 
 def with_ema(tensors, seed):

@@ -129,6 +129,13 @@ def test_a_file_without_a_recipe_says_so(tmp_path, models):
         run(tmp_path, recipe=models["a"])
 
 
+def remade(tmp_path, recipe):
+    """The tensors of a recipe's merge."""
+    out = str(tmp_path / "again.safetensors")
+    document, _ = run(tmp_path, recipe=str(recipe), search=[str(tmp_path / "models")], out=out)
+    return read(document["out"])
+
+
 def webui_recipe(models, **changes):
     recipe = {
         "type": "webui", "primary_model_hash": sha256(models["a"]), "secondary_model_hash": sha256(models["b"]),
@@ -141,13 +148,13 @@ def webui_recipe(models, **changes):
 def test_what_the_webuis_merger_made_is_made_again(tmp_path, models):
     theirs = tmp_path / "theirs.safetensors"
     write(theirs, state(), {"format": "pt", "sd_merge_recipe": json.dumps(webui_recipe(models))})
-    result = merged(tmp_path, recipe=str(theirs), search=[str(tmp_path / "models")])
+    result = remade(tmp_path, theirs)
     a, b = read(models["a"]), read(models["b"])
     assert torch.equal(result[FIRST], (1 - 0.3) * a[FIRST] + 0.3 * b[FIRST])
     c = sha256(models["c"])
     changes = {"tertiary_model_hash": c, "interp_method": "Add difference", "discard_weights": "betas"}
     write(theirs, state(), {"sd_merge_recipe": json.dumps(webui_recipe(models, **changes))})
-    result = merged(tmp_path, recipe=str(theirs), search=[str(tmp_path / "models")])
+    result = remade(tmp_path, theirs)
     assert torch.equal(result[FIRST], a[FIRST] + 0.3 * (b[FIRST] - read(models["c"])[FIRST]))
     assert "betas" not in result
 
@@ -160,10 +167,8 @@ def test_what_supermerger_made_is_made_again(tmp_path, models):
         "mode": "Weight sum:A*(1-alpha)+B*alpha", "mbw": True, "elemental_merge": "", "calcmode": "normal",
     }  # fmt: skip
     theirs = write(tmp_path / "theirs.safetensors", state(), {"sd_merge_recipe": json.dumps(recipe)})
-    out = str(tmp_path / "again.safetensors")
-    document, _ = run(tmp_path, recipe=theirs, search=[str(tmp_path / "models")], out=out)
     same_merge = merged(tmp_path, a=models["a"], b=models["b"], weights_alpha=NUMBERS, blocks="supermerger-2023")
-    assert same(read(document["out"]), same_merge)
+    assert same(remade(tmp_path, theirs), same_merge)
 
 
 HISTORY = (
@@ -179,14 +184,13 @@ def test_supermergers_history_is_read_by_id(tmp_path, models):
     hashes = {x: sha256(path)[:10] for x, path in models.items()}
     history = tmp_path / "mergehistory.csv"
     history.write_text(HISTORY.format(numbers=NUMBERS, **hashes))
-    folder = [str(tmp_path / "models")]
-    one = merged(tmp_path, recipe=f"{history}:1", search=folder)
+    one = remade(tmp_path, f"{history}:1")
     assert same(one, merged(tmp_path, a=models["a"], b=models["b"], alpha=0.25, blocks="supermerger-2023"))
-    two = merged(tmp_path, recipe=f"{history}:2", search=folder)
+    two = remade(tmp_path, f"{history}:2")
     expected = merged(
         tmp_path, a=models["a"], b=models["b"], c=models["c"], method="triple_sum", weights_alpha=NUMBERS,
         weights_beta=NUMBERS, elements="IN01:attn1:0.5", blocks="supermerger-2023",
     )  # fmt: skip
     assert same(two, expected)
     with pytest.raises(UserError, match=r"there is no merge '3'; IDs go from 1 to 2"):
-        run(tmp_path, recipe=f"{history}:3", search=folder)
+        remade(tmp_path, f"{history}:3")
