@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from lib_sdtrain.cli.main import main
+from lib_sdtrain.cli.main import COMMANDS, main
 
 ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 @pytest.fixture
@@ -98,7 +99,7 @@ def test_a_run_can_be_run_again_from_its_own_config(config, tmp_path):
     assert first["sha256"] == again["sha256"]
 
 
-@pytest.mark.parametrize("name", ["train", "merge", "sample", "inspect", "convert", "tokens", "test-data", "demo"])
+@pytest.mark.parametrize("name", list(COMMANDS))
 def test_help_of_every_command_ends_well(name, capsys):
     with pytest.raises(SystemExit) as ended:
         main([name, "--help"])
@@ -107,6 +108,7 @@ def test_help_of_every_command_ends_well(name, capsys):
     assert "--json" in text
     if name == "train":
         assert "train.learning_rate" in text
+    assert name in README
 
 
 def test_tokens_are_counted_in_chunks_of_75(capsys):
