@@ -198,6 +198,25 @@ def test_save_and_go_on_saves_once_and_goes_on(tiny_checkpoint, folders, tmp_pat
     assert files == ["sks-000002.safetensors", "sks.safetensors"]
 
 
+def test_half_precision_computes_the_same_losses_to_its_own_accuracy(tiny_checkpoint, folders, tmp_path):
+    runs = {}
+    for kind in ("no", "bf16"):
+        settings = run_settings(
+            tiny_checkpoint, *folders, train__mixed_precision=kind, train__learning_rate=1e-5,
+            train__gradient_checkpointing=kind == "bf16",
+        )
+        runs[kind] = of_kind(finish(train(settings, run_dir=tmp_path / kind)), Step)
+    full, half = ([step.loss for step in runs[kind]] for kind in ("no", "bf16"))
+    assert half == pytest.approx(full, rel=0.02)
+    assert half != full
+
+
+def test_fp16_without_cuda_is_refused(tiny_checkpoint, folders, tmp_path):
+    settings = run_settings(tiny_checkpoint, *folders, train__mixed_precision="fp16")
+    with pytest.raises(UserError, match=r"train\.mixed_precision: fp16 training needs a CUDA device"):
+        finish(train(settings, run_dir=tmp_path / "run", device="cpu"))
+
+
 def test_stop_now_writes_nothing_more(tiny_checkpoint, folders, tmp_path):
     token, seen = CancelToken(), []
     for event in train(run_settings(tiny_checkpoint, folders[0]), token, run_dir=tmp_path / "run"):
