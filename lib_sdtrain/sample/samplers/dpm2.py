@@ -38,6 +38,6 @@ def dpm2_ancestral(
     for sigma, sigma_next in pairs(sigmas):
         sigma_down, sigma_up = ancestral(sigma, sigma_next, eta)
         x = _step(model, x, sigma, sigma_down)
-        if sigma_down > 0:
+        if eta and sigma_down > 0:
             x = x + noise(sigma, sigma_next) * (s_noise * sigma_up)
     return x

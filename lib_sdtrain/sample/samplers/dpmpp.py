@@ -37,7 +37,7 @@ def dpmpp_2s_ancestral(
             h = _t(sigma_down) - _t(sigma)
             x_mid = _move(x, denoised, h / 2)
             x = _move(x, model(x_mid, math.exp(-(_t(sigma) + h / 2))), h)
-        if sigma_next > 0:
+        if eta and sigma_next > 0:
             x = x + noise(sigma, sigma_next) * (s_noise * sigma_up)
     return x
 

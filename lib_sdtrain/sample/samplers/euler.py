@@ -25,7 +25,7 @@ def euler_ancestral(
         d = (x - model(x, sigma)) / sigma
         sigma_down, sigma_up = ancestral(sigma, sigma_next, eta)
         x = x + d * (sigma_down - sigma)
-        if sigma_next > 0:
+        if eta and sigma_next > 0:
             x = x + noise(sigma, sigma_next) * sigma_up
     return x
 
