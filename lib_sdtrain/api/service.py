@@ -118,6 +118,14 @@ class TrainService:
         self.host.adopt(target)
         return target.name
 
+    def free_name(self, name: str) -> str:
+        """The name, numbered when the host already has a checkpoint of that name."""
+        folder, stem, number = self.host.checkpoint_dir(), safe_name(name), 1
+        while name and folder and (folder / f"{stem}.safetensors").exists():
+            number += 1
+            stem = f"{safe_name(name)}-{number}"
+        return name if number == 1 else stem
+
     def runs(self) -> list[RunEntry]:
         """Runs in the output folder, the newest first."""
         return list_runs(self.host.output_dir() / "runs")

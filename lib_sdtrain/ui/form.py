@@ -70,4 +70,5 @@ class Form:
         kept = {path: value for path, value in self.choice(old, values).changes.items() if path not in spoken}
         if any(path == CONCEPTS or path.startswith(FIRST) for path in spoken):
             kept = {path: value for path, value in kept.items() if not path.startswith(FIRST)}
-        return self.filled(Choice(new, kept))
+        values = self.filled(Choice(new, kept))
+        return {**values, "save.name": self.service.free_name(values["save.name"])}

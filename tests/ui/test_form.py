@@ -51,6 +51,14 @@ def test_another_preset_keeps_what_the_user_changed_and_it_does_not_speak_of(for
     assert after[f"{FIRST}.name"] == "sks-cup"
 
 
+def test_a_preset_used_twice_gets_a_new_name_instead_of_a_refusal(form, tmp_path, monkeypatch):
+    monkeypatch.setattr(StandaloneHost, "checkpoint_dir", lambda self: tmp_path)
+    values = {**form.filled(Choice()), "save.name": "cat"}
+    assert form.after_preset("", PRESET, values)["save.name"] == "cat"
+    (tmp_path / "cat.safetensors").touch()
+    assert form.after_preset("", PRESET, values)["save.name"] == "cat-2"
+
+
 def test_where_each_value_came_from(service):
     resolved = service.resolve(Choice(PRESET, {"train.batch_size": 2}))
     assert resolved.origin("train.length") == f"preset {PRESET}"
