@@ -81,9 +81,9 @@ class Terminal:
             return
         self._shown = now
         speed = (done - self._first) / max(now - self._since, 1e-6)
-        parts = [f"{name} {done}/{total} {unit}".rstrip()]
-        if speed > 0:
-            parts.append(rate(speed, unit or "steps"))
+        parts = [f"{name} {done}/{total} {unit}".rstrip() if unit else name]
+        if speed > 0 and unit:
+            parts.append(rate(speed, unit))
             if not ends:
                 parts.append(f"{duration((total - done) / speed)} left")
         if extra:
