@@ -12,7 +12,7 @@ from lib_sdtrain.settings.sample import SampleRequest
 def check_request(request: SampleRequest, family: Family) -> None:
     """Raise `UserError` with everything that is wrong with the request for this family."""
     problems = Problems()
-    for name in (request.sampler_name, request.hr_sampler_name or request.sampler_name):
+    for name in dict.fromkeys((request.sampler_name, request.hr_sampler_name or request.sampler_name)):
         _try(problems, find_sampler, name)
     for name in (request.scheduler, request.hr_scheduler):
         _try(problems, find_schedule, name)
