@@ -38,7 +38,7 @@ def webui(tmp_path_factory) -> Iterator[Webui]:
 def train_page(webui, open_page):
     """Opens the tab with a small run on the loaded checkpoint filled in."""
 
-    def open_one(name: str, length: int = 4):
+    def open_one(name: str, steps: int = 4):
         page = open_page(webui.url)
         page.locator("#tabs > .tab-nav button", has_text="SD Train").click()
         page.wait_for_selector("#sdtrain_train_plan .sdtrain-plan", state="attached")
@@ -47,13 +47,15 @@ def train_page(webui, open_page):
             press(page, "again")  # an earlier run's end is shown
         page.click("#sdtrain_train_preset input")
         page.locator("#sdtrain_train_preset li", has_text="my own settings").click()
+        length = page.locator("#sdtrain_train_train_length textarea").element_handle()
+        page.wait_for_function("box => box.value === '1000'", arg=length)  # the preset's answer has come
         for path, text in (
             ("data.concepts.0.instance_dir", str(webui.data / "subject")),
             ("data.concepts.0.instance_prompt", "a photo of sks ball"), ("data.resolution", "64"),
-            ("train.length", str(length)), ("train.learning_rate", "1e-4"), ("save.name", name),
+            ("train.length", str(steps)), ("train.learning_rate", "1e-4"), ("save.name", name),
         ):
             set_text(page, path, text)
-        page.locator(".sdtrain-plan", has_text=f"{length} steps").wait_for()
+        page.locator(".sdtrain-plan", has_text=f"{steps} steps").wait_for()
         return page
 
     return open_one
