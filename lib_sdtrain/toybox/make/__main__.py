@@ -13,6 +13,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True, help="folder for pictures, latents, states and logs")
     parser.add_argument("--steps", type=int, default=0, help="length in steps, counted from the very beginning")
     parser.add_argument("--out", type=Path, default=Path(__file__).parents[1] / "toybox.safetensors")
+    parser.add_argument("--first-decoder", action="store_true", help="export: leave out what `decoder` has trained")
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
     import torch
@@ -30,7 +31,7 @@ def main() -> None:
     elif arguments.stage == "diffusion":
         diffusion.train(arguments.work, arguments.steps or 20000)
     else:
-        print(assemble.publish(arguments.work, arguments.out))
+        print(assemble.publish(arguments.work, arguments.out, arguments.first_decoder))
 
 
 if __name__ == "__main__":

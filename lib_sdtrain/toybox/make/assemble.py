@@ -26,17 +26,18 @@ def split(joined: dict[str, Tensor], vocabulary: Vocabulary) -> dict[str, dict[s
     return parts
 
 
-def publish(folder: Path, out: Path) -> Written:
+def publish(folder: Path, out: Path, first_decoder: bool = False) -> Written:
     """Write the model that `folder` holds: the averaged weights, and the autoencoder with unit-variance latents.
 
-    The encoder is the one that the latents were made with; the decoder may have been trained on since (`decoder.pt`).
+    The encoder is the one that the latents were made with; the decoder that was trained on since (`decoder.pt`) is
+    taken unless `first_decoder` asks for the one that the encoder was trained with.
     """
     vocabulary = used_vocabulary()
     latents = torch.load(folder / "latents.pt", weights_only=True)
     state = torch.load(folder / "diffusion.pt", weights_only=True)
     vae = latents["vae"]
     better = folder / "decoder.pt"
-    if better.exists():
+    if better.exists() and not first_decoder:
         vae = torch.load(better, weights_only=True)["model"]
     model = diffusion.TextAndUNet(vocabulary)
     model.load_state_dict(state["extra"]["average"])
