@@ -14,14 +14,16 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
-from lib_sdtrain.durable import fsync_path
+from lib_sdtrain.durable import fsync_path, write_atomically
 from lib_sdtrain.errors import UserError
 from lib_sdtrain.model.hashes import sha256
+from lib_sdtrain.model.writer import CheckpointWriter
 
 FORMAT = 1
+TENSORS = "tensors.safetensors"
 
 
 @dataclass(frozen=True)
@@ -62,14 +64,13 @@ def _free_name(folder: Path, step: int) -> Path:
 
 
 def _write_files(folder: Path, state: State) -> None:
-    tensors = folder / "tensors.safetensors"
-    save_file({name: value.detach().cpu().contiguous() for name, value in state.tensors.items()}, tensors)
-    fsync_path(tensors)
-    facts = {"format": FORMAT, "sha256": sha256(tensors), "torch": torch.__version__, **state.facts}
-    document = folder / "state.json"
-    document.write_text(json.dumps(facts, indent=1), encoding="utf-8")
-    fsync_path(document)
-    fsync_path(folder)
+    specs = {name: (value.dtype, tuple(value.shape)) for name, value in state.tensors.items()}
+    # one tensor at a time: a second copy of weights and moments would not fit where they just do
+    with CheckpointWriter(folder / TENSORS, specs, {}, verify=True) as writer:
+        for name in writer.keys:
+            writer.write(name, state.tensors[name].detach())
+    facts = {"format": FORMAT, "sha256": writer.result.sha256, "torch": torch.__version__, **state.facts}
+    write_atomically(folder / "state.json", json.dumps(facts, indent=1).encode())
 
 
 def newest_state(folder: Path) -> Path | None:
@@ -89,7 +90,7 @@ def load_state(path: Path) -> State:
     """Read a state back. Raises `UserError` when its checksum is wrong."""
     try:
         facts = json.loads((path / "state.json").read_text(encoding="utf-8"))
-        tensors = path / "tensors.safetensors"
+        tensors = path / TENSORS
         if facts["format"] != FORMAT:
             raise UserError(f"state of another version ({facts['format']})", where=str(path))
         if sha256(tensors) != facts["sha256"]:
