@@ -20,7 +20,7 @@ from lib_sdtrain.merge.plan import MergePlan, Source, Step
 from lib_sdtrain.model.mapped import tensor_bytes
 
 PIECE = 2**20
-_STRIDE = 2**18  # what is computed at once: the temporaries of a formula then stay in the processor's cache
+_STRIDE = 2**17  # what is computed at once: the temporaries of a formula then stay in the processor's cache
 
 
 @dataclass(frozen=True)

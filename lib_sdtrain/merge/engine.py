@@ -5,7 +5,7 @@ import os
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from lib_sdtrain.merge.plan import block_report
 from lib_sdtrain.merge.recipe import recipe_metadata, weights_of
 from lib_sdtrain.merge.remake import settings_again
 from lib_sdtrain.merge.session import MergeSession
+from lib_sdtrain.merge.workers import workers
 from lib_sdtrain.model.writer import CheckpointWriter, Written
 from lib_sdtrain.settings.merge import MergeSettings
 
@@ -77,12 +78,12 @@ def _survey(session: MergeSession, token: CancelToken) -> Iterator[Event]:
 def _write(session: MergeSession, metadata: dict[str, str], token: CancelToken) -> Iterator[Any]:
     """Stream every step into the file; gives the `Written` file."""
     plan, computer = session.plan, session.computer
-    workers = session.settings.threads or min(os.cpu_count() or 1, _MOST_THREADS)
+    threads = session.settings.threads or min(os.cpu_count() or 1, _MOST_THREADS)
     done, told = 0, 0.0
     out = Path(str(session.settings.out)).expanduser()
     with CheckpointWriter(out, plan.specs, metadata, session.inputs.a.config_text) as writer:
         pieces = (piece for key in writer.keys for piece in computer.pieces(plan.steps[key]))
-        for piece, data in streamed(computer, pieces, workers):
+        for piece, data in streamed(computer, pieces, threads):
             token.check()
             writer.write_raw(piece.step.key, data, piece.start * piece.step.dtype.itemsize)
             done += len(data)
@@ -100,12 +101,11 @@ def _warnings(session: MergeSession) -> Iterator[Event]:
         yield Notice(text=f"{len(lost)} tensors have values that are infinite or no number ({lost[0]} ...): {why}")
 
 
-def streamed(computer: Computer, pieces: Iterable[Piece], workers: int) -> Iterator[tuple[Piece, memoryview]]:
-    """Pieces with their bytes, in order, computed ahead by `workers` threads within `IN_FLIGHT` bytes."""
+def streamed(computer: Computer, pieces: Iterable[Piece], count: int) -> Iterator[tuple[Piece, memoryview]]:
+    """Pieces with their bytes, in order, computed ahead by `count` threads within `IN_FLIGHT` bytes."""
     waiting: deque[tuple[Piece, Future[memoryview]]] = deque()
     held = 0
-    pool = ThreadPoolExecutor(workers, thread_name_prefix="merge")
-    try:
+    with workers(count) as pool:
         for piece in pieces:
             size = (piece.stop - piece.start) * piece.step.dtype.itemsize
             while waiting and held + size > IN_FLIGHT:
@@ -118,8 +118,6 @@ def streamed(computer: Computer, pieces: Iterable[Piece], workers: int) -> Itera
         while waiting:
             first, future = waiting.popleft()
             yield first, future.result()
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 
 def _document(session: MergeSession, written: Written, seconds: float) -> dict[str, Any]:
