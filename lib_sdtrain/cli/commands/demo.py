@@ -31,5 +31,5 @@ def run(args: argparse.Namespace) -> int:
         return DONE
     from lib_sdtrain.ui.standalone import launch
 
-    launch("127.0.0.1", 7870)
+    launch("127.0.0.1", 7870, tell=lambda address: print(f"SD Train is at {address}", flush=True))
     return DONE
