@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -32,13 +33,26 @@ class Piece:
     stop: int
 
     @property
-    def whole(self) -> bool:
-        """Whether it is all of the tensor."""
-        return self.start == 0 and self.stop == _count(self.step)
+    def nbytes(self) -> int:
+        """Bytes of the piece in the result."""
+        return (self.stop - self.start) * self.step.dtype.itemsize
 
 
 def _count(step: Step) -> int:
     return step.nbytes // step.dtype.itemsize
+
+
+class _Scratch(threading.local):
+    """fp32 buffers of each thread, kept: asking the system for memory again and again takes longer than the sums."""
+
+    def __init__(self) -> None:
+        self.buffers: list[Tensor] = []
+
+    def copies(self, parts: list[Tensor]) -> list[Tensor]:
+        """The parts in fp32, in buffers that are overwritten by the next call."""
+        while len(self.buffers) < len(parts):
+            self.buffers.append(torch.empty(_STRIDE))
+        return [buffer[: len(part)].copy_(part) for buffer, part in zip(self.buffers, parts, strict=False)]
 
 
 @dataclass
@@ -54,9 +68,11 @@ class Computer:
     span: tuple[float, float] | None = None
     low_precision: bool = field(init=False)
     not_finite: set[str] = field(default_factory=set)
+    _scratch: _Scratch = field(init=False)
 
     def __post_init__(self) -> None:
         self.low_precision = self.plan.arithmetic == "fp16"
+        self._scratch = _Scratch()
 
     def tensor(self, step: Step) -> Tensor:
         """The whole result of a step. Copies share memory with the file's map: do not write to them."""
@@ -78,15 +94,20 @@ class Computer:
         for start in range(0, max(count, 1), size):
             yield Piece(step, start, min(start + size, count))
 
-    def piece_bytes(self, piece: Piece) -> memoryview:
-        """The bytes of a piece in the result: a view of the file where they are copied unchanged."""
+    def piece_bytes(self, piece: Piece, room: Tensor | None = None) -> memoryview:
+        """The bytes of a piece in the result: a view of the file where they are copied unchanged.
+
+        `room` are bytes that may be used for the result, which is then valid until they are used again.
+        """
         step = piece.step
         if step.copied:
             part = self._load(step.sources[0]).view(-1)[piece.start : piece.stop]
             return tensor_bytes(part if part.dtype == step.dtype else self._checked(step, part.to(step.dtype)))
         if not self._cuttable(step):
             return tensor_bytes(self._checked(step, self._whole(step)))
-        result = torch.empty(piece.stop - piece.start, dtype=step.dtype)
+        if room is None or len(room) < piece.nbytes:
+            room = torch.empty(piece.nbytes, dtype=torch.uint8)
+        result = room[: piece.nbytes].view(step.dtype)
         self._fill(piece, result)
         return tensor_bytes(self._checked(step, result))
 
@@ -111,11 +132,14 @@ class Computer:
     def _fill(self, piece: Piece, result: Tensor) -> None:
         flat = [self._load(source).view(-1) for source in piece.step.sources]
         keywords = self._keywords(piece.step)
+        in_place = None if self.low_precision else self.plan.method.in_place
         for start in range(piece.start, piece.stop, _STRIDE):
-            stop = min(start + _STRIDE, piece.stop)
-            tensors = [self._widened(tensor[start:stop]) for tensor in flat]
-            values = self.plan.method.function(*tensors, **keywords)
-            result[start - piece.start : stop - piece.start].copy_(values)
+            parts = [tensor[start : min(start + _STRIDE, piece.stop)] for tensor in flat]
+            if in_place is not None:
+                values = in_place(*self._scratch.copies(parts), **keywords)
+            else:
+                values = self.plan.method.function(*map(self._widened, parts), **keywords)
+            result[start - piece.start :][: len(values)].copy_(values)
 
     def _whole(self, step: Step) -> Tensor:
         tensors = [self._load(source) for source in step.sources]

@@ -9,8 +9,11 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from lib_sdtrain.events import CancelToken, Event, Finished, Notice, Phase, Saved, Started
-from lib_sdtrain.merge.compute import Computer, Piece
+from lib_sdtrain.merge.compute import PIECE, Computer, Piece
 from lib_sdtrain.merge.parents import ParentHashes
 from lib_sdtrain.merge.plan import block_report
 from lib_sdtrain.merge.recipe import recipe_metadata, weights_of
@@ -20,8 +23,11 @@ from lib_sdtrain.merge.workers import workers
 from lib_sdtrain.model.writer import CheckpointWriter, Written
 from lib_sdtrain.settings.merge import MergeSettings
 
-IN_FLIGHT = 32 * 2**20
+IN_FLIGHT = 16 * 2**20
 """Bytes of results that may wait to be written; a single tensor may be larger."""
+
+ROOM = PIECE * 4
+"""Bytes of a buffer for the result of a piece."""
 
 _MOST_THREADS = 4
 _TELL_EVERY = 0.2
@@ -102,22 +108,30 @@ def _warnings(session: MergeSession) -> Iterator[Event]:
 
 
 def streamed(computer: Computer, pieces: Iterable[Piece], count: int) -> Iterator[tuple[Piece, memoryview]]:
-    """Pieces with their bytes, in order, computed ahead by `count` threads within `IN_FLIGHT` bytes."""
-    waiting: deque[tuple[Piece, Future[memoryview]]] = deque()
+    """Pieces with their bytes, in order, computed ahead by `count` threads within `IN_FLIGHT` bytes.
+
+    The bytes are valid until the next piece is asked for: their buffers are used again.
+    """
+    waiting: deque[tuple[Piece, Tensor, Future[memoryview]]] = deque()
+    rooms: list[Tensor] = []
     held = 0
+
+    def first() -> Iterator[tuple[Piece, memoryview]]:
+        nonlocal held
+        piece, room, future = waiting.popleft()
+        held -= piece.nbytes
+        yield piece, future.result()
+        rooms.append(room)
+
     with workers(count) as pool:
         for piece in pieces:
-            size = (piece.stop - piece.start) * piece.step.dtype.itemsize
-            while waiting and held + size > IN_FLIGHT:
-                first, future = waiting.popleft()
-                data = future.result()
-                held -= len(data)
-                yield first, data
-            waiting.append((piece, pool.submit(computer.piece_bytes, piece)))
-            held += size
+            while waiting and held + piece.nbytes > IN_FLIGHT:
+                yield from first()
+            room = rooms.pop() if rooms else torch.empty(ROOM, dtype=torch.uint8)
+            waiting.append((piece, room, pool.submit(computer.piece_bytes, piece, room)))
+            held += piece.nbytes
         while waiting:
-            first, future = waiting.popleft()
-            yield first, future.result()
+            yield from first()
 
 
 def _document(session: MergeSession, written: Written, seconds: float) -> dict[str, Any]:

@@ -274,3 +274,11 @@ def test_what_a_method_calls_an_exact_copy_is_what_it_computes(method, alpha, be
     }  # fmt: skip
     given = arrays if method.many else arrays[: method.models]
     close(call(method.name, given, **params), dict(zip("abc", arrays, strict=False))[exact].astype(np.float64))
+
+
+@pytest.mark.parametrize("method", [m for m in all_methods().values() if m.in_place], ids=lambda method: method.name)
+@pytest.mark.parametrize("alpha", [0.1, 0.35, 0.77, 1.3])
+def test_in_place_formulas_give_the_same_bits(method, alpha):
+    given = [torch.from_numpy(array) for array in tensors((37, 53), method.models)]
+    pure = method.function(*given, alpha=alpha)
+    assert torch.equal(method.in_place(*[tensor.clone() for tensor in given], alpha=alpha), pure)

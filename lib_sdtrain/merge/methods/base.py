@@ -23,6 +23,8 @@ class Method:
     `elementwise` methods are computed in pieces, so that memory does not grow; the others see whole
     tensors. `exact(alpha, beta)` names the model that the result equals at these weights, which is then
     copied, not computed. `skips` are parts of names of tensors that the method leaves as in A.
+    `in_place` is the same formula, bit for bit, on fp32 buffers that it may overwrite; it gives the one with
+    the result. It saves the temporaries of the methods that people use most.
     `survey(a, b)` gives numbers per tensor; the smallest and the largest of the whole model, without the
     outer percent on either side, become `low` and `high`.
     """
@@ -41,6 +43,7 @@ class Method:
     exact: Callable[[float, float], str | None] = lambda alpha, beta: None
     skips: tuple[str, ...] = ()
     survey: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None = None
+    in_place: Callable[..., torch.Tensor] | None = None
 
     @property
     def uses_beta(self) -> bool:

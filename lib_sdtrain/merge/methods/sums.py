@@ -20,6 +20,16 @@ def add_difference(a: Tensor, b: Tensor, c: Tensor, *, alpha: float) -> Tensor:
     return a + alpha * (b - c)
 
 
+def weighted_sum_in_place(a: Tensor, b: Tensor, *, alpha: float) -> Tensor:
+    """`weighted_sum` into `a`. Not fused: a multiply-add rounds otherwise, and not on every processor alike."""
+    return a.mul_(1 - alpha).add_(b.mul_(alpha))
+
+
+def add_difference_in_place(a: Tensor, b: Tensor, c: Tensor, *, alpha: float) -> Tensor:
+    """`add_difference` into `a`."""
+    return a.add_(b.sub_(c).mul_(alpha))
+
+
 def triple_sum(a: Tensor, b: Tensor, c: Tensor, *, alpha: float, beta: float) -> Tensor:
     """(1 - alpha - beta) A + alpha B + beta C. Source: SuperMerger, "Triple sum"."""
     return (1 - alpha - beta) * a + alpha * b + beta * c
@@ -49,12 +59,12 @@ METHODS = (
     Method(
         "weighted_sum", "Weighted sum", "(1 - α) A + α B",
         "Mixes two models: 0 is A, 1 is B, 0.5 half of each.",
-        "AUTOMATIC1111 WebUI", weighted_sum, 2, exact=a_to_b,
+        "AUTOMATIC1111 WebUI", weighted_sum, 2, exact=a_to_b, in_place=weighted_sum_in_place,
     ),
     Method(
         "add_difference", "Add difference", "A + α (B - C)",
         "Adds to A what B learnt since C, the model that B was trained from.",
-        "AUTOMATIC1111 WebUI", add_difference, 3, exact=a_at_zero,
+        "AUTOMATIC1111 WebUI", add_difference, 3, exact=a_at_zero, in_place=add_difference_in_place,
     ),
     Method(
         "triple_sum", "Triple sum", "(1 - α - β) A + α B + β C",
