@@ -11,6 +11,7 @@ from PIL import Image, ImageDraw
 
 from lib_sdtrain import merge, sample, train
 from lib_sdtrain.cli.run import DONE, drive
+from lib_sdtrain.durable import safe_name
 from lib_sdtrain.events import CancelToken, Event
 from lib_sdtrain.presets import read_preset
 from lib_sdtrain.settings.layers import Layer
@@ -23,6 +24,15 @@ SUBJECT, CLASS = "a photo of sks cat", "a photo of a red cat"
 SCENES = ("on a beach", "in a forest", "in the snow", "at night")
 MERGE_WEIGHTS = "0.5," + ",".join(["1"] * 4 + ["0.75"] * 4 + ["0.5"] * 4 + ["0.5"] + ["0.75"] * 4 + ["1"] * 8)
 CELL, LABEL, GAP = 256, 22, 6
+PLAIN = SampleRequest(
+    prompt=SUBJECT, steps=20, sampler_name="Euler a", cfg_scale=4.5, width=128, height=128, clip_skip=2,
+    randn_source="CPU",
+)
+# toybox knows pictures of 128 pixels, so the first pass is smaller and the second ends there
+HIRES = replace(
+    PLAIN, width=96, height=96, enable_hr=True, hr_resize_x=128, hr_resize_y=128, hr_upscaler="Latent",
+    denoising_strength=0.6,
+)
 
 
 def make_run(folder: Path, as_json: bool) -> int:
@@ -56,16 +66,17 @@ def make_merge(folder: Path, as_json: bool) -> int:
 
 
 def draw_contact_sheet(folder: Path, as_json: bool) -> int:
-    """Rows: the parent, the trained and the merged model on the subject, then class pictures; clip skip 2 and hires."""
+    """Rows: the subject before and after training, with hires fix, from the merged model; then the class."""
     rows = []
     pictures = folder / "samples"
     shutil.rmtree(pictures, ignore_errors=True)
-    for title, checkpoint, prompt in (
-        ("before", "toybox", SUBJECT), ("trained", str(trained_file(folder)), SUBJECT),
-        ("merged", str(folder / "merged.safetensors"), SUBJECT), ("class kept", str(trained_file(folder)), CLASS),
+    trained, merged = str(trained_file(folder)), str(folder / "merged.safetensors")
+    for title, checkpoint, first in (
+        ("before", "toybox", PLAIN), ("trained", trained, PLAIN), ("trained, hires fix", trained, HIRES),
+        ("merged, hires fix", merged, HIRES), ("class kept", trained, replace(PLAIN, prompt=CLASS)),
     ):
-        out = pictures / title.replace(" ", "-")
-        code = drive(lambda token, c=checkpoint, o=out, p=prompt: _draw(c, o, p, token), as_json, _drawn)
+        out, prompt = pictures / safe_name(title), first.prompt
+        code = drive(lambda token, c=checkpoint, o=out, r=first: _draw(c, o, r, token), as_json, _drawn)
         if code != DONE:
             return code
         rows.append((f"{title}: {prompt}", sorted(out.glob("*.png"))))
@@ -73,12 +84,8 @@ def draw_contact_sheet(folder: Path, as_json: bool) -> int:
     return DONE
 
 
-def _draw(checkpoint: str, out: Path, prompt: str, token: CancelToken) -> Iterator[Event]:
-    first = SampleRequest(
-        prompt=prompt, steps=20, sampler_name="Euler a", cfg_scale=5.0, seed=1, width=128, height=128, clip_skip=2,
-        randn_source="CPU", enable_hr=True, hr_scale=1.5, hr_upscaler="Latent", denoising_strength=0.6,
-    )
-    requests = tuple(replace(first, prompt=f"{prompt} {scene}", seed=i + 1) for i, scene in enumerate(SCENES))
+def _draw(checkpoint: str, out: Path, first: SampleRequest, token: CancelToken) -> Iterator[Event]:
+    requests = tuple(replace(first, prompt=f"{first.prompt} {scene}", seed=i + 3) for i, scene in enumerate(SCENES))
     return sample(SampleSettings(checkpoint=checkpoint, out=str(out), requests=requests), token)
 
 
