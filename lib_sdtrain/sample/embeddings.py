@@ -80,6 +80,12 @@ class Library:
         for entries in self._by_first.values():
             entries.sort(key=lambda entry: len(entry[0]), reverse=True)
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names and files of all embeddings."""
+        found = (embedding for entries in self._by_first.values() for _, embedding in entries)
+        return tuple(sorted(f"{embedding.name} {embedding.path}" for embedding in found))
+
     def find(self, ids: Sequence[int], position: int) -> tuple[Embedding | None, int]:
         """The embedding with the longest name that stands at `position`, and the length of the name in tokens."""
         for name, embedding in self._by_first.get(ids[position], ()):

@@ -71,7 +71,8 @@ def _draw(settings: SampleSettings, models: Models, token: CancelToken, tell: Te
         token.check()
         model, facts = models.lend(request.options)
         around = Surroundings(
-            facts, models.folders.lora, models.folders.embeddings, settings.vae_tiling, tell,
+            facts, models.folders.lora, models.folders.embeddings, settings.vae_tiling, models.encodings,
+            tell,
         )
         for picture in generate(model, request, token, _progress(tell, len(written)), around):
             path = _write(picture, out, len(written), settings.save_latents)

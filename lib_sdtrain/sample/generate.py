@@ -24,6 +24,7 @@ from lib_sdtrain.sample.networks import Networks
 from lib_sdtrain.sample.passes import Batch, Passes, run_passes
 from lib_sdtrain.sample.pictures import Pictures, tileable, tiles
 from lib_sdtrain.sample.seeds import seeds_of
+from lib_sdtrain.sample.text_encoding import EncodingCache
 from lib_sdtrain.sample.unet import resized_after_upsampling
 from lib_sdtrain.settings.sample import SampleRequest
 
@@ -42,18 +43,20 @@ class Surroundings:
     lora_dirs: Sequence[Path] = ()
     embeddings_dirs: Sequence[Path] = ()
     vae_tiling: bool = False
+    encodings: EncodingCache | None = None
+    """Encoded prompts to use again; only for a model whose weights stay as they are."""
     tell: Callable[[Notice], None] = lambda notice: None
 
 
 @contextmanager
 def evaluating(model: LoadedModel) -> Iterator[None]:
-    """Evaluation mode and no gradients; every module goes back to the mode it was in."""
+    """Evaluation mode and inference mode; every module goes back to the mode it was in."""
     modules = [inner for part in model.parts.values() for inner in part.modules()]
     before = [module.training for module in modules]
     try:
         for part in model.parts.values():
             part.eval()
-        with torch.no_grad():
+        with torch.inference_mode():
             yield
     finally:
         for module, training in zip(modules, before, strict=True):
@@ -71,10 +74,12 @@ def generate(
     """
     check_request(request, model.family)
     seeds = seeds_of(request)
+    around = surroundings or Surroundings()
+    around = replace(around, encodings=around.encodings or EncodingCache())
     for start in range(0, request.count, request.batch_size):
         part = slice(start, start + request.batch_size)
         batch = Batch(seeds.seeds[part], seeds.subseeds[part])
-        yield from _batch(model, request, batch, token or CancelToken(), on_progress, surroundings or Surroundings())
+        yield from _batch(model, request, batch, token or CancelToken(), on_progress, around)
 
 
 def _batch(
@@ -89,15 +94,17 @@ def _batch(
         stack.enter_context(tileable([model.unet, model.vae], bool(tiling)))
         stack.enter_context(tiles(model.vae, around.vae_tiling))
         pictures = Pictures(model.vae, model.family.scale_factor, request.options, around.tell)
-        passes = Passes(model, request, networks, pictures, tuple(around.embeddings_dirs), token, on_progress)
+        passes = Passes(model, request, networks, pictures, tuple(around.embeddings_dirs), token, on_progress,
+                        around.encodings)
         latents = run_passes(passes, batch)
         pixels = ((pictures.decode(latents) + 1.0) / 2.0).clamp(0.0, 1.0)
         facts = replace(around.facts, lora_hashes=networks.hashes, ti_hashes=passes.embedding_hashes,
                         inpainting=model.family.variant == "inpainting")
-        return [
-            Picture(to_picture(pixel), latent.float().cpu(), seed, write_infotext(shown, facts, passes.happened))
-            for pixel, latent, seed, shown in zip(pixels, latents, batch.seeds, _each(request, batch), strict=True)
-        ]
+    latents = latents.float().cpu().clone()  # out of inference mode, so that it can be used for anything
+    return [
+        Picture(to_picture(pixel), latent, seed, write_infotext(shown, facts, passes.happened))
+        for pixel, latent, seed, shown in zip(pixels, latents, batch.seeds, _each(request, batch), strict=True)
+    ]
 
 
 def _each(request: SampleRequest, batch: Batch) -> list[SampleRequest]:

@@ -16,6 +16,7 @@ from lib_sdtrain.model.keys import VAE, part_rows
 from lib_sdtrain.model.tensorfile import open_tensors
 from lib_sdtrain.sample.files import Folders, find_override, find_vae
 from lib_sdtrain.sample.infotext import Facts
+from lib_sdtrain.sample.text_encoding import EncodingCache
 from lib_sdtrain.settings.sample import SampleOptions, SampleSettings
 
 _VAE_PREFIX = "first_stage_model."
@@ -61,6 +62,7 @@ class Models:
         self._key: tuple[Path, Path | None] | None = None
         self._model: LoadedModel | None = None
         self._facts = Facts()
+        self.encodings = EncodingCache()
 
     def files(self, options: SampleOptions) -> tuple[Path, Path | None]:
         """(checkpoint, VAE or None) of a request. Raises `UserError` for names that are not found."""
@@ -74,7 +76,7 @@ class Models:
         """The model in memory and what its infotexts say of it."""
         key = self.files(options)
         if key != self._key:
-            self._model = None  # two models need not fit at once
+            self._model, self.encodings = None, EncodingCache()  # two models need not fit at once
             self._model, self._facts = self._load(*key)
             self._key = key
         return self._model, self._facts

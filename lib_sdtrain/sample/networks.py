@@ -104,7 +104,7 @@ class Networks:
 
     def __init__(self, model: LoadedModel, folders: Sequence[Path]) -> None:
         self.model, self.folders = model, folders
-        self._on: tuple[Wanted, ...] = ()
+        self.on: tuple[Wanted, ...] = ()
         self._before: dict[tuple[str, str], torch.Tensor] = {}
         self._used: dict[str, Path] = {}
 
@@ -119,14 +119,14 @@ class Networks:
         listed = [wanted_of(mark) for mark in marks if mark.kind in KINDS]
         last = {wanted.name: wanted for wanted in listed}
         wanted = tuple(last[item.name] for item in listed)
-        if wanted == self._on:
+        if wanted == self.on:
             return
         self._take_off()
         for item in wanted:
             path = find_network(item.name, self.folders)
             self._used[item.name] = path
             self._put_on(open_lora(path, self.model.family), item)
-        self._on = wanted
+        self.on = wanted
 
     def _put_on(self, lora: Lora, wanted: Wanted) -> None:
         for part, rows in part_rows(self.model.family).items():
@@ -148,7 +148,7 @@ class Networks:
         for (part, name), before in self._before.items():
             self.model.parts[part].get_parameter(name).data.copy_(before)
         self._before.clear()
-        self._on = ()
+        self.on = ()
 
     def __enter__(self) -> Self:
         return self

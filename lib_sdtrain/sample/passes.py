@@ -24,7 +24,7 @@ from lib_sdtrain.sample.plan import Levels, extras, first_levels, second_levels
 from lib_sdtrain.sample.run_sampler import Run, prediction
 from lib_sdtrain.sample.samplers.registry import TIMESTEP, Sampler, find_sampler
 from lib_sdtrain.sample.tables import alphas_cumprod_of
-from lib_sdtrain.sample.text_encoding import TextReader
+from lib_sdtrain.sample.text_encoding import EncodingCache, TextReader
 from lib_sdtrain.sample.unet import unet_call
 from lib_sdtrain.settings.sample import SampleRequest
 
@@ -51,6 +51,7 @@ class Passes:
     embeddings_dirs: tuple[Path, ...]
     token: CancelToken
     on_progress: Callable[[int, int], None] | None
+    encodings: EncodingCache = field(default_factory=EncodingCache)
     happened: frozenset[str] = frozenset()
     used_embeddings: list[str] = field(default_factory=list)
     _library: Library | None = None
@@ -104,7 +105,9 @@ def _conds(
 ) -> Conds:
     """What the UNet is told in a pass; `used` takes down the embeddings."""
     used = [] if used is None else used
-    reader = TextReader(passes.model, passes.request, passes.library(), size, used)
+    reader = TextReader(
+        passes.model, passes.request, passes.library(), size, passes.encodings, passes.networks.on, used
+    )
     return PromptReader(reader, steps).conds(*texts, pad=passes.request.options.pad_cond_uncond)
 
 

@@ -1,10 +1,10 @@
 """Prompts to tensors by the model's text encoders: chunks, embeddings, emphasis, SDXL's extras."""
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -52,14 +52,43 @@ def inserted(encoder: Any, chunks: Sequence[Chunk], key: str) -> Iterator[None]:
         handle.remove()
 
 
+class Encoded(NamedTuple):
+    """hidden (texts, tokens, width), pooled (texts, width) or None, and the embeddings that were used."""
+
+    hidden: torch.Tensor
+    pooled: torch.Tensor | None
+    used: tuple[str, ...]
+
+
+class EncodingCache:
+    """Encoded texts of one model whose weights stay as they are; the oldest go first."""
+
+    def __init__(self, capacity: int = 64) -> None:
+        self._capacity = capacity
+        self._known: dict[Hashable, Encoded] = {}
+
+    def get(self, key: Hashable, make: Callable[[], Encoded]) -> Encoded:
+        """What is known under `key`, made if nothing is."""
+        if key not in self._known:
+            while len(self._known) >= self._capacity:
+                del self._known[next(iter(self._known))]
+            self._known[key] = make()
+        return self._known[key]
+
+
 @dataclass
 class TextReader:
-    """encode(texts, negative) for one request and one picture size (width, height)."""
+    """encode(texts, negative) for one request and one picture size (width, height).
+
+    `networks` tells apart the networks that are on the model, for the cache.
+    """
 
     model: LoadedModel
     request: SampleRequest
     library: Library
     size: tuple[int, int]
+    cache: EncodingCache
+    networks: Hashable = ()
     used: list[str] = field(default_factory=list)
     """Names and short hashes of the embeddings, for every text and encoder that used them, latest first."""
 
@@ -68,7 +97,11 @@ class TextReader:
 
         An empty negative prompt is nothing at all (zeros) to SDXL.
         """
-        hidden, pooled = self._encoded(texts)
+        request, options = self.request, self.request.options
+        key = (tuple(texts), self.networks, request.clip_skip, request.emphasis, options.comma_padding_backtrack,
+               options.sdxl_clip_l_skip, self.library.names)
+        hidden, pooled, used = self.cache.get(key, lambda: self._encoded(texts))
+        self.used[:0] = used
         if not self.model.family.is_sdxl:
             return [Cond(row[None]) for row in hidden]
         if negative and not any(texts):
@@ -82,16 +115,19 @@ class TextReader:
         sizes = [height, width, options.sdxl_crop_top, options.sdxl_crop_left, height, width]
         return torch.tensor([sizes], dtype=torch.float32)
 
-    def _encoded(self, texts: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor | None]:
-        outputs = [self._by_encoder(index, texts) for index in range(len(self.model.text_encoders))]
+    def _encoded(self, texts: Sequence[str]) -> Encoded:
+        used: list[str] = []
+        outputs = [self._by_encoder(index, texts, used) for index in range(len(self.model.text_encoders))]
         chunks = max(len(hidden) for hidden, _ in outputs)
         if any(len(hidden) != chunks for hidden, _ in outputs):
             raise ValueError("the text encoders cut the prompt into different numbers of chunks")
         pooled = [first for _, first in outputs if first is not None]
         joined = torch.cat([torch.cat(hidden, dim=1) for hidden, _ in outputs], dim=2)
-        return joined, pooled[-1] if pooled else None
+        return Encoded(joined, pooled[-1] if pooled else None, tuple(used))
 
-    def _by_encoder(self, index: int, texts: Sequence[str]) -> tuple[list[torch.Tensor], torch.Tensor | None]:
+    def _by_encoder(
+        self, index: int, texts: Sequence[str], listed: list[str]
+    ) -> tuple[list[torch.Tensor], torch.Tensor | None]:
         """The hidden states (B, 77, C) of every chunk, and the pooled output of the first."""
         tokenizer = self.model.tokenizers[index]
         all_chunks = [self._cut(text, tokenizer) for text in texts]
@@ -103,7 +139,7 @@ class TextReader:
             states, first = self._encode_chunks(index, row)
             hidden.append(states)
             pooled = first if place == 0 else pooled
-        self.used[:0] = [embedding.listed for embedding in used.values()]
+        listed[:0] = [embedding.listed for embedding in used.values()]
         return hidden, pooled
 
     def _cut(self, text: str, tokenizer: Any) -> list[Chunk]:
