@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from lib_sdtrain.errors import Problem, Problems, UserError
-from lib_sdtrain.merge.blocks import LAYOUTS, Layout
+from lib_sdtrain.merge.blocks import LAYOUTS, SD, Layout
 from lib_sdtrain.merge.methods import Method, all_methods
 from lib_sdtrain.merge.presets import Preset
-from lib_sdtrain.merge.ratios import known_presets
+from lib_sdtrain.merge.ratios import collected, known_presets, resolve_ratios
 from lib_sdtrain.merge.weights import BlockWeights, flat, read_weights
 from lib_sdtrain.model.checkpoint import Checkpoint, open_checkpoint
 from lib_sdtrain.model.lora import Lora, open_lora
@@ -79,12 +79,9 @@ def opened(settings: MergeSettings) -> Iterator[Inputs]:
     problems = Problems()
     models: dict[str, Checkpoint] = {}
     try:
-        for role, name in model_names(settings, method).items():
-            try:
-                models[role] = open_checkpoint(name)
-            except UserError as error:
-                problems.found += [Problem(p.what, p.where or role, p.fix) for p in error.problems]
+        _open_models(settings, method, models, problems)
         _check_out(settings, [model.path for model in models.values()], problems)
+        collected(problems, lambda: resolve_ratios(settings, method, SD))  # what is wrong whatever the family
         problems.raise_if_any()
         notes = _check_families(models, problems)
         problems.raise_if_any()
@@ -97,6 +94,17 @@ def opened(settings: MergeSettings) -> Iterator[Inputs]:
     finally:
         for model in models.values():
             model.tensors.close()
+
+
+def _open_models(
+    settings: MergeSettings, method: Method, models: dict[str, Checkpoint], problems: Problems
+) -> None:
+    names = collected(problems, lambda: model_names(settings, method)) or {}
+    for role, name in names.items():
+        try:
+            models[role] = open_checkpoint(name)
+        except UserError as error:
+            problems.found += [Problem(p.what, p.where or role, p.fix) for p in error.problems]
 
 
 def _check_out(settings: MergeSettings, parents: list[Path], problems: Problems) -> None:

@@ -57,16 +57,17 @@ def resolve_ratios(settings: MergeSettings, method: Method, layout: Layout) -> R
     if beta_given and not method.uses_beta:
         problems.add(f"{method.name} has no beta", where="beta", fix="leave it out")
     presets = known_presets(settings)
-    alpha = _collect(problems, lambda: _weights(settings, presets, layout, beta=False))
-    beta = _collect(problems, lambda: _weights(settings, presets, layout, beta=True))
-    rules = _collect(problems, lambda: parse_rules(settings.elements, layout))
+    alpha = collected(problems, lambda: _weights(settings, presets, layout, beta=False))
+    beta = collected(problems, lambda: _weights(settings, presets, layout, beta=True))
+    rules = collected(problems, lambda: parse_rules(settings.elements, layout))
     problems.raise_if_any()
     if beta is None:
         beta = flat(method.beta or 0.0, layout)
     return Ratios(alpha or flat(DEFAULT_ALPHA, layout), beta, rules or ())
 
 
-def _collect(problems: Problems, make: Callable[[], T]) -> T | None:
+def collected(problems: Problems, make: Callable[[], T]) -> T | None:
+    """What `make` gives; when it raises `UserError`, its problems are noted and None is given."""
     try:
         return make()
     except UserError as error:
