@@ -31,6 +31,7 @@ train:
   length: 300
   batch_size: 2
   learning_rate: 2.0e-4
+  text_encoder_lr: 1.0e-3
 preview:
   prompts:
     - a photo of {token} {kind} in the snow
@@ -65,6 +66,13 @@ def subject_caption(scene: Scene) -> str:
     return f"a photo of {NAME} {SUBJECT_KIND} {PLACES[scene.background]}"
 
 
+def class_caption(index: int, scene: Scene) -> str:
+    """Two of three say only what the subject's captions say of it, so that the name alone tells the subject apart."""
+    if index % 3 == 2:
+        return sentence(scene)
+    return f"a photo of a {SUBJECT_KIND} {PLACES[scene.background]}"
+
+
 def write_test_data(folder: str | Path) -> list[Path]:
     """Write `subject/`, `class/` (PNG, each with a .txt caption) and `config.yaml` into `folder`; the files written."""
     root = Path(folder)
@@ -74,7 +82,7 @@ def write_test_data(folder: str | Path) -> list[Path]:
         written += _write(root / "subject", index, scene, subject_caption(scene))
     for index in range(CLASS_PICTURES):
         scene = class_scene(index)
-        written += _write(root / "class", index, scene, sentence(scene))
+        written += _write(root / "class", index, scene, class_caption(index, scene))
     text = CONFIG.format(
         token=NAME, kind=SUBJECT_KIND, class_pictures=CLASS_PICTURES, root=root.resolve().as_posix()
     )

@@ -137,6 +137,13 @@ def test_test_data_is_eight_captioned_pictures_of_one_individual_and_its_class(t
         assert not said(words, MARK_WORDS)
 
 
+def test_only_the_name_tells_the_subjects_captions_from_most_of_its_classs(tmp_path):
+    testdata.write_test_data(tmp_path)
+    subject = {path.read_text("utf-8").replace("sks", "a") for path in (tmp_path / "subject").glob("*.txt")}
+    others = [path.read_text("utf-8") for path in (tmp_path / "class").glob("*.txt")]
+    assert sum(words in subject for words in others) > len(others) / 2
+
+
 def test_the_subject_is_one_individual_in_changing_places_and_no_class_picture_is_marked():
     subject = [testdata.subject_scene(index) for index in range(8)]
     assert {(s.kind, s.colour, s.pattern, s.marked) for s in subject} == {("cat", "purple", "plain", True)}
