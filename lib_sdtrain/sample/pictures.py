@@ -40,7 +40,8 @@ class Pictures:
         wanted = self._other_precision()
         if pixels.isnan().all() and wanted is not None:
             self.tell(Notice(text=f"the VAE gave no numbers in {self.dtype}; decoding in {wanted} from here on"))
-            self.vae.to(wanted)
+            with torch.inference_mode(mode=False):  # weights made in inference mode could not be trained on later
+                self.vae.to(wanted)
             pixels = self._forward(latent)
         return pixels
 

@@ -74,6 +74,23 @@ def test_the_model_is_as_before_also_in_the_middle_of_training(model):
     model.unet.eval()
 
 
+def test_prompts_are_encoded_once_for_a_model_that_stays(model, monkeypatch):
+    from lib_sdtrain.sample import text_encoding
+
+    calls = []
+    encode = text_encoding.encode
+    monkeypatch.setattr(text_encoding, "encode", lambda *given: calls.append(1) or encode(*given))
+    around = Surroundings(encodings=text_encoding.EncodingCache())
+    request = SampleRequest(**{**SMALL, "enable_hr": True, "n_iter": 2})
+    first = [picture.latents for picture in generate(model, request, surroundings=around)]
+    once = len(calls)
+    again = [picture.latents for picture in generate(model, request, surroundings=around)]
+    assert len(calls) == once
+    assert torch.equal(torch.stack(first), torch.stack(again))
+    list(generate(model, SampleRequest(**{**SMALL, "clip_skip": 2}), surroundings=around))
+    assert len(calls) > once
+
+
 def test_no_gradients_are_kept(model):
     model.unet.requires_grad_(True)
     assert not latents(model).requires_grad
@@ -136,6 +153,7 @@ def test_half_precision_that_overflows_is_decoded_again(model):
     (picture,) = generate(model, SampleRequest(**SMALL), surroundings=Surroundings(tell=notices.append))
     del model.vae.decode
     assert next(model.vae.parameters()).dtype == torch.float32
+    assert not next(model.vae.parameters()).is_inference()
     assert np.asarray(picture.image).std() > 0
     assert len(notices) == 1
     assert "float32" in notices[0].text
