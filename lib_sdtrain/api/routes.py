@@ -5,12 +5,12 @@ from fastapi import FastAPI
 
 from lib_sdtrain.api.access import Access
 from lib_sdtrain.api.programs import add_programs
-from lib_sdtrain.api.service import TrainService
+from lib_sdtrain.api.services import Services
 from lib_sdtrain.api.watching import add_watching
 
 
-def add_routes(app: FastAPI, service: TrainService, access: Access, programs: bool) -> None:
+def add_routes(app: FastAPI, services: Services, access: Access, programs: bool) -> None:
     """What the tab polls always, the rest when other programs are welcome (`--api`)."""
-    add_watching(app, service.runner, access)
+    add_watching(app, services.runner, access)
     if programs:
-        add_programs(app, service, access)
+        add_programs(app, services.train, access)

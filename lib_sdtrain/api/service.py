@@ -47,9 +47,8 @@ class Outlook:
 class TrainService:
     """Training on a host's machine, one job at a time."""
 
-    def __init__(self, host: Host, engine: Engine) -> None:
-        self.host, self.engine = host, engine
-        self.runner = JobRunner(host)
+    def __init__(self, host: Host, engine: Engine, runner: JobRunner) -> None:
+        self.host, self.engine, self.runner = host, engine, runner
         self.presets = PresetFolder(engine, host.output_dir() / "presets")
 
     @property

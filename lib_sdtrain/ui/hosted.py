@@ -5,24 +5,24 @@ from typing import Any
 
 from lib_sdtrain.api.access import Access, parse_users
 from lib_sdtrain.api.routes import add_routes
-from lib_sdtrain.api.service import TrainService
+from lib_sdtrain.api.services import Services
 from lib_sdtrain.api.training import TrainingEngine
 from lib_sdtrain.host import webui
 from lib_sdtrain.ui.tab import ELEMENT_ID, TITLE, build_tab
 
 
-def service() -> TrainService:
-    """The one service of this WebUI; it outlives `Reload UI`, and with it a running job."""
-    return webui.kept("sdtrain_service", lambda: TrainService(webui.WebuiHost(), TrainingEngine()))
+def services() -> Services:
+    """The services of this WebUI; they outlive `Reload UI`, and with it a running job."""
+    return webui.kept("sdtrain_services", lambda: Services(webui.WebuiHost(), TrainingEngine()))
 
 
 def tabs() -> list[tuple[Any, str, str]]:
     """`on_ui_tabs`: the tab, its title and its element id."""
-    return [(build_tab(service()), TITLE, ELEMENT_ID)]
+    return [(build_tab(services()), TITLE, ELEMENT_ID)]
 
 
 def routes(demo: Any, app: Any) -> None:
     """`on_app_started`: the routes, the API's only with `--api`."""
     del demo
     options = webui.options()
-    add_routes(app, service(), Access(app, parse_users(options.api_auth)), programs=options.api)
+    add_routes(app, services(), Access(app, parse_users(options.api_auth)), programs=options.api)

@@ -9,8 +9,8 @@ import gradio as gr
 from lib_sdtrain.api.runs import RunEntry
 from lib_sdtrain.api.service import TrainService
 from lib_sdtrain.errors import UserError
-from lib_sdtrain.ui.plan_view import problems_html
 from lib_sdtrain.ui.seam import listen, update
+from lib_sdtrain.ui.texts import problems_html
 
 PANEL = "sdtrain_runs"
 _ENDS = {"finished": "done", "stopped": "stopped", "failed": "failed", "": "cut off"}

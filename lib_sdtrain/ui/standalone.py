@@ -19,7 +19,7 @@ from fastapi.responses import FileResponse
 from lib_sdtrain.api.access import Access
 from lib_sdtrain.api.engine import Engine
 from lib_sdtrain.api.routes import add_routes
-from lib_sdtrain.api.service import TrainService
+from lib_sdtrain.api.services import Services
 from lib_sdtrain.errors import UserError
 from lib_sdtrain.host.standalone import StandaloneHost
 from lib_sdtrain.ui.seam import run_on_load
@@ -37,15 +37,15 @@ class Server:
     """A running page."""
 
     url: str
-    service: TrainService
+    services: Services
     server: uvicorn.Server
     thread: threading.Thread
 
     def close(self) -> None:
         """Stop serving; a running job is asked to save and stop, and waited for."""
-        job = self.service.runner.job
+        job = self.services.runner.job
         if job and job.active:
-            self.service.runner.stop("save")
+            self.services.runner.stop("save")
             job.done.wait()
         self.server.should_exit = self.server.force_exit = True
         self.thread.join()
@@ -60,21 +60,21 @@ def serve(
     engine: Engine, folder: Path, host: str = "127.0.0.1", port: int | None = None, api: bool = False
 ) -> Server:
     """Start serving and return; without a port, any that is free. Raises `UserError` when the port is taken."""
-    service = TrainService(StandaloneHost(folder, local=host in LOCAL_NAMES), engine)
+    services = Services(StandaloneHost(folder, local=host in LOCAL_NAMES), engine)
     theme = gr.themes.Default(font=list(FONTS), font_mono=["ui-monospace", "monospace"])
-    page = build_tab(service, theme=theme, css=".gradio-container { max-width: 1320px !important; }")
+    page = build_tab(services, theme=theme, css=".gradio-container { max-width: 1320px !important; }")
     with page:
         run_on_load(page, _loader())
     page.show_api = False
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
-    add_routes(app, service, Access(app), programs=api)
+    add_routes(app, services, Access(app), programs=api)
     app.add_api_route("/sdtrain/v1/script/{name}", _script, methods=["GET"])
     gr.mount_gradio_app(app, page, path="/")
     _close_to_other_sites(app.routes[-1].app)
-    return _started(app, service, host, port or 0)
+    return _started(app, services, host, port or 0)
 
 
-def _started(app: FastAPI, service: TrainService, host: str, port: int) -> Server:
+def _started(app: FastAPI, services: Services, host: str, port: int) -> Server:
     listening = _listening(host, port)
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
     thread = threading.Thread(target=server.run, args=([listening],), name="sdtrain-page", daemon=True)
@@ -82,7 +82,7 @@ def _started(app: FastAPI, service: TrainService, host: str, port: int) -> Serve
     while thread.is_alive() and not server.started:
         time.sleep(0.02)
     shown = f"[{host}]" if ":" in host else host
-    return Server(f"http://{shown}:{listening.getsockname()[1]}/", service, server, thread)
+    return Server(f"http://{shown}:{listening.getsockname()[1]}/", services, server, thread)
 
 
 def _listening(host: str, port: int) -> socket.socket:

@@ -12,7 +12,8 @@ from PIL import Image
 
 from lib_sdtrain.api.access import Access
 from lib_sdtrain.api.routes import add_routes
-from lib_sdtrain.api.service import PATH_KINDS, TrainService
+from lib_sdtrain.api.service import PATH_KINDS
+from lib_sdtrain.api.services import Services
 from lib_sdtrain.host.standalone import StandaloneHost
 from lib_sdtrain.settings.fields import declared
 from lib_sdtrain.settings.run import Concept, RunSettings
@@ -32,10 +33,10 @@ def subject(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def served(tmp_path: Path, subject: Path):
-    service = TrainService(StandaloneHost(tmp_path), FakeEngine(str(subject)))
+    services = Services(StandaloneHost(tmp_path), FakeEngine(str(subject)))
     app = FastAPI()
-    add_routes(app, service, Access(OPEN), programs=True)
-    return SimpleNamespace(client=TestClient(app), service=service, app=app)
+    add_routes(app, services, Access(OPEN), programs=True)
+    return SimpleNamespace(client=TestClient(app), services=services, service=services.train, app=app)
 
 
 def finish(served) -> dict:
@@ -114,7 +115,7 @@ def test_previews_of_the_job_are_served_and_nothing_else(served, tmp_path):
 
 def test_without_the_api_only_watching_is_there(served):
     app = FastAPI()
-    add_routes(app, served.service, Access(OPEN), programs=False)
+    add_routes(app, served.services, Access(OPEN), programs=False)
     client = TestClient(app)
     assert client.get("/sdtrain/v1/job").status_code == 200
     for path in ("schema", "checkpoints", "presets", "runs"):
@@ -136,9 +137,9 @@ def test_the_schema_describes_every_setting(served):
 
 def test_a_page_that_others_reach_may_not_read_folders_or_write_anywhere(tmp_path, subject):
     engine = FakeEngine(str(subject))
-    service = TrainService(StandaloneHost(tmp_path / "home", local=False), engine)
+    services = Services(StandaloneHost(tmp_path / "home", local=False), engine)
     app = FastAPI()
-    add_routes(app, service, Access(OPEN), programs=True)
+    add_routes(app, services, Access(OPEN), programs=True)
     answer = TestClient(app).post("/sdtrain/v1/train", json={
         "preset": "toybox-dreambooth", "settings": {"save.dir": "/tmp", "model.checkpoint": "/etc/passwd"},
     })  # fmt: skip

@@ -92,7 +92,7 @@ class Site:
     url: str
     engine: FakeEngine
     folder: Path
-    service: Any
+    services: Any
 
     @property
     def runs(self) -> Path:
@@ -104,9 +104,9 @@ class Site:
 def _served(engine: FakeEngine, folder: Path, **options: Any) -> Iterator[Site]:
     server = serve(engine, folder, **options)
     try:
-        yield Site(server.url, engine, folder, server.service)
+        yield Site(server.url, engine, folder, server.services)
     finally:
-        server.service.runner.stop("now")
+        server.services.runner.stop("now")
         server.close()
 
 

@@ -12,7 +12,7 @@ from lib_sdtrain.ui import hosted
 from lib_sdtrain.ui.tab import build_tab
 
 STATE = ("job", "job_count", "interrupted", "skipped", "stopping_generation", "textinfo")
-REAL = hosted.service().engine
+REAL = hosted.services().train.engine
 
 
 class Faulty:
@@ -60,12 +60,12 @@ def host_state():
 
 def start_time():
     began = time.thread_time()
-    build_tab(hosted.service())
+    build_tab(hosted.services())
     return time.thread_time() - began
 
 
 def fault(step: int = 0):
-    hosted.service().engine = Faulty(step) if step else REAL
+    hosted.services().train.engine = Faulty(step) if step else REAL
 
 
 def routes(demo, app):

@@ -89,7 +89,7 @@ def test_a_wrong_folder_is_said_beside_its_control_and_nothing_starts(site, open
     assert "no folder" in mistake.inner_text()
     press(page, "start")
     page.wait_for_timeout(800)
-    assert site.service.runner.job is None
+    assert site.services.runner.job is None
     set_text(page, "data.concepts.0.instance_dir", site.engine.subject)
     wait_plan(page)
     assert mistake.count() == 0

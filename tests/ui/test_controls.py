@@ -11,7 +11,7 @@ from lib_sdtrain.settings.lengths import Length
 from lib_sdtrain.settings.parse import parse_value
 from lib_sdtrain.settings.run import Concept, RunSettings
 from lib_sdtrain.ui.controls import element_id, make_control, number_text, raw, shown, split_requests
-from lib_sdtrain.ui.form import default_values, form_items
+from lib_sdtrain.ui.train.form import default_values, form_items
 
 ITEMS = form_items()
 

@@ -9,11 +9,12 @@ from lib_sdtrain import textfiles
 from lib_sdtrain.api.service import Choice, TrainService
 from lib_sdtrain.errors import Problem, UserError
 from lib_sdtrain.host.standalone import StandaloneHost
+from lib_sdtrain.jobs import JobRunner
 from lib_sdtrain.settings.run import RunSettings
-from lib_sdtrain.ui.form import FIRST, Form
-from lib_sdtrain.ui.plan_view import problems_html, size_text, time_text
-from lib_sdtrain.ui.train_handlers import TrainHandlers, command_line
-from lib_sdtrain.ui.words import prompts, read_prompts, read_words, reading_html
+from lib_sdtrain.ui.texts import problems_html, size_text, time_text
+from lib_sdtrain.ui.train.form import FIRST, Form
+from lib_sdtrain.ui.train.handlers import TrainHandlers, command_line
+from lib_sdtrain.ui.train.words import prompts, read_prompts, read_words, reading_html
 from tests.fake_engine import FakeEngine
 
 PRESET = "toybox-dreambooth"
@@ -21,7 +22,8 @@ PRESET = "toybox-dreambooth"
 
 @pytest.fixture
 def service(tmp_path: Path) -> TrainService:
-    return TrainService(StandaloneHost(tmp_path), FakeEngine("/pictures"))
+    host = StandaloneHost(tmp_path)
+    return TrainService(host, FakeEngine("/pictures"), JobRunner(host))
 
 
 @pytest.fixture

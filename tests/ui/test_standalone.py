@@ -58,7 +58,7 @@ def test_closing_saves_a_running_job(tmp_path):
     body = json.dumps({"preset": "toybox-dreambooth"}).encode()
     request = urllib.request.Request(server.url + "sdtrain/v1/train", body, {"Content-Type": "application/json"})
     urllib.request.urlopen(request, timeout=60)
-    server.service.engine.began.wait(30)
+    server.services.train.engine.began.wait(30)
     server.close()
-    assert server.service.runner.job.state == "stopped"
+    assert server.services.runner.job.state == "stopped"
     assert list((tmp_path / "outputs" / "runs").glob("*/state/step.json"))

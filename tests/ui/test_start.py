@@ -12,11 +12,11 @@ import gradio, fastapi, numpy, PIL.Image, yaml, safetensors
 began = time.thread_time()
 from pathlib import Path
 from lib_sdtrain.api.routes import add_routes
-from lib_sdtrain.api.service import TrainService
+from lib_sdtrain.api.services import Services
 from lib_sdtrain.api.training import TrainingEngine
 from lib_sdtrain.host.standalone import StandaloneHost
 from lib_sdtrain.ui.tab import build_tab
-page = build_tab(TrainService(StandaloneHost(Path("nowhere")), TrainingEngine()))
+page = build_tab(Services(StandaloneHost(Path("nowhere")), TrainingEngine()))
 spent = time.thread_time() - began
 heavy = sorted({"torch", "diffusers", "transformers", "ftfy", "accelerate"} & set(sys.modules))
 kept = [block.elem_id for block in page.blocks.values() if not getattr(block, "do_not_save_to_config", False)]

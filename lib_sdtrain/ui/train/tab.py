@@ -6,12 +6,12 @@ from typing import Any
 
 from lib_sdtrain.api.service import TOYBOX_PRESET, TrainService
 from lib_sdtrain.errors import UserError
-from lib_sdtrain.ui.form import CLASS_PROMPT, INSTANCE_DIR, PROMPT, default_values
-from lib_sdtrain.ui.plan_view import problems_html
 from lib_sdtrain.ui.seam import listen, update
-from lib_sdtrain.ui.train_handlers import TrainHandlers
-from lib_sdtrain.ui.train_layout import NO_PRESET, TrainParts, build_train
-from lib_sdtrain.ui.words import read_prompts, reading_html
+from lib_sdtrain.ui.texts import problems_html
+from lib_sdtrain.ui.train.form import CLASS_PROMPT, INSTANCE_DIR, PROMPT, default_values
+from lib_sdtrain.ui.train.handlers import TrainHandlers
+from lib_sdtrain.ui.train.layout import NO_PRESET, TrainParts, build_train
+from lib_sdtrain.ui.train.words import read_prompts, reading_html
 
 CHECKPOINT = "model.checkpoint"
 

@@ -9,8 +9,8 @@ import gradio as gr
 from lib_sdtrain.settings.fields import BASIC, Declared, groups_of
 from lib_sdtrain.settings.run import RunSettings
 from lib_sdtrain.ui.controls import PANEL, Control, make_control
-from lib_sdtrain.ui.form import FIRST, INSTANCE_DIR, form_items
-from lib_sdtrain.ui.run_view import RUN_HTML
+from lib_sdtrain.ui.train.form import FIRST, INSTANCE_DIR, form_items
+from lib_sdtrain.ui.train.run_view import RUN_HTML
 
 NO_PRESET = "my own settings"
 #: Title of a section and the setting groups whose basic settings it holds.

@@ -11,11 +11,12 @@ from typing import Any
 
 from lib_sdtrain.api.service import Choice, Outlook, TrainService
 from lib_sdtrain.errors import UserError
-from lib_sdtrain.ui.form import CLASS_PROMPT, INSTANCE_DIR, PROMPT, Form
-from lib_sdtrain.ui.pictures import keep_dropped, thumbnails_html
-from lib_sdtrain.ui.plan_view import plan_html, problems_html
-from lib_sdtrain.ui.train_layout import NO_PRESET
-from lib_sdtrain.ui.words import prompts, reading_html
+from lib_sdtrain.ui.texts import problems_html
+from lib_sdtrain.ui.train.form import CLASS_PROMPT, INSTANCE_DIR, PROMPT, Form
+from lib_sdtrain.ui.train.layout import NO_PRESET
+from lib_sdtrain.ui.train.pictures import keep_dropped, thumbnails_html
+from lib_sdtrain.ui.train.plan_view import plan_html
+from lib_sdtrain.ui.train.words import prompts, reading_html
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,16 @@
+"""Everything that can be done on a host's machine, in one place."""
+from __future__ import annotations
+
+from lib_sdtrain.api.engine import Engine
+from lib_sdtrain.api.service import TrainService
+from lib_sdtrain.host.protocol import Host
+from lib_sdtrain.jobs import JobRunner
+
+
+class Services:
+    """What the tab and the API offer. All of them share one runner, so that two jobs cannot meet."""
+
+    def __init__(self, host: Host, engine: Engine) -> None:
+        self.host = host
+        self.runner = JobRunner(host)
+        self.train = TrainService(host, engine, self.runner)
