@@ -14,16 +14,20 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=0, help="length in steps, counted from the very beginning")
     parser.add_argument("--out", type=Path, default=Path(__file__).parents[1] / "toybox.safetensors")
     parser.add_argument("--first-decoder", action="store_true", help="export: leave out what `decoder` has trained")
+    parser.add_argument("--begin", type=int, default=0, help="autoencoder: the learning rate's curve starts anew here")
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
     import torch
 
+    from lib_sdtrain.train.allocator import keep_freed_memory
+
+    keep_freed_memory()
     torch.set_num_threads(arguments.threads)
     arguments.work.mkdir(parents=True, exist_ok=True)
     from lib_sdtrain.toybox.make import assemble, autoencoder, diffusion
 
     if arguments.stage == "autoencoder":
-        autoencoder.train(arguments.work, arguments.steps or 5000)
+        autoencoder.train(arguments.work, arguments.steps or 10000, arguments.begin)
     elif arguments.stage == "decoder":
         autoencoder.train_decoder(arguments.work, arguments.steps or 3000)
     elif arguments.stage == "latents":

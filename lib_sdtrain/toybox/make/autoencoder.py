@@ -1,4 +1,4 @@
-"""Train the KL autoencoder: L1 and its gradients at several scales, a very small KL weight."""
+"""Train the KL autoencoder: squared error, L1 and its gradients at several scales, a very small KL weight."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from lib_sdtrain.toybox.scene import any_scene
 
 PICTURES, HELD_OUT_PICTURES = 12000, 64
 KL_WEIGHT = 1e-6
+SQUARED_WEIGHT = 10.0
 
 
 def pixels(pictures: np.ndarray) -> torch.Tensor:
@@ -28,7 +29,7 @@ def pixels(pictures: np.ndarray) -> torch.Tensor:
 def reconstruction_loss(got: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
     """Squared error, and at four scales L1 of the pixels (colours) and of their differences (edges)."""
     error = got - wanted
-    loss = 2.0 * error.square().mean()
+    loss = SQUARED_WEIGHT * error.square().mean()
     for scale in range(4):
         loss = loss + error.abs().mean()
         if scale < 3:
