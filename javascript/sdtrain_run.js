@@ -115,7 +115,8 @@
         app.press("sdtrain_train_refresh");
     }
 
-    app.views.push((page, job) => {
+    app.views.push((page, current) => {
+        const job = current && current.kind === "train" ? current : null; // other sub-tabs show their own
         const state = pageState(job);
         page.dataset.state = state;
         if (!job) return;
