@@ -2,32 +2,22 @@
 from __future__ import annotations
 
 import argparse
-import tempfile
-from pathlib import Path
-from typing import Any
+import importlib
 
-from lib_sdtrain.cli.run import drive
+from lib_sdtrain.cli.benches import BENCHES
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Flags of `bench`."""
-    parser.add_argument("what", choices=("merge",), help="merge: a block merge of two full models against a tuned loop")
-    parser.add_argument("--runs", type=int, default=3, help="counted runs of each side (default: 3)")
-    parser.add_argument("--model", choices=("sd1", "sdxl"), default="sd1", help="size of the models (default: sd1)")
-    parser.add_argument("--folder", type=Path, help="empty, with room for three models (default: temporary)")
+    """One sub-command for every measurement, with flags of its own."""
+    kinds = parser.add_subparsers(dest="what", required=True, metavar="|".join(BENCHES))
+    for name, text in BENCHES.items():
+        module = importlib.import_module(f"lib_sdtrain.cli.benches.{name}")
+        kind = kinds.add_parser(name, help=text, description=module.__doc__, allow_abbrev=False)
+        kind.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+        module.add_arguments(kind)
+        kind.set_defaults(measure=module.run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Measure, and print medians and ratios."""
-    from lib_sdtrain.merge.bench.measure import bench_merge
-
-    with tempfile.TemporaryDirectory(prefix="sdtrain-bench-") as temporary:
-        folder = args.folder or Path(temporary)
-        return drive(lambda token: bench_merge(folder, token, args.runs, args.model), args.json, _summary)
-
-
-def _summary(document: dict[str, Any]) -> str:
-    return "\n".join(
-        f"{name}: {row['ours']:.2f} s, baseline {row['baseline']:.2f} s, ratio {row['ratio']:.2f}"
-        for name, row in document.items()
-    )
+    """Measure what was asked for."""
+    return args.measure(args)

@@ -1,0 +1,9 @@
+"""What `bench` can measure: one module each, with `add_arguments(parser)` and `run(args)`, named in `BENCHES`.
+
+Modules load no more than `--help` needs.
+"""
+from __future__ import annotations
+
+BENCHES = {
+    "merge": "a block merge of two full models against a tuned loop",
+}
