@@ -28,7 +28,10 @@ def flag_help(item: Declared) -> str:
 
 
 def add_flags(parser: argparse.ArgumentParser, cls: type, skip: Iterable[str] = ()) -> None:
-    """A flag for every setting of `cls` but those named in `skip`. Absent flags leave no value."""
+    """A flag for every setting of `cls` but those named in `skip`. Absent flags leave no value.
+
+    Flags of lists take several values and may be repeated.
+    """
     for item in declared(cls):
         if item.path in skip:
             continue
@@ -38,7 +41,7 @@ def add_flags(parser: argparse.ArgumentParser, cls: type, skip: Iterable[str] = 
             continue
         options["metavar"] = item.name.upper()
         if typing.get_origin(item.type) is tuple:
-            parser.add_argument(flag_name(item), action="append", **options)
+            parser.add_argument(flag_name(item), action="extend", nargs="+", **options)
         else:
             parser.add_argument(flag_name(item), **options)
 

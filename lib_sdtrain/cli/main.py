@@ -11,6 +11,7 @@ from lib_sdtrain.cli.run import WRONG_INPUT, guarded
 COMMANDS = {
     "train": "train a subject, or a whole fine-tune",
     "merge": "merge checkpoints, block by block",
+    "diff": "where two checkpoints differ, block by block",
     "sample": "pictures, as the WebUI draws them",
     "inspect": "what a model file is",
     "convert": "prune, cast, bake, change the container",

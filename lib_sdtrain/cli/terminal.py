@@ -9,6 +9,7 @@ from typing import TextIO
 from lib_sdtrain.events import Event, Notice, Phase, Preview, Saved, Started, Step, Validation
 
 BAR = 24
+MEGABYTE, GIGABYTE = 10**6, 10**9
 PLAIN_SECONDS = 5.0
 LIVE_SECONDS = 0.1
 
@@ -24,10 +25,20 @@ def duration(seconds: float) -> str:
 
 
 def rate(per_second: float, unit: str) -> str:
-    """`2.1 steps/s`, or `3.4 s/step` when slow."""
+    """`2.1 steps/s`, or `3.4 s/step` when slow; bytes as `850 MB/s`."""
+    if unit == "bytes":
+        return f"{per_second / MEGABYTE:.0f} MB/s"
     if per_second >= 1 or per_second <= 0:
         return f"{per_second:.1f} {unit}/s"
     return f"{1 / per_second:.1f} s/{unit.removesuffix('s')}"
+
+
+def amount(done: int, total: int, unit: str) -> str:
+    """`12/40 pictures`; bytes as `1.2/2.1 GB`."""
+    if unit != "bytes":
+        return f"{done}/{total} {unit}"
+    size, name = (GIGABYTE, "GB") if total >= GIGABYTE else (MEGABYTE, "MB")
+    return f"{done / size:.1f}/{total / size:.1f} {name}"
 
 
 def bar(done: int, total: int) -> str:
@@ -81,7 +92,7 @@ class Terminal:
             return
         self._shown = now
         speed = (done - self._first) / max(now - self._since, 1e-6)
-        parts = [f"{name} {done}/{total} {unit}".rstrip() if unit else name]
+        parts = [f"{name} {amount(done, total, unit)}" if unit else name]
         if speed > 0 and unit:
             parts.append(rate(speed, unit))
             if not ends:

@@ -70,3 +70,11 @@ def test_a_terminal_has_one_live_line_that_notes_do_not_break(monkeypatch):
 
 def test_a_phase_without_a_unit_is_only_named(monkeypatch):
     assert shown([Phase(name="loading model", done=1, total=1)], monkeypatch, io.StringIO()) == "loading model\n"
+
+
+def test_bytes_are_told_in_the_units_of_files(monkeypatch):
+    events = [Phase(name="merging", done=n * 400_000_000, total=2_000_000_000, unit="bytes") for n in (1, 3, 5)]
+    lines = shown(events, monkeypatch, io.StringIO()).splitlines()
+    assert lines[0] == "merging 0.4/2.0 GB"
+    assert lines[-1] == "merging 2.0/2.0 GB  400 MB/s"
+    assert terminal.amount(3_000_000, 38_000_000, "bytes") == "3.0/38.0 MB"
