@@ -2,13 +2,17 @@
 
 The distance of a group of tensors is |B - A| over the root mean square of |A| and |B|, the norms taken over
 all its values: 0 where the models are equal, sqrt(2) where they have nothing in common, 2 where one is the
-other's negative. It does not matter which is A. Computed in pieces, in float64.
+other's negative. It does not matter which is A. Computed in small pieces of fp32 that stay in the processor's
+cache, their sums added up in double precision.
 """
 from __future__ import annotations
 
 import math
+import os
 import time
+from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import Future
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,9 +24,12 @@ from lib_sdtrain.errors import UserError
 from lib_sdtrain.events import CancelToken, Event, Finished, Phase, Started
 from lib_sdtrain.merge.blocks import KEEP, LAYOUTS, block_of
 from lib_sdtrain.merge.elements import layer_kind
+from lib_sdtrain.merge.workers import workers
 from lib_sdtrain.model.checkpoint import Checkpoint, open_checkpoint
 
-_PIECE = 2**20
+_PIECE = 2**17
+_AHEAD = 32
+_MOST_THREADS = 4
 _TELL_EVERY = 0.2
 
 
@@ -86,12 +93,13 @@ def measure(a: Tensor, b: Tensor) -> Sums:
     total = Sums()
     flat_a, flat_b = a.reshape(-1), b.reshape(-1)
     for start in range(0, flat_a.numel(), _PIECE):
-        x, y = (flat[start : start + _PIECE].to(torch.float64) for flat in (flat_a, flat_b))
+        x, y = (flat[start : start + _PIECE].float() for flat in (flat_a, flat_b))
         apart = y - x
+        low, high = torch.aminmax(apart)
         total.add(
             Sums(
                 torch.dot(x, x).item(), torch.dot(y, y).item(), torch.dot(apart, apart).item(), torch.dot(x, y).item(),
-                apart.abs().max().item(), x.numel(),
+                max(-low.item(), high.item()), x.numel(),
             )
         )  # fmt: skip
     return total
@@ -114,17 +122,30 @@ def compare(a: str | Path, b: str | Path, token: CancelToken, convention: str = 
         layout = LAYOUTS[first.family.name]
         keys = _common(first, second)
         yield Started(job="compare", total=len(keys))
+        blocks = {key: block_of(key, layout, convention) for key in keys}
         distances = Distances()
-        for done, key in enumerate(keys, start=1):
+        merged = [key for key in keys if blocks[key] != KEEP]
+        for done, (key, sums) in enumerate(_measured(first, second, merged), start=1):
             token.check()
-            block = block_of(key, layout, convention)
-            if block != KEEP:
-                distances.add(key, block, measure(first.tensor(key), second.tensor(key)))
+            distances.add(key, blocks[key], sums)
             if time.monotonic() - told > _TELL_EVERY:
                 told = time.monotonic()
-                yield Phase(name="comparing", done=done, total=len(keys), unit="tensors")
+                yield Phase(name="comparing", done=done, total=len(merged), unit="tensors")
     seconds = round(time.monotonic() - began, 3)
     yield Finished(result={**distances.as_dict(layout.names), "seconds": seconds})
+
+
+def _measured(first: Checkpoint, second: Checkpoint, keys: list[str]) -> Iterator[tuple[str, Sums]]:
+    """Key and sums in order, measured a little ahead by several threads."""
+    waiting: deque[tuple[str, Future[Sums]]] = deque()
+    with workers(min(os.cpu_count() or 1, _MOST_THREADS)) as pool:
+        for key in keys:
+            waiting.append((key, pool.submit(lambda key=key: measure(first.tensor(key), second.tensor(key)))))
+            if len(waiting) > _AHEAD:
+                done, future = waiting.popleft()
+                yield done, future.result()
+        for done, future in waiting:
+            yield done, future.result()
 
 
 def _common(first: Checkpoint, second: Checkpoint) -> list[str]:

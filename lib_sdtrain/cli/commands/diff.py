@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from lib_sdtrain.cli.run import drive
-from lib_sdtrain.cli.terminal import duration
 from lib_sdtrain.errors import UserError
 from lib_sdtrain.settings.merge import CONVENTIONS
 
@@ -54,7 +53,7 @@ def text(document: dict[str, Any], layers: bool) -> str:
     """A line a block with a bar; below it, when asked, a line a kind of layer."""
     largest = max((row["distance"] for row in document["blocks"].values()), default=0.0)
     if not largest:
-        return f"the models are equal in every block; compared in {duration(document['seconds'])}"
+        return f"the models are equal in every block; compared in {document['seconds']:.1f} s"
     lines = []
     for block, row in document["blocks"].items():
         bar = "#" * round(_BAR * row["distance"] / largest)
@@ -62,4 +61,4 @@ def text(document: dict[str, Any], layers: bool) -> str:
         if layers:
             kinds = document["layers"][block].items()
             lines += [f"       {cell['distance']:.4f}  {kind}" for kind, cell in kinds]
-    return "\n".join([*lines, f"compared in {duration(document['seconds'])}"])
+    return "\n".join([*lines, f"compared in {document['seconds']:.1f} s"])
