@@ -32,8 +32,9 @@ class StandaloneHost:
     name: str = field(default="standalone", init=False)
 
     def checkpoints(self) -> list[CheckpointEntry]:
-        """toybox, then models/ and what runs have written."""
-        return [TOYBOX, *listed(self.folder / "models"), *listed(self.output_dir() / "runs")]
+        """toybox, then models/ and what runs and merges have written."""
+        folders = (self.folder / "models", self.output_dir() / "runs", self.output_dir() / "merges")
+        return [TOYBOX, *(entry for folder in folders for entry in listed(folder))]
 
     def current(self) -> CheckpointEntry | None:
         """Nothing is ever loaded here."""

@@ -115,13 +115,15 @@ def label_of(item: Declared) -> str:
     return f"{item.meta.label} ({item.meta.unit})" if item.meta.unit else item.meta.label
 
 
-def make_control(path: str, item: Declared, value: Any, choices: list[str] | None = None) -> Control:
+def make_control(
+    path: str, item: Declared, value: Any, choices: list[str] | None = None, panel: str = PANEL
+) -> Control:
     """The component of a setting, rendered where Gradio stands, holding `value` (as made by `shown`).
 
-    `choices` replaces the declared ones.
+    `choices` replaces the declared ones; `panel` begins the element's id.
     """
     common = {
-        "label": label_of(item), "info": item.meta.help, "value": value, "elem_id": element_id(path),
+        "label": label_of(item), "info": item.meta.help, "value": value, "elem_id": element_id(path, panel),
         "elem_classes": ["sdtrain-field"], "visible": choices is not None or len(item.meta.choices) != 1,
     }
     return Control(path, item, _component(item, common, choices))

@@ -5,7 +5,7 @@ import html
 from collections.abc import Sequence
 
 from lib_sdtrain.errors import Problem
-from lib_sdtrain.ui.controls import element_id
+from lib_sdtrain.ui.controls import PANEL, element_id
 
 _UNITS = ("B", "KB", "MB", "GB", "TB")
 
@@ -26,10 +26,10 @@ def time_text(seconds: float) -> str:
     return f"{round(seconds / 60)} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-def problems_html(problems: Sequence[Problem]) -> str:
+def problems_html(problems: Sequence[Problem], panel: str = PANEL) -> str:
     """Every mistake with what to do; the page puts a copy beside the control that `data-control` names."""
     lines = "".join(
-        f"<li data-control='{html.escape(element_id(problem.where))}'><b>{html.escape(problem.what)}</b>"
+        f"<li data-control='{html.escape(element_id(problem.where, panel))}'><b>{html.escape(problem.what)}</b>"
         f"{'; ' + html.escape(problem.fix) if problem.fix else ''}"
         f"<span class='sdtrain-path'>{html.escape(problem.where)}</span></li>"
         for problem in problems

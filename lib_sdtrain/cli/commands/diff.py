@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--layers", action="store_true", help="tell the kinds of layer of each block apart")
     parser.add_argument("--out", metavar="FILE", help="write a heat map (.png), a row a block and a column a layer")
     parser.add_argument("--blocks", choices=CONVENTIONS, default="mbw", metavar="CONVENTION",
-                        help=f"whose table of blocks counts; one of {', '.join(CONVENTIONS)}; default: mbw")  # fmt: skip
+                        help=f"whose table counts; one of {', '.join(CONVENTIONS)}; default: mbw")  # fmt: skip
 
 
 def run(args: argparse.Namespace) -> int:
