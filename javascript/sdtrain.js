@@ -75,7 +75,8 @@
     let timer = null, eagerUntil = 0, failures = 0, asked = false, asking = false;
 
     const busy = () => Boolean(app.job && (app.job.state === "waiting" || app.job.state === "running"));
-    const inSight = (page) => !document.hidden && page.offsetParent !== null;
+    // any of the sub-tabs, each of which may have started the job
+    const inSight = (page) => !document.hidden && (page.closest("#sdtrain_tabs") || page).offsetParent !== null;
 
     async function ask() {
         const job = app.job;
