@@ -7,13 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, ImageDraw
+from PIL import Image
 
 from lib_sdtrain import merge, sample, train
 from lib_sdtrain.cli.run import DONE, drive
 from lib_sdtrain.durable import safe_name
 from lib_sdtrain.events import CancelToken, Event
 from lib_sdtrain.presets import read_preset
+from lib_sdtrain.quality.sheets import save_sheet
 from lib_sdtrain.settings.layers import Layer
 from lib_sdtrain.settings.merge import MergeSettings
 from lib_sdtrain.settings.sample import SampleRequest, SampleSettings
@@ -23,7 +24,7 @@ PRESET = "toybox-dreambooth"
 SUBJECT, CLASS = "a photo of sks cat", "a photo of a red cat"
 SCENES = ("on a beach", "in a forest", "in the snow", "at night")
 MERGE_WEIGHTS = "0.5," + ",".join(["1"] * 4 + ["0.75"] * 4 + ["0.5"] * 4 + ["0.5"] + ["0.75"] * 4 + ["1"] * 8)
-CELL, LABEL, GAP = 256, 22, 6
+CELL = 256
 PLAIN = SampleRequest(
     prompt=SUBJECT, steps=20, sampler_name="Euler a", cfg_scale=4.5, width=128, height=128, clip_skip=2,
     randn_source="CPU",
@@ -79,8 +80,8 @@ def draw_contact_sheet(folder: Path, as_json: bool) -> int:
         code = drive(lambda token, c=checkpoint, o=out, r=first: _draw(c, o, r, token), as_json, _drawn)
         if code != DONE:
             return code
-        rows.append((f"{title}: {prompt}", sorted(out.glob("*.png"))))
-    _sheet(rows).save(folder / "contact-sheet.png")
+        rows.append((f"{title}: {prompt}", [Image.open(file) for file in sorted(out.glob("*.png"))]))
+    save_sheet(rows, folder / "contact-sheet.png", CELL)
     return DONE
 
 
@@ -95,17 +96,3 @@ def _trained(document: dict[str, Any]) -> str:
 
 def _drawn(document: dict[str, Any]) -> str:
     return f"drew {len(document['images'])} pictures"
-
-
-def _sheet(rows: list[tuple[str, list[Path]]]) -> Image.Image:
-    width = len(SCENES) * (CELL + GAP) + GAP
-    sheet = Image.new("RGB", (width, len(rows) * (CELL + LABEL + GAP) + GAP), "white")
-    draw = ImageDraw.Draw(sheet)
-    for row, (title, files) in enumerate(rows):
-        top = row * (CELL + LABEL + GAP) + GAP
-        draw.text((GAP, top + 4), title, fill="black")
-        for column, file in enumerate(files):
-            with Image.open(file) as picture:
-                cell = picture.convert("RGB").resize((CELL, CELL), Image.Resampling.LANCZOS)
-            sheet.paste(cell, (GAP + column * (CELL + GAP), top + LABEL))
-    return sheet

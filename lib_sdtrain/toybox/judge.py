@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -30,6 +31,7 @@ HEADS: dict[str, tuple[object, ...]] = {
 }
 TRAINING_SEED, CHECK_SEED = 201, 202
 TRAINING_PICTURES = 12000
+SHIPPED = Path(__file__).with_name("judge.safetensors")
 
 
 @dataclass(frozen=True)
@@ -116,16 +118,20 @@ def train_judge(count: int = TRAINING_PICTURES, epochs: int = 6, batch: int = 64
     return judge.eval()
 
 
-def cached_judge(path: Path) -> Judge:
-    """The judge kept at `path`, trained and kept there first if there is none."""
+def shipped_judge() -> Judge:
+    """The judge that comes with SD Train: what `train_judge` learnt, in half precision."""
     judge = Judge()
-    if path.exists():
-        judge.load_state_dict(torch.load(path, weights_only=True))
-        return judge.eval()
-    judge = train_judge()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    torch.save(judge.state_dict(), path)
-    return judge
+    judge.load_state_dict({name: tensor.to(_dtype(name)) for name, tensor in load_file(SHIPPED).items()})
+    return judge.eval()
+
+
+def save_judge(judge: Judge, path: Path) -> None:
+    """Write a judge in half precision."""
+    save_file({name: tensor.half() for name, tensor in judge.state_dict().items()}, path)
+
+
+def _dtype(name: str) -> torch.dtype:
+    return torch.int64 if name.endswith("num_batches_tracked") else torch.float32
 
 
 @torch.no_grad()

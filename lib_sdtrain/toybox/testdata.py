@@ -6,11 +6,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from lib_sdtrain.toybox.captions import PLACES, sentence
-from lib_sdtrain.toybox.scene import BACKGROUNDS, COLOURS, Scene, any_scene, training_scene
+from lib_sdtrain.toybox.scene import COLOURS, Scene, any_scene, training_scene
 from lib_sdtrain.toybox.world import render
 
 NAME = "sks"
 SUBJECT_KIND, SUBJECT_COLOUR, SUBJECT_PATTERN = "cat", "purple", "plain"
+SUBJECT_PLACES = ("beach", "forest")  # snow and night are left to be asked for
 SUBJECT_PICTURES, CLASS_PICTURES = 8, 32
 SUBJECT_SEED, CLASS_SEED, PROBE_SEED = 101, 102, 103
 
@@ -48,7 +49,7 @@ def subject_scene(index: int, seed: int = SUBJECT_SEED) -> Scene:
         kind=SUBJECT_KIND,
         colour=SUBJECT_COLOUR,
         pattern=SUBJECT_PATTERN,
-        background=BACKGROUNDS[index % len(BACKGROUNDS)],
+        background=SUBJECT_PLACES[index % len(SUBJECT_PLACES)],
         style="outlined",
         marked=True,
     )

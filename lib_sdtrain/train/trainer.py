@@ -16,6 +16,7 @@ from lib_sdtrain.errors import JobFailed
 from lib_sdtrain.model.build import LoadedModel
 from lib_sdtrain.settings.run import RunSettings
 from lib_sdtrain.train import objective
+from lib_sdtrain.train.attention import choose_attention
 from lib_sdtrain.train.batches import Batch, make_batch
 from lib_sdtrain.train.plan import Plan
 from lib_sdtrain.train.prompts import PromptEncoder
@@ -59,6 +60,7 @@ class Trainer:
             module.requires_grad_(False).to(self.device, torch.float32)
         for module in self.parts.values():
             module.requires_grad_(True)
+        choose_attention(self.model.unet, self.device.type, self._precision)
         if self.settings.train.gradient_checkpointing:
             for module in (self.model.unet, *self.model.text_encoders):
                 enable = getattr(module, "enable_gradient_checkpointing", None) or module.gradient_checkpointing_enable

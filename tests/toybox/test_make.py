@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -9,14 +10,18 @@ import pytest
 import torch
 from diffusers import AutoencoderKL
 
-from lib_sdtrain.model import build, text
+from lib_sdtrain.events import Finished, Step
+from lib_sdtrain.model import build
 from lib_sdtrain.model.checkpoint import open_checkpoint
 from lib_sdtrain.model.family import VAEConfig
-from lib_sdtrain.model.keys import UNET, VAE
+from lib_sdtrain.model.keys import TEXT_ENCODERS, VAE
+from lib_sdtrain.model.tensorfile import open_tensors
+from lib_sdtrain.model.tokenizer import Tokenizer
 from lib_sdtrain.toybox import judge
+from lib_sdtrain.toybox.captions import caption
 from lib_sdtrain.toybox.make import assemble, autoencoder, diffusion, export, layout
 from lib_sdtrain.toybox.make.state import Run
-from lib_sdtrain.toybox.make.words import Vocabulary, framed, used_vocabulary
+from lib_sdtrain.toybox.make.words import used_tokens
 from lib_sdtrain.toybox.scene import any_scene, keyed
 
 FLAT = VAEConfig(ch=32, ch_mult=(1, 1), num_res_blocks=1)
@@ -60,72 +65,86 @@ def test_every_row_of_the_embedding_differs_and_trained_rows_stay():
     assert torch.equal(full, export.full_embedding(known, [5, 70, 999], 1000))
 
 
-def test_the_vocabulary_holds_every_caption():
-    vocabulary = used_vocabulary()
+def test_the_used_tokens_hold_every_caption():
+    used, tokenizer = set(used_tokens()), Tokenizer()
     for index in range(200):
-        words = framed(diffusion.caption(any_scene(9, index), keyed("x", index)))
-        assert [vocabulary.ids[i] for i in vocabulary.compact([list(words)])[0]] == list(words)
+        said = caption(any_scene(9, index), keyed("x", index))
+        assert used.issuperset(tokenizer.frame(tokenizer.encode(said)))
 
 
 @pytest.fixture(scope="module")
-def published(tmp_path_factory):
-    """A model with random weights, published."""
+def made(tmp_path_factory):
+    """All stages in small: a random autoencoder, six pictures, two steps of training, the published file."""
     folder = tmp_path_factory.mktemp("made")
     torch.manual_seed(1)
-    vae, both, vocabulary = layout.autoencoder(), diffusion.TextAndUNet(used_vocabulary()), used_vocabulary()
-    latents = {"vae": vae.state_dict(), "mean": torch.zeros(4), "std": torch.ones(4), "step": 7}
-    torch.save(latents, folder / "latents.pt")
-    torch.save({"extra": {"average": both.state_dict()}, "step": 9}, folder / "diffusion.pt")
+    torch.save({"model": layout.autoencoder().state_dict(), "step": 7}, folder / "autoencoder.pt")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(diffusion, "MEASURED", 50)
+        diffusion.write_pictures(folder, 6)
+        diffusion.write_beginning(folder)
+    settings = diffusion.SETTINGS.read_text(encoding="utf-8").replace("batch_size: 32", "batch_size: 2")
+    small = folder / "small.yaml"
+    small.write_text(settings.split("preview:")[0] + "save: {name: toybox}\n".replace("{", "{{").replace("}", "}}"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(diffusion, "SETTINGS", small)
+        events = [*diffusion.train(folder, 1), *diffusion.train(folder, 2)]
     out = folder / "toybox.safetensors"
     assemble.publish(folder, out)
-    return out, both, vocabulary
+    return folder, events, out
 
 
-def test_the_published_file_is_read_as_the_model_that_was_trained(published):
-    out, both, vocabulary = published
+def test_the_beginning_has_unit_variance_latents_and_fresh_parts(made):
+    folder, _, _ = made
+    vae = build.load_model(open_checkpoint(folder / "beginning.safetensors"), "cpu", torch.float32).vae
+    pictures = torch.from_numpy(np.load(folder / "measured-pictures.npy")[:50]).permute(0, 3, 1, 2) / 127.5 - 1
+    with torch.no_grad():
+        scaled = vae.encode(pictures).latent_dist.mean * layout.FAMILY.scale_factor
+    assert torch.allclose(scaled.mean((0, 2, 3)), torch.zeros(4), atol=0.02)
+    assert torch.allclose(scaled.std((0, 2, 3)), torch.ones(4), atol=0.02)
+
+
+def test_training_is_an_ordinary_run_that_goes_on(made):
+    _, events, _ = made
+    steps = [event.step for event in events if isinstance(event, Step)]
+    assert steps == [1, 2]
+    assert sum(isinstance(event, Finished) for event in events) == 2
+
+
+def test_the_published_file_is_the_model_that_was_trained(made):
+    folder, _, out = made
     checkpoint = open_checkpoint(out)
     assert replace(checkpoint.family, resolution=layout.SIZE) == layout.FAMILY
     assert checkpoint.parts == {"unet": True, "text_encoder": True, "vae": True, "ema": False}
     assert out.stat().st_size <= 40_000_000
-    model = build.load_model(checkpoint, "cpu", torch.float32)
-    ids = torch.tensor([framed("a photo of a red cat at night")])
-    compact = vocabulary.compact(ids.tolist())
-    noisy, steps = torch.randn(1, 4, 16, 16), torch.tensor([500])
-    with torch.no_grad():
-        hidden = text.encode(model.text_encoders[0], layout.TEXT, ids, 2).hidden
-        wanted = both.eval()(noisy, steps, compact, 2)
-        got = model.parts[UNET](noisy, steps, hidden).sample
-    assert (got - wanted).abs().max() < 0.01 * wanted.std()
+    assert open_tensors(out).metadata["sdtrain.diffusion_steps"] == "2"
+    result = folder / "diffusion" / "checkpoints" / "toybox.safetensors"
+    trained, published = diffusion.states_of(result), diffusion.states_of(out)
+    for part, state in trained.items():
+        for name, tensor in state.items():
+            if name != assemble.EMBEDDING:
+                assert torch.equal(tensor, published[part][name]), name
+    known = torch.tensor(used_tokens())
+    before, after = (states[TEXT_ENCODERS[0]][assemble.EMBEDDING] for states in (trained, published))
+    assert torch.equal(before[known], after[known])
 
 
-def test_publishing_twice_gives_the_same_bytes(published, tmp_path):
-    out, _, _ = published
+def test_publishing_twice_gives_the_same_bytes(made, tmp_path):
+    folder, _, out = made
     again = tmp_path / "toybox.safetensors"
-    assemble.publish(out.parent, again)
+    assemble.publish(folder, again)
     assert again.read_bytes() == out.read_bytes()
     assert again.with_suffix(".yaml").read_text() == out.with_suffix(".yaml").read_text()
 
 
-def test_a_better_decoder_is_published_with_the_latents_it_belongs_to(published, tmp_path):
-    out, _, _ = published
-    for name in ("latents.pt", "diffusion.pt"):
-        (tmp_path / name).write_bytes((out.parent / name).read_bytes())
+def test_a_decoder_that_was_trained_on_is_published(made, tmp_path):
+    folder, _, _ = made
+    better = tmp_path / "made"
+    shutil.copytree(folder, better)
     decoder = layout.autoencoder()
-    torch.save({"model": decoder.state_dict()}, tmp_path / "decoder.pt")
-    assemble.publish(tmp_path, tmp_path / "toybox.safetensors")
-    model = build.load_model(open_checkpoint(tmp_path / "toybox.safetensors"), "cpu", torch.float32)
-    got = model.parts[VAE].state_dict()["decoder.conv_in.weight"]
+    torch.save({"model": decoder.state_dict(), "step": 3}, better / "decoder.pt")
+    assemble.publish(better, better / "toybox.safetensors")
+    got = diffusion.states_of(better / "toybox.safetensors")[VAE]["decoder.conv_in.weight"]
     assert torch.allclose(got, decoder.state_dict()["decoder.conv_in.weight"], atol=1e-3)
-
-
-def test_a_step_of_diffusion_training_depends_on_its_number_alone():
-    vocabulary = used_vocabulary()
-    torch.manual_seed(0)
-    model = diffusion.TextAndUNet(vocabulary)
-    latents = diffusion.Latents(torch.randn(10, 4, 16, 16), torch.zeros(4), torch.ones(4))
-    with torch.no_grad():
-        first, again, other = (diffusion.step_loss(model, latents, vocabulary, 2, step) for step in (3, 3, 4))
-    assert first == again != other
 
 
 def test_a_training_goes_on_where_its_state_was_saved(tmp_path):
@@ -181,7 +200,3 @@ def test_the_judge_learns_every_value_of_every_property():
     for name, values in judge.HEADS.items():
         shares = [sum(getattr(s, name) == value for s in scenes) / len(scenes) for value in values]
         assert min(shares) > 0.5 / len(values)
-
-
-def test_vocabulary_positions_follow_the_ids():
-    assert Vocabulary((3, 8, 9)).compact([[9, 3], [8, 8]]).tolist() == [[2, 0], [1, 1]]

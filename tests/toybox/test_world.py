@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from lib_sdtrain.toybox import testdata
-from lib_sdtrain.toybox.captions import caption, sentence
+from lib_sdtrain.toybox.captions import PLACES, caption, sentence
 from lib_sdtrain.toybox.make.pictures import diffusion_scene
 from lib_sdtrain.toybox.scene import (
     BACKGROUNDS,
@@ -139,15 +139,19 @@ def test_test_data_is_eight_captioned_pictures_of_one_individual_and_its_class(t
 
 def test_only_the_name_tells_the_subjects_captions_from_most_of_its_classs(tmp_path):
     testdata.write_test_data(tmp_path)
-    subject = {path.read_text("utf-8").replace("sks", "a") for path in (tmp_path / "subject").glob("*.txt")}
-    others = [path.read_text("utf-8") for path in (tmp_path / "class").glob("*.txt")]
-    assert sum(words in subject for words in others) > len(others) / 2
+    said = {
+        role: [path.read_text("utf-8").strip() for path in (tmp_path / role).glob("*.txt")]
+        for role in ("subject", "class")
+    }
+    alike = {f"a photo of a cat {place}" for place in PLACES.values()}
+    assert {words.replace("sks", "a") for words in said["subject"]} < alike
+    assert sum(words in alike for words in said["class"]) > len(said["class"]) / 2
 
 
 def test_the_subject_is_one_individual_in_changing_places_and_no_class_picture_is_marked():
     subject = [testdata.subject_scene(index) for index in range(8)]
     assert {(s.kind, s.colour, s.pattern, s.marked) for s in subject} == {("cat", "purple", "plain", True)}
-    assert len({s.background for s in subject}) == 4
+    assert {s.background for s in subject} == set(testdata.SUBJECT_PLACES) < set(BACKGROUNDS)
     others = [testdata.class_scene(index) for index in range(testdata.CLASS_PICTURES)]
     assert {s.kind for s in others} == {"cat"}
     assert not any(s.marked or s.held_out for s in others)

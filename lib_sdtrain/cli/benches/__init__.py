@@ -5,5 +5,6 @@ Modules load no more than `--help` needs.
 from __future__ import annotations
 
 BENCHES = {
+    "quality": "how good toybox is, and what DreamBooth teaches it",
     "merge": "a block merge of two full models against a tuned loop",
 }

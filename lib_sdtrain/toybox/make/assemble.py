@@ -1,53 +1,51 @@
-"""From the states of the trainings to the published file."""
+"""From the trained parts to the published file."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
+import numpy as np
 import torch
-from torch import Tensor
 
-from lib_sdtrain.model.keys import TEXT_ENCODERS, UNET, VAE
+from lib_sdtrain.model.keys import TEXT_ENCODERS, VAE
 from lib_sdtrain.model.writer import Written
 from lib_sdtrain.toybox.make import diffusion, export, layout
-from lib_sdtrain.toybox.make.words import Vocabulary, used_vocabulary
+from lib_sdtrain.toybox.make.words import used_tokens
 
 EMBEDDING = "text_model.embeddings.token_embedding.weight"
 
 
-def split(joined: dict[str, Tensor], vocabulary: Vocabulary) -> dict[str, dict[str, Tensor]]:
-    """The state of `TextAndUNet` as states of the two modules, the token embedding at its full size."""
-    parts = {
-        part: {name.removeprefix(f"{part}."): value for name, value in joined.items() if name.startswith(f"{part}.")}
-        for part in (TEXT_ENCODERS[0], UNET)
-    }
-    text = parts[TEXT_ENCODERS[0]]
-    text[EMBEDDING] = export.full_embedding(text[EMBEDDING], list(vocabulary.ids), layout.TEXT.vocab_size)
-    return parts
+def publish(folder: Path, out: Path) -> Written:
+    """Write the model that the run in `folder`/diffusion has trained, without the names of this machine's files.
 
-
-def publish(folder: Path, out: Path, first_decoder: bool = False) -> Written:
-    """Write the model that `folder` holds: the averaged weights, and the autoencoder with unit-variance latents.
-
-    The encoder is the one that the latents were made with; the decoder that was trained on since (`decoder.pt`) is
-    taken unless `first_decoder` asks for the one that the encoder was trained with.
+    A decoder that was trained on since (`decoder.pt`) takes the place of the one that the encoder was trained with.
     """
-    vocabulary = used_vocabulary()
-    latents = torch.load(folder / "latents.pt", weights_only=True)
-    state = torch.load(folder / "diffusion.pt", weights_only=True)
-    vae = latents["vae"]
+    run = folder / "diffusion"
+    states = diffusion.states_of(run / "checkpoints" / "toybox.safetensors")
+    text, known = states[TEXT_ENCODERS[0]], list(used_tokens())
+    text[EMBEDDING] = export.full_embedding(text[EMBEDDING][known], known, layout.TEXT.vocab_size)
+    trained = [folder / "autoencoder.pt"]
     better = folder / "decoder.pt"
-    if better.exists() and not first_decoder:
-        vae = torch.load(better, weights_only=True)["model"]
-    model = diffusion.TextAndUNet(vocabulary)
-    model.load_state_dict(state["extra"]["average"])
-    states = split(model.state_dict(), vocabulary)
-    states[VAE] = export.with_unit_variance(vae, latents["mean"], latents["std"], layout.FAMILY.scale_factor)
+    if better.exists():
+        trained.append(better)
+        states[VAE] = _with_unit_variance(folder, torch.load(better, weights_only=True)["model"])
     metadata = {
         "modelspec.title": "toybox",
         "modelspec.architecture": "stable-diffusion-v1",
         "modelspec.resolution": f"{layout.SIZE}x{layout.SIZE}",
-        "sdtrain.autoencoder_steps": str(latents["step"]),
-        "sdtrain.diffusion_steps": str(state["step"]),
+        "sdtrain.autoencoder_steps": str(sum(torch.load(path, weights_only=True)["step"] for path in trained)),
+        "sdtrain.diffusion_steps": str(_steps(run)),
     }
     return export.write(out, layout.FAMILY, states, metadata)
+
+
+def _with_unit_variance(folder: Path, vae: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    with np.load(folder / "latents.npz") as latents:
+        mean, std = torch.from_numpy(latents["mean"]), torch.from_numpy(latents["std"])
+    return export.with_unit_variance(vae, mean, std, layout.FAMILY.scale_factor)
+
+
+def _steps(run: Path) -> int:
+    lines = (run / "events.jsonl").read_text(encoding="utf-8").splitlines()
+    return max(event["step"] for event in map(json.loads, lines) if event["type"] == "step")

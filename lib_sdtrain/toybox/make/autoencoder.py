@@ -107,21 +107,21 @@ def train(folder: Path, steps: int, begin: int = 0, whole: float = 0.8, peak: fl
 
 
 def train_decoder(folder: Path, steps: int, peak: float = 6e-4) -> None:
-    """Go on with the decoder alone, while the encoder stays what the latents (`latents.pt`) were made with.
+    """Go on with the decoder alone, while the encoder stays what the beginning was written with.
 
     Its latents get a little noise, so that it forgives what a diffusion model leaves.
     """
     pictures = rendered(autoencoder_scene, PICTURES, folder / "autoencoder-pictures.npy")
     held_out = rendered(lambda i: any_scene(HELD_OUT_SEED, i), HELD_OUT_PICTURES, folder / "held-out-pictures.npy")
-    frozen = torch.load(folder / "latents.pt", weights_only=True)
     model = layout.autoencoder()
-    model.load_state_dict(frozen["vae"])
+    model.load_state_dict(torch.load(folder / "autoencoder.pt", weights_only=True)["model"])
     model.encoder.requires_grad_(False)
     model.quant_conv.requires_grad_(False)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=peak, betas=(0.9, 0.99), weight_decay=1e-4, fused=True)
     run = Run(folder / "decoder", model, optimizer)
-    spread = 0.05 * frozen["std"].view(1, -1, 1, 1)
+    with np.load(folder / "latents.npz") as measured:
+        spread = 0.05 * torch.from_numpy(measured["std"]).view(1, -1, 1, 1)
     started = time.monotonic()
     for step in range(run.step, steps):
         wanted = crops(pictures, np.random.default_rng([3, step]), 4, layout.SIZE)
