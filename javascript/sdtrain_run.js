@@ -112,7 +112,7 @@
         pressed = "";
         app.press("sdtrain_runs_refresh");
         if (app.byId("refresh_sd_model_checkpoint")) app.press("refresh_sd_model_checkpoint");
-        app.press("sdtrain_train_refresh");
+        app.press("sdtrain_train_ended");
     }
 
     app.views.push((page, current) => {

@@ -8,7 +8,8 @@ from fastapi import Body, FastAPI, Request
 from fastapi.responses import JSONResponse
 
 from lib_sdtrain.api.access import Access
-from lib_sdtrain.api.service import Choice, TrainService
+from lib_sdtrain.api.choice import Choice
+from lib_sdtrain.api.service import TrainService
 from lib_sdtrain.api.watching import finite
 from lib_sdtrain.errors import Problems, UserError
 from lib_sdtrain.settings.fields import declared, default_text

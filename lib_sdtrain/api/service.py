@@ -3,13 +3,16 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from lib_sdtrain import textfiles
+from lib_sdtrain.api.choice import Choice
 from lib_sdtrain.api.engine import Engine, Place
+from lib_sdtrain.api.last import LastChoice
+from lib_sdtrain.api.pace import PaceBook, amounts
 from lib_sdtrain.api.presets import PresetFolder
 from lib_sdtrain.api.runs import RunEntry, list_runs, past_events
 from lib_sdtrain.durable import safe_name, temporary_beside
@@ -28,14 +31,6 @@ PATH_KINDS = ("folder", "file", "path", "vae")
 
 
 @dataclass(frozen=True)
-class Choice:
-    """What was chosen: a preset by name (empty: none) and raw values by dotted path on top of it."""
-
-    preset: str = ""
-    changes: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
 class Outlook:
     """What would happen: the dry run's document, or why nothing can."""
 
@@ -50,6 +45,8 @@ class TrainService:
     def __init__(self, host: Host, engine: Engine, runner: JobRunner) -> None:
         self.host, self.engine, self.runner = host, engine, runner
         self.presets = PresetFolder(engine, host.output_dir() / "presets")
+        self.pace = PaceBook(host.output_dir() / "pace.json")
+        self.last = LastChoice(host.output_dir() / "last-settings.yaml")
 
     @property
     def place(self) -> Place:
@@ -89,19 +86,28 @@ class TrainService:
         document: Mapping[str, Any] = {}
         if not problems.found:
             try:
-                document = self.engine.plan(resolved.settings, self.place)
+                document = self._timed(resolved.settings, self.engine.plan(resolved.settings, self.place))
             except UserError as error:
                 problems.absorb(error)
         return Outlook(document, tuple(problems.found), origins)
+
+    def _timed(self, settings: RunSettings, document: dict[str, Any]) -> dict[str, Any]:
+        """The dry run's document with `seconds`, None when no run like it was ever measured here."""
+        workload = str(document.get("workload", ""))
+        return {**document, "seconds": self.pace.seconds(workload, amounts(settings, document))}
 
     def start(self, choice: Choice) -> Job:
         """Start a run. Raises `UserError` for mistakes, and when a job is running."""
         settings = self.resolve(choice).settings
         self._confinement(settings).raise_if_any()
         place = self.place
-        self.engine.plan(settings, place)
+        workload = str(self.engine.plan(settings, place).get("workload", ""))
         name = settings.save.name or (settings.data.concepts[0].name if settings.data.concepts else "run")
-        return self.runner.start("train", name, lambda token: self.engine.train(settings, place, token))
+
+        def work(token: CancelToken) -> Iterator[Event]:
+            return self.pace.measuring(workload, self.engine.train(settings, place, token))
+
+        return self.runner.start("train", name, work)
 
     def add_toybox(self) -> str:
         """Copy the built-in model to where the host looks for checkpoints; its name there.
@@ -119,11 +125,15 @@ class TrainService:
 
     def free_name(self, name: str) -> str:
         """The name, numbered when the host already has a checkpoint of that name."""
-        folder, stem, number = self.host.checkpoint_dir(), safe_name(name), 1
-        while name and folder and (folder / f"{stem}.safetensors").exists():
+        folder, first = self.host.checkpoint_dir(), safe_name(name)
+        if not name or not folder or not (folder / f"{first}.safetensors").exists():
+            return name
+        base, _, end = first.rpartition("-")
+        counted = end.isdigit() and (folder / f"{base}.safetensors").exists()  # this page numbered it
+        stem, number = (base, int(end)) if counted else (first, 1)
+        while (folder / f"{stem}-{number + 1}.safetensors").exists():
             number += 1
-            stem = f"{safe_name(name)}-{number}"
-        return name if number == 1 else stem
+        return f"{stem}-{number + 1}"
 
     def runs(self) -> list[RunEntry]:
         """Runs in the output folder, the newest first."""

@@ -3,13 +3,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lib_sdtrain.api.engine import Place
 from lib_sdtrain.events import CancelToken, Event, Notice
 from lib_sdtrain.presets import preset_names, preset_title, read_preset
 from lib_sdtrain.settings.layers import Layer, Resolved
 from lib_sdtrain.settings.run import RunSettings
+
+if TYPE_CHECKING:
+    from lib_sdtrain.train.plan import Plan
 
 
 class TrainingEngine:
@@ -40,7 +43,7 @@ class TrainingEngine:
             try:
                 event = next(events)
             except StopIteration as end:
-                return {**forecast(end.value), "notices": notices}
+                return {**forecast(end.value), "notices": notices, "workload": workload(end.value)}
             if isinstance(event, Notice):
                 notices.append(f"{event.where}: {event.text}" if event.where else event.text)
 
@@ -57,3 +60,18 @@ class TrainingEngine:
         from lib_sdtrain.train.resume import resume
 
         return resume(run_dir, changes, token, place.device)
+
+
+def workload(plan: Plan) -> str:
+    """All that the duration of a step depends on: runs of the same workload go at the same pace."""
+    settings = plan.settings
+    weights = sum(plan.checkpoint.parameter_counts().values())
+    with_class = any(material.concept.class_prompt for material in plan.materials)
+    trained = [name for name, on in (("unet", settings.method.train_unet), ("text", settings.method.train_text_encoder))
+               if on]  # fmt: skip
+    return " ".join(map(str, (
+        plan.device, settings.method.kind, plan.family.name, weights, "x".join(map(str, plan.target)),
+        f"batch {settings.train.batch_size} x {settings.train.gradient_accumulation_steps}",
+        "with class" if with_class else "alone", "+".join(trained), settings.train.mixed_precision,
+        "checkpointing" if settings.train.gradient_checkpointing else "", settings.data.cache_latents,
+    )))  # fmt: skip

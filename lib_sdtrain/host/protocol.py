@@ -30,6 +30,8 @@ class Host(Protocol):
     name: str
     #: Only this machine can reach the page, so any path its user names is their own.
     local: bool
+    #: The page is not to show controls that name folders.
+    hides_folders: bool
 
     def checkpoints(self) -> list[CheckpointEntry]:
         """Everything that can be trained, the loaded one first."""

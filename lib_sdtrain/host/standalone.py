@@ -30,6 +30,7 @@ class StandaloneHost:
     folder: Path
     local: bool = True
     name: str = field(default="standalone", init=False)
+    hides_folders: bool = field(default=False, init=False)
 
     def checkpoints(self) -> list[CheckpointEntry]:
         """toybox, then models/ and what runs and merges have written."""

@@ -38,6 +38,11 @@ class WebuiHost:
         """Whether only this machine can reach the page."""
         return not shared.cmd_opts.webui_is_non_local
 
+    @property
+    def hides_folders(self) -> bool:
+        """`--hide-ui-dir-config`."""
+        return bool(shared.cmd_opts.hide_ui_dir_config)
+
     def checkpoints(self) -> list[CheckpointEntry]:
         """The WebUI's list, the loaded one first, then toybox."""
         current = self._current_info()
@@ -100,7 +105,8 @@ class WebuiHost:
         elif isinstance(event, Started):
             state.job_count, state.sampling_steps, state.sampling_step = 1, event.total, event.step
         elif isinstance(event, Phase):
-            state.textinfo = f"SD Train: {event.name} {event.done}/{event.total}"
+            name = " ".join(event.name.split())  # the page takes text with line breaks for HTML
+            state.textinfo = f"SD Train: {name} {event.done}/{event.total}"
         return state.interrupted or state.stopping_generation
 
     def output_dir(self) -> Path:

@@ -116,15 +116,17 @@ def label_of(item: Declared) -> str:
 
 
 def make_control(
-    path: str, item: Declared, value: Any, choices: list[str] | None = None, panel: str = PANEL
+    path: str, item: Declared, value: Any, choices: list[str] | None = None, panel: str = PANEL,
+    hidden: bool = False,
 ) -> Control:
     """The component of a setting, rendered where Gradio stands, holding `value` (as made by `shown`).
 
-    `choices` replaces the declared ones; `panel` begins the element's id.
+    `choices` replaces the declared ones; `panel` begins the element's id; a `hidden` control keeps its value.
     """
+    visible = not hidden and (choices is not None or len(item.meta.choices) != 1)
     common = {
         "label": label_of(item), "info": item.meta.help, "value": value, "elem_id": element_id(path, panel),
-        "elem_classes": ["sdtrain-field"], "visible": choices is not None or len(item.meta.choices) != 1,
+        "elem_classes": ["sdtrain-field"], "visible": visible,
     }
     return Control(path, item, _component(item, common, choices))
 

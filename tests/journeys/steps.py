@@ -32,6 +32,13 @@ def press(page: Any, name: str) -> None:
     page.click(f"{TRAIN}_{name}")
 
 
+def start(page: Any) -> None:
+    """Press Start and wait until the page shows the new job, not the end of an earlier one."""
+    before = page.evaluate("() => window.sdtrain.jobId()")
+    press(page, "start")
+    page.wait_for_function("before => window.sdtrain.jobId() !== before", arg=before, timeout=LONG)
+
+
 def status(page: Any) -> str:
     """The line above the bar."""
     return page.locator('#sdtrain_run [data-part="status"]').inner_text()

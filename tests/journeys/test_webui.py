@@ -14,7 +14,7 @@ from PIL import Image
 from tests.journeys import installed_webui
 from tests.journeys.conftest import draw_subject
 from tests.journeys.installed_webui import Webui
-from tests.journeys.steps import LONG, curve_points, press, set_text, status, wait_plan, wait_state, wait_step
+from tests.journeys.steps import LONG, curve_points, press, set_text, start, status, wait_plan, wait_state, wait_step
 
 FOLDER = os.environ.get("SDTRAIN_WEBUI", "")
 pytestmark = [
@@ -72,7 +72,7 @@ def test_train_on_the_loaded_checkpoint_stop_resume_and_make_a_picture_with_the_
     page = train_page("first", 30)
     assert "tiny.safetensors" in page.locator("#sdtrain_train_model_checkpoint input").input_value()
     assert "(loaded)" in page.locator("#sdtrain_train_model_checkpoint input").input_value()
-    press(page, "start")
+    start(page)
     wait_step(page, 3)
     press(page, "stop_save")
     wait_state(page, "stopped")
@@ -94,7 +94,7 @@ def test_train_on_the_loaded_checkpoint_stop_resume_and_make_a_picture_with_the_
 
 def test_the_result_can_be_used_with_one_click(webui, train_page):
     page = train_page("clicked", 2)
-    press(page, "start")
+    start(page)
     wait_state(page, "finished")
     press(page, "use")
     page.wait_for_function(
@@ -107,7 +107,7 @@ def test_the_result_can_be_used_with_one_click(webui, train_page):
 def test_stopping_now_leaves_the_host_as_it_was(webui, train_page):
     before = webui.get("/probe/state")
     page = train_page("cancelled", 500)
-    press(page, "start")
+    start(page)
     wait_step(page, 2)
     press(page, "stop_now")
     wait_state(page, "stopped")
@@ -119,7 +119,7 @@ def test_a_crash_leaves_the_host_as_it_was_and_is_told(webui, train_page):
     before = webui.get("/probe/state")
     webui.post("/probe/fault?step=2")
     page = train_page("crashed", 10)
-    press(page, "start")
+    start(page)
     wait_state(page, "failed")
     webui.post("/probe/fault?step=0")
     assert "out of memory" in page.locator('#sdtrain_run [data-part="problems"]').inner_text()
@@ -129,7 +129,7 @@ def test_a_crash_leaves_the_host_as_it_was_and_is_told(webui, train_page):
 def test_a_reloaded_page_finds_the_run_and_the_host_is_as_it_was(webui, train_page):
     before = webui.get("/probe/state")
     page = train_page("reloaded", 60)
-    press(page, "start")
+    start(page)
     wait_step(page, 2)
     page.reload()
     page.wait_for_selector("#sdtrain_train[data-booted]", state="attached")
@@ -142,7 +142,7 @@ def test_a_reloaded_page_finds_the_run_and_the_host_is_as_it_was(webui, train_pa
 
 def test_the_webuis_own_interrupt_saves_and_stops(webui, train_page):
     page = train_page("interrupted", 500)
-    press(page, "start")
+    start(page)
     wait_step(page, 2)
     progress = webui.get("/sdapi/v1/progress?skip_current_image=true")
     assert progress["state"]["job"].startswith("SD Train")
@@ -155,7 +155,7 @@ def test_the_webuis_own_interrupt_saves_and_stops(webui, train_page):
 
 def test_a_picture_asked_for_meanwhile_waits_for_its_turn(webui, train_page):
     page = train_page("queued", 500)
-    press(page, "start")
+    start(page)
     wait_step(page, 2)
     made: list[Image.Image] = []
     thread = threading.Thread(target=lambda: made.append(picture(webui)))

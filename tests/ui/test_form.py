@@ -6,13 +6,15 @@ from pathlib import Path
 import pytest
 
 from lib_sdtrain import textfiles
-from lib_sdtrain.api.service import Choice, TrainService
+from lib_sdtrain.api.choice import Choice
+from lib_sdtrain.api.service import TrainService
 from lib_sdtrain.errors import Problem, UserError
 from lib_sdtrain.host.standalone import StandaloneHost
 from lib_sdtrain.jobs import JobRunner
 from lib_sdtrain.settings.run import RunSettings
 from lib_sdtrain.ui.texts import problems_html, size_text, time_text
-from lib_sdtrain.ui.train.form import FIRST, Form
+from lib_sdtrain.ui.train.concepts import CONCEPTS, FIRST, Concepts
+from lib_sdtrain.ui.train.form import Form
 from lib_sdtrain.ui.train.handlers import TrainHandlers, command_line
 from lib_sdtrain.ui.train.words import prompts, read_prompts, read_words, reading_html
 from tests.fake_engine import FakeEngine
@@ -73,7 +75,9 @@ def test_a_preset_of_ones_own_comes_back_as_it_was(service, form):
     values = {**form.filled(Choice(PRESET)), "train.length": "55", f"{FIRST}.instance_prompt": "a photo of xyz"}
     assert "Saved" in handlers.save_preset("my own", PRESET, values)
     assert service.presets.names() == [PRESET, "my-own"]
-    assert form.filled(Choice("my-own")) == values
+    again = form.filled(Choice("my-own"))
+    assert {**again, CONCEPTS: None} == {**values, CONCEPTS: None}
+    assert Concepts.of(again) == Concepts.of(values)
 
 
 @pytest.mark.parametrize("name", ["", "  ", PRESET])
@@ -114,7 +118,8 @@ def test_the_command_names_preset_and_changes():
 
 
 def test_the_guides_prompts():
-    assert prompts("sks", "dog", True) == ("a photo of sks dog", "a photo of dog")
+    assert prompts("sks", "dog", True) == ("a photo of sks dog", "a photo of a dog")
+    assert prompts("sks", "old owl", True) == ("a photo of sks old owl", "a photo of an old owl")
     assert prompts("sks", "dog", False) == ("a photo of sks dog", "")
     assert prompts(" ", "", True) == ("", "")
 

@@ -1,17 +1,17 @@
 """The form's values: what preset and page say, and which of them the user changed."""
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lib_sdtrain.api.service import Choice, TrainService
+from lib_sdtrain.api.choice import Choice
+from lib_sdtrain.api.service import TrainService
 from lib_sdtrain.settings.fields import Declared, declared, get_path
-from lib_sdtrain.settings.run import Concept, RunSettings
+from lib_sdtrain.settings.run import RunSettings
 from lib_sdtrain.ui.controls import raw, shown
+from lib_sdtrain.ui.train.concepts import CONCEPTS, FIRST, Concepts, blank_entry, concept_items, shown_entry
 
-CONCEPTS = "data.concepts"
-FIRST = f"{CONCEPTS}.0"
 INSTANCE_DIR, PROMPT, CLASS_PROMPT = f"{FIRST}.instance_dir", f"{FIRST}.instance_prompt", f"{FIRST}.class_prompt"
 
 
@@ -20,15 +20,16 @@ def form_items() -> list[tuple[str, Declared]]:
     items: list[tuple[str, Declared]] = []
     for item in declared(RunSettings):
         if item.path == CONCEPTS:
-            items += [(f"{FIRST}.{part.path}", part) for part in declared(Concept)]
+            items += [(f"{FIRST}.{part.path}", part) for part in concept_items()]
         else:
             items.append((item.path, item))
     return items
 
 
 def default_values() -> dict[str, Any]:
-    """What every control shows when nothing is set."""
-    return {path: shown(item, item.default) for path, item in form_items()}
+    """What every control shows when nothing is set, and the concepts behind the one that is shown."""
+    values = {path: shown(item, item.default) for path, item in form_items()}
+    return {**values, CONCEPTS: Concepts((blank_entry(),)).as_state()}
 
 
 @dataclass(frozen=True)
@@ -40,13 +41,11 @@ class Form:
     def filled(self, choice: Choice) -> dict[str, Any]:
         """What every control shows for a choice. Raises `UserError` for a broken preset."""
         settings = self.service.resolve(choice).settings
-        concept = settings.data.concepts[0] if settings.data.concepts else Concept()
-        values = {}
-        for path, item in form_items():
-            value = getattr(concept, item.name) if path.startswith(FIRST) else get_path(settings, path)
-            values[path] = shown(item, value)
+        concepts = Concepts(tuple(map(shown_entry, settings.data.concepts)) or (blank_entry(),))
+        values = {path: shown(item, get_path(settings, path))
+                  for path, item in form_items() if not path.startswith(FIRST)}  # fmt: skip
         values["model.checkpoint"] = self.title_of(settings.model.checkpoint)
-        return values
+        return {**values, **concepts.controls(), CONCEPTS: concepts.as_state()}
 
     def title_of(self, checkpoint: str) -> str:
         """What the page calls a checkpoint."""
@@ -58,17 +57,38 @@ class Form:
         base = self.filled(Choice(preset))
         changes = {}
         for path, item in form_items():
-            if path in values and values[path] != base[path] and values[path] is not None:
+            ours = path in values and not path.startswith(FIRST)
+            if ours and values[path] != base[path] and values[path] is not None:
                 changes[path] = raw(item, values[path])
         if "model.checkpoint" in changes:
             changes["model.checkpoint"] = self.service.checkpoint_named(str(changes["model.checkpoint"]))
-        return Choice(preset, changes)
+        before, after = Concepts.of(base).entries, Concepts.of(values).entries
+        return Choice(preset, {**changes, **concept_changes(before, after)})
 
     def after_preset(self, old: str, new: str, values: Mapping[str, Any]) -> dict[str, Any]:
         """Controls for another preset; what the user changed stays unless the new preset has its own word on it."""
         spoken = set(self.service.presets.values(new))
         kept = {path: value for path, value in self.choice(old, values).changes.items() if path not in spoken}
-        if any(path == CONCEPTS or path.startswith(FIRST) for path in spoken):
-            kept = {path: value for path, value in kept.items() if not path.startswith(FIRST)}
-        values = self.filled(Choice(new, kept))
+        if any(path.startswith(CONCEPTS) for path in spoken):
+            kept = {path: value for path, value in kept.items() if not path.startswith(CONCEPTS)}
+        return self.with_free_name(self.filled(Choice(new, kept)))
+
+    def with_free_name(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """The same with a name for the result that is not taken."""
         return {**values, "save.name": self.service.free_name(values["save.name"])}
+
+
+def concept_changes(before: Sequence[Mapping[str, Any]], after: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What turns the concepts `before` into those `after`: single settings, or the whole list when one is gone."""
+    items = {item.path: item for item in concept_items()}
+    blank = blank_entry()
+    if len(after) < len(before):
+        return {CONCEPTS: [{name: raw(items[name], value) for name, value in entry.items() if value != blank[name]}
+                           for entry in after]}  # fmt: skip
+    changes = {}
+    for number, entry in enumerate(after):
+        known = before[number] if number < len(before) else {**blank, "name": None}  # an added one at least has a name
+        for name, value in entry.items():
+            if value is not None and value != known[name]:
+                changes[f"{CONCEPTS}.{number}.{name}"] = raw(items[name], value)
+    return changes

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import html
+import json
 import shlex
 import time
 from collections.abc import Mapping
@@ -9,14 +10,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lib_sdtrain.api.service import Choice, Outlook, TrainService
+from lib_sdtrain.api.choice import Choice
+from lib_sdtrain.api.service import TOYBOX_PRESET, Outlook, TrainService
 from lib_sdtrain.errors import UserError
 from lib_sdtrain.ui.texts import problems_html
-from lib_sdtrain.ui.train.form import CLASS_PROMPT, INSTANCE_DIR, PROMPT, Form
+from lib_sdtrain.ui.train.concepts import Concepts
+from lib_sdtrain.ui.train.form import CLASS_PROMPT, INSTANCE_DIR, PROMPT, Form, default_values
 from lib_sdtrain.ui.train.layout import NO_PRESET
 from lib_sdtrain.ui.train.pictures import keep_dropped, thumbnails_html
 from lib_sdtrain.ui.train.plan_view import plan_html
 from lib_sdtrain.ui.train.words import prompts, reading_html
+
+
+@dataclass(frozen=True)
+class Opening:
+    """What a page shows first: a preset (by its title), the controls' values by path, and a word to the user."""
+
+    preset: str
+    values: dict[str, Any]
+    message: str = ""
 
 
 @dataclass(frozen=True)
@@ -34,9 +46,40 @@ class TrainHandlers:
         """The preset's name from what the page shows, empty for none."""
         return "" if preset in (NO_PRESET, "", None) else self.service.presets.named(preset)
 
+    def opening(self) -> Opening:
+        """The settings of the last start, else toybox's preset; what is broken is told and left out."""
+        problems = []
+        for find in (self.service.last.read, self._first_choice):
+            try:
+                choice = find()
+                if choice is not None:
+                    values = self.form.with_free_name(self.form.filled(choice))
+                    return Opening(self.title_of(choice.preset), values, problems_html(problems) if problems else "")
+            except UserError as error:
+                problems += error.problems
+        return Opening(NO_PRESET, default_values(), problems_html(problems))
+
+    def _first_choice(self) -> Choice:
+        return Choice(TOYBOX_PRESET if TOYBOX_PRESET in self.service.presets.names() else "")
+
+    def title_of(self, preset: str) -> str:
+        """What the page calls a preset."""
+        return self.service.presets.title(preset) if preset else NO_PRESET
+
+    def untouched(self, preset: str) -> dict[str, Any]:
+        """The controls as the preset has them. Raises `UserError` when it is broken."""
+        return self.form.with_free_name(self.form.filled(Choice(self.name_of(preset))))
+
+    def changed(self, preset: str, values: Mapping[str, Any]) -> bool:
+        """Whether the user changed anything of the preset."""
+        try:
+            return bool(self.form.choice(self.name_of(preset), values).changes)
+        except UserError:
+            return True
+
     def plan(self, preset: str, values: Mapping[str, Any]) -> str:
         """The plan for what the form holds."""
-        return plan_html(self._outlook(preset, values))
+        return plan_html(self._outlook(preset, values), Concepts.of(values))
 
     def _outlook(self, preset: str, values: Mapping[str, Any]) -> Outlook:
         try:
@@ -85,9 +128,11 @@ class TrainHandlers:
     def start(self, preset: str, values: Mapping[str, Any]) -> str:
         """Start the run; empty when it began, else the plan with what is wrong."""
         try:
-            self.service.start(self.form.choice(self.name_of(preset), values))
+            choice = self.form.choice(self.name_of(preset), values)
+            self.service.start(choice)
         except UserError as error:
-            return plan_html(Outlook({}, tuple(error.problems), {}))
+            return plan_html(Outlook({}, tuple(error.problems), {}), Concepts.of(values))
+        self.service.last.write(choice)
         return ""
 
     def stop(self, how: str, job: str) -> None:
@@ -133,6 +178,6 @@ def command_line(choice: Choice) -> str:
     words = ["python", "-m", "lib_sdtrain", "train"]
     words += ["--preset", choice.preset] if choice.preset else []
     for path, value in choice.changes.items():
-        words += ["--set", f"{path}={value}"]
+        words += ["--set", f"{path}={json.dumps(value) if isinstance(value, (list, dict)) else value}"]
     return shlex.join(words)
 

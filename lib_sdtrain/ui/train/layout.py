@@ -1,4 +1,4 @@
-"""The Train sub-tab's components, in the order a person needs them. What they do is in `train_handlers.py`."""
+"""The Train sub-tab's components, in the order a person needs them. What they do is in `handlers.py`."""
 from __future__ import annotations
 
 from dataclasses import dataclass, field
@@ -9,7 +9,8 @@ import gradio as gr
 from lib_sdtrain.settings.fields import BASIC, Declared, groups_of
 from lib_sdtrain.settings.run import RunSettings
 from lib_sdtrain.ui.controls import PANEL, Control, make_control
-from lib_sdtrain.ui.train.form import FIRST, INSTANCE_DIR, form_items
+from lib_sdtrain.ui.train.concepts import CONCEPTS, FIRST
+from lib_sdtrain.ui.train.form import INSTANCE_DIR, form_items
 from lib_sdtrain.ui.train.run_view import RUN_HTML
 
 NO_PRESET = "my own settings"
@@ -22,6 +23,7 @@ class TrainParts:
     """The components that handlers read and write; `controls` by setting path."""
 
     controls: dict[str, Control] = field(default_factory=dict)
+    hide_folders: bool = False
     preset: Any = None
     base_preset: Any = None
     preset_name: Any = None
@@ -31,6 +33,12 @@ class TrainParts:
     copied: Any = None
     refresh: Any = None
     add_toybox: Any = None
+    concepts: Any = None
+    concept: Any = None
+    add_concept: Any = None
+    remove_concept: Any = None
+    forget: Any = None
+    ended: Any = None
     uploads: Any = None
     thumbnails: Any = None
     identifier: Any = None
@@ -50,9 +58,9 @@ def _id(name: str) -> str:
     return f"{PANEL}_{name}"
 
 
-def build_train(values: dict[str, Any], hosted: bool) -> TrainParts:
-    """Render the sub-tab where Gradio stands, showing `values` by path."""
-    parts = TrainParts()
+def build_train(values: dict[str, Any], hosted: bool, hide_folders: bool = False) -> TrainParts:
+    """Render the sub-tab where Gradio stands, showing `values` by path; `hide_folders`: controls of folders."""
+    parts = TrainParts(hide_folders=hide_folders)
     with gr.Column(elem_id=PANEL, elem_classes=["sdtrain-page"]):
         _run_panel(parts, hosted)
         with gr.Column(elem_id=_id("form"), elem_classes=["sdtrain-form"]):
@@ -65,6 +73,8 @@ def build_train(values: dict[str, Any], hosted: bool) -> TrainParts:
                 _grid(parts, by_section[title], values)
                 if title == "Model":
                     _model_tools(parts, hosted)
+                if title == "Subject":
+                    _concept_row(parts, values)
             _advanced(parts, values)
             _keeping(parts)
             _plan_and_start(parts)
@@ -93,7 +103,8 @@ def _grid(
 
 def _control(parts: TrainParts, path: str, item: Declared, values: dict[str, Any]) -> None:
     choices = [] if item.meta.kind == "checkpoint" else None  # filled when a page opens
-    parts.controls[path] = make_control(path, item, values[path], choices)
+    hidden = parts.hide_folders and item.meta.kind == "folder"
+    parts.controls[path] = make_control(path, item, values[path], choices, hidden)
 
 
 def _preset_row(parts: TrainParts) -> None:
@@ -103,6 +114,7 @@ def _preset_row(parts: TrainParts) -> None:
             choices=[NO_PRESET], value=NO_PRESET,
         )
         parts.base_preset = gr.State("")
+        parts.forget = gr.Button("Forget my changes", elem_id=_id("forget"), size="sm", min_width=150)
     parts.message = gr.HTML("", elem_id=_id("message"))
 
 
@@ -114,12 +126,27 @@ def _model_tools(parts: TrainParts, hosted: bool) -> None:
         )
 
 
+def _concept_row(parts: TrainParts, values: dict[str, Any]) -> None:
+    parts.concepts = gr.State(values[CONCEPTS])
+    with gr.Row(elem_classes=["sdtrain-row", "sdtrain-tools", "sdtrain-concepts"]):
+        parts.concept = gr.Radio(
+            label="Concept", choices=[], visible=False, elem_id=_id("concept"),
+            info="Which of the subjects is shown below; its name and weight are under More settings.",
+        )
+        parts.add_concept = gr.Button(
+            "Learn another subject too", elem_id=_id("add_concept"), size="sm", min_width=190, scale=0
+        )
+        parts.remove_concept = gr.Button(
+            "Remove this subject", elem_id=_id("remove_concept"), size="sm", min_width=150, scale=0, visible=False
+        )
+
+
 def _subject_top(parts: TrainParts, values: dict[str, Any]) -> None:
     with gr.Row(elem_classes=["sdtrain-row", "sdtrain-pictures"]):
         _control(parts, INSTANCE_DIR, dict(form_items())[INSTANCE_DIR], values)
         parts.uploads = gr.File(
-            label="or drop pictures here (and their .txt captions)", file_count="multiple", elem_id=_id("uploads"),
-            height=112,
+            label=f"{'D' if parts.hide_folders else 'or d'}rop pictures here (and their .txt captions)",
+            file_count="multiple", elem_id=_id("uploads"), height=112,
         )
     parts.thumbnails = gr.HTML("", elem_id=_id("thumbnails"))
     with gr.Row(elem_classes=["sdtrain-row"]):
@@ -171,6 +198,7 @@ def _plan_and_start(parts: TrainParts) -> None:
         parts.plan = gr.HTML("", elem_id=_id("plan"))
         parts.start = gr.Button("Start training", variant="primary", elem_id=_id("start"), scale=0, min_width=190)
     parts.load = gr.Button("load", visible=False, elem_id=_id("load"))
+    parts.ended = gr.Button("ended", visible=False, elem_id=_id("ended"))
     parts.job = gr.Textbox(visible=False, elem_id=_id("job"))
 
 

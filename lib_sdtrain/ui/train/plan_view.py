@@ -7,14 +7,18 @@ from typing import Any
 
 from lib_sdtrain.api.service import Outlook
 from lib_sdtrain.ui.texts import problems_html, size_text, time_text
+from lib_sdtrain.ui.train.concepts import Concepts
+
+UNKNOWN_TIME = "<span class='sdtrain-note'>time known after the first steps</span>"
 
 
-def plan_html(outlook: Outlook) -> str:
-    """The plan or its mistakes."""
+def plan_html(outlook: Outlook, concepts: Concepts | None = None) -> str:
+    """The plan or its mistakes; those of `concepts` stand at the control that shows them."""
     if outlook.problems:
-        count = len(outlook.problems)
+        problems = [concepts.placed(problem) if concepts else problem for problem in outlook.problems]
+        count = len(problems)
         head = "One thing is" if count == 1 else f"{count} things are"
-        body = f"<p>{head} to be put right before this can start:</p>{problems_html(outlook.problems)}"
+        body = f"<p>{head} to be put right before this can start:</p>{problems_html(problems)}"
         return f"<div class='sdtrain-plan' data-ready='false'>{body}</div>"
     return (
         f"<div class='sdtrain-plan' data-ready='true'>{_headline(outlook.document)}{_details(outlook.document)}"
@@ -28,8 +32,8 @@ def _headline(document: Mapping[str, Any]) -> str:
     if to_make:
         facts.append(f"<b>{to_make}</b> class pictures to make")
     facts.append(f"<b>{document['steps']}</b> steps")
-    if document.get("seconds"):
-        facts.append(f"about <b>{time_text(document['seconds'])}</b>")
+    seconds = document.get("seconds")
+    facts.append(f"about <b>{time_text(seconds)}</b>" if seconds else UNKNOWN_TIME)
     facts.append(f"<b>{size_text(document['memory_bytes'])}</b> memory")
     facts.append(f"<b>{size_text(document['disk_bytes'])}</b> on disk")
     return f"<p class='sdtrain-headline'>{' · '.join(facts)}</p>"

@@ -4,16 +4,17 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from lib_sdtrain.api.service import TOYBOX_PRESET, TrainService
+from lib_sdtrain.api.service import TrainService
 from lib_sdtrain.errors import UserError
 from lib_sdtrain.ui.seam import listen, update
 from lib_sdtrain.ui.texts import problems_html
+from lib_sdtrain.ui.train.concepts import CONCEPTS, Concepts
 from lib_sdtrain.ui.train.form import CLASS_PROMPT, INSTANCE_DIR, PROMPT, default_values
 from lib_sdtrain.ui.train.handlers import TrainHandlers
 from lib_sdtrain.ui.train.layout import NO_PRESET, TrainParts, build_train
 from lib_sdtrain.ui.train.words import read_prompts, reading_html
 
-CHECKPOINT = "model.checkpoint"
+CHECKPOINT, NAME = "model.checkpoint", "save.name"
 
 
 class TrainTab:
@@ -23,10 +24,11 @@ class TrainTab:
         self.service = service
         self.handlers = TrainHandlers(service)
         self.hosted = service.host.name != "standalone"
-        self.parts: TrainParts = build_train(default_values(), self.hosted)
+        self.parts: TrainParts = build_train(default_values(), self.hosted, service.host.hides_folders)
         self.paths = {control.component: path for path, control in self.parts.controls.items()}
         self._attach_form()
         self._attach_words()
+        self._attach_concepts()
         self._attach_presets()
         self._attach_run()
 
@@ -34,19 +36,46 @@ class TrainTab:
 
     @property
     def _inputs(self) -> set[Any]:
-        return {*self.paths, self.parts.preset, self.parts.base_preset}
+        return {*self.paths, self.parts.preset, self.parts.base_preset, self.parts.concepts}
 
     def _values(self, data: Mapping[Any, Any]) -> dict[str, Any]:
-        return {path: data[component] for component, path in self.paths.items()}
+        values = {path: data[component] for component, path in self.paths.items()}
+        return {**values, CONCEPTS: data[self.parts.concepts]}
 
     def _updates(self, values: Mapping[str, Any]) -> dict[Any, Any]:
-        return {self.parts.controls[path].component: update(value=value) for path, value in values.items()}
+        answer = {self._component(path): update(value=value) for path, value in values.items() if path != CONCEPTS}
+        return answer | (self._concept_updates(Concepts.of(values)) if CONCEPTS in values else {})
+
+    def _concept_updates(self, concepts: Concepts) -> dict[Any, Any]:
+        titles, several = concepts.titles(), len(concepts.entries) > 1
+        return {
+            self.parts.concepts: concepts.as_state(), self.parts.remove_concept: update(visible=several),
+            self.parts.concept: update(choices=titles, value=titles[concepts.index], visible=several),
+        }
 
     def _views(self, preset: str, values: Mapping[str, Any]) -> dict[Any, Any]:
         return {
             self.parts.plan: self.handlers.plan(preset, values),
             self.parts.thumbnails: self.handlers.thumbnails(str(values.get(INSTANCE_DIR) or "")),
+            self.parts.forget: update(visible=self.handlers.changed(preset, values)),
         }
+
+    @property
+    def _view_parts(self) -> list[Any]:
+        return [self.parts.plan, self.parts.thumbnails, self.parts.forget]
+
+    @property
+    def _concept_parts(self) -> list[Any]:
+        return [self.parts.concepts, self.parts.concept, self.parts.remove_concept]
+
+    @property
+    def _everything(self) -> list[Any]:
+        """All that another set of values changes."""
+        return [*self.paths, *self._concept_parts, *self._view_parts, *self._word_parts]
+
+    def _shown(self, preset: str, values: Mapping[str, Any]) -> dict[Any, Any]:
+        """The form with other values in it."""
+        return {**self._updates(values), **self._views(preset, values), **self._words(values)}
 
     def _words(self, values: Mapping[str, Any]) -> dict[Any, Any]:
         found = read_prompts(str(values[PROMPT]), str(values[CLASS_PROMPT]))
@@ -58,16 +87,17 @@ class TrainTab:
         def changed(data: Mapping[Any, Any]) -> dict[Any, Any]:
             return self._views(data[self.parts.preset], self._values(data))
 
-        outputs = [self.parts.plan, self.parts.thumbnails]
         for control in self.parts.controls.values():
             for event in _settling_events(control.component):
-                listen(event, changed, self._inputs, outputs)
-        everything = [*self.paths, self.parts.preset, self.parts.base_preset, *outputs, *self._word_parts]
-        listen(self.parts.load.click, self._opened, None, everything)
+                listen(event, changed, self._inputs, self._view_parts)
+        opened = [*self._everything, self.parts.preset, self.parts.base_preset, self.parts.message]
+        listen(self.parts.load.click, self._opened, None, opened)
+        listen(self.parts.ended.click, self._ended, self._inputs,
+               [self._component(CHECKPOINT), self._component(NAME), *self._view_parts])  # fmt: skip
         listen(self.parts.refresh.click, self._refreshed, None, [self._component(CHECKPOINT)])
         listen(self.parts.add_toybox.click, self._toybox_added, None, [self.parts.message, self._component(CHECKPOINT)])
         listen(self.parts.uploads.upload, self._dropped, {*self._inputs, self.parts.uploads},
-               [self._component(INSTANCE_DIR), self.parts.message, *outputs])  # fmt: skip
+               [self._component(INSTANCE_DIR), self.parts.message, *self._view_parts])  # fmt: skip
 
     @property
     def _word_parts(self) -> list[Any]:
@@ -77,18 +107,21 @@ class TrainTab:
         return self.parts.controls[path].component
 
     def _opened(self) -> dict[Any, Any]:
-        """A page was opened: today's checkpoints and presets, and the first preset's values."""
-        names = self.service.presets.names()
-        preset = TOYBOX_PRESET if TOYBOX_PRESET in names else NO_PRESET
-        try:
-            values = self.handlers.choose_preset("", preset, {})
-        except UserError:
-            preset, values = NO_PRESET, default_values()
-        answer = self._updates(values)
-        answer[self._component(CHECKPOINT)] = update(choices=self._titles(), value=values[CHECKPOINT])
-        answer[self.parts.preset] = update(choices=self._preset_titles(), value=self.service.presets.title(preset))
-        answer[self.parts.base_preset] = preset
-        return answer | self._views(preset, values) | self._words(values)
+        """A page was opened: today's checkpoints and presets, and the settings of the last start."""
+        opening = self.handlers.opening()
+        answer = self._shown(opening.preset, opening.values)
+        answer[self._component(CHECKPOINT)] = update(choices=self._titles(), value=opening.values[CHECKPOINT])
+        answer[self.parts.preset] = update(choices=self._preset_titles(), value=opening.preset)
+        return answer | {self.parts.base_preset: opening.preset, self.parts.message: opening.message}
+
+    def _ended(self, data: Mapping[Any, Any]) -> dict[Any, Any]:
+        """A run has ended: there may be a new checkpoint, and its name is taken now."""
+        self.service.host.refresh()
+        values = self.handlers.form.with_free_name(self._values(data))
+        return {
+            self._component(CHECKPOINT): update(choices=self._titles()),
+            self._component(NAME): update(value=values[NAME]), **self._views(data[self.parts.preset], values),
+        }
 
     def _titles(self) -> list[str]:
         return [entry.title for entry in self.service.checkpoints()]
@@ -122,15 +155,31 @@ class TrainTab:
         def changed(data: Mapping[Any, Any]) -> dict[Any, Any]:
             found, reading = self.handlers.words(*(data[word] for word in words))
             values = {**self._values(data), **found}
-            return {
-                **self._updates(found), self.parts.reading: reading,
-                self.parts.plan: self.handlers.plan(data[self.parts.preset], values),
-            }
+            return {**self._updates(found), self.parts.reading: reading, **self._views(data[self.parts.preset], values)}
 
-        outputs = [self._component(PROMPT), self._component(CLASS_PROMPT), self.parts.reading, self.parts.plan]
+        outputs = [self._component(PROMPT), self._component(CLASS_PROMPT), self.parts.reading, *self._view_parts]
         for word in words:
             for event in _settling_events(word):
                 listen(event, changed, {*self._inputs, *words}, outputs)
+
+    # several subjects
+
+    def _attach_concepts(self) -> None:
+        parts = self.parts
+        inputs = {*self._inputs, parts.concept}
+
+        def attach(event: Any, change: Callable[[Concepts, str], Concepts]) -> None:
+            def changed(data: Mapping[Any, Any]) -> dict[Any, Any]:
+                values = self._values(data)
+                concepts = change(Concepts.of(values), str(data[parts.concept]))
+                values |= {**concepts.controls(), CONCEPTS: concepts.as_state()}
+                return self._shown(data[parts.preset], values)
+
+            listen(event, changed, inputs, self._everything)
+
+        attach(parts.concept.input, lambda concepts, title: concepts.chosen(title))
+        attach(parts.add_concept.click, lambda concepts, title: concepts.added())
+        attach(parts.remove_concept.click, lambda concepts, title: concepts.removed())
 
     # presets and copies
 
@@ -143,15 +192,21 @@ class TrainTab:
                 values = self.handlers.choose_preset(data[parts.base_preset], new, self._values(data))
             except UserError as error:
                 return {parts.message: problems_html(error.problems)}
-            answer = {parts.base_preset: new, parts.message: "", **self._views(new, values), **self._words(values)}
-            return {**self._updates(values), **answer}
+            return {parts.base_preset: new, parts.message: "", **self._shown(new, values)}
+
+        def forgotten(data: Mapping[Any, Any]) -> dict[Any, Any]:
+            preset = data[parts.preset]
+            try:
+                return {parts.message: "", **self._shown(preset, self.handlers.untouched(preset))}
+            except UserError as error:
+                return {parts.message: problems_html(error.problems)}
 
         def saved(data: Mapping[Any, Any]) -> dict[Any, Any]:
             message = self.handlers.save_preset(data[parts.preset_name], data[parts.preset], self._values(data))
             return {parts.message: message, parts.preset: update(choices=self._preset_titles())}
 
-        outputs = [*self.paths, parts.base_preset, parts.message, parts.plan, parts.thumbnails, *self._word_parts]
-        listen(parts.preset.input, chosen, self._inputs, outputs)
+        listen(parts.preset.input, chosen, self._inputs, [*self._everything, parts.base_preset, parts.message])
+        listen(parts.forget.click, forgotten, self._inputs, [*self._everything, parts.message])
         listen(parts.save_preset.click, saved, {*self._inputs, parts.preset_name}, [parts.message, parts.preset])
         for button, make in ((parts.yaml_button, self.handlers.yaml), (parts.command_button, self.handlers.command)):
             listen(button.click, self._copier(make), self._inputs, [parts.copied])

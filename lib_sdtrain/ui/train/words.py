@@ -11,10 +11,11 @@ COMMON_TOKEN_ID = 20000  # CLIP's list is ordered by frequency; ids below name w
 
 
 def prompts(identifier: str, class_word: str, keep_class: bool) -> tuple[str, str]:
-    """Instance and class prompt of the DreamBooth guides: `a photo of sks dog`, `a photo of dog`."""
+    """Instance and class prompt: `a photo of sks dog`, `a photo of a dog`."""
     subject = " ".join(f"{identifier} {class_word}".split())
     kept = " ".join(class_word.split())
-    return (f"a photo of {subject}" if subject else ""), (f"a photo of {kept}" if kept and keep_class else "")
+    article = "an" if kept[:1].lower() in tuple("aeiou") else "a"
+    return (f"a photo of {subject}" if subject else ""), (f"a photo of {article} {kept}" if kept and keep_class else "")
 
 
 @dataclass(frozen=True)
