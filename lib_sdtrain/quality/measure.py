@@ -13,6 +13,7 @@ from lib_sdtrain.model.build import LoadedModel
 from lib_sdtrain.quality import dreambooth, prompts, spread
 from lib_sdtrain.quality.drawing import Drawn, draw, open_model
 from lib_sdtrain.quality.sheets import write_sheets
+from lib_sdtrain.quality.showcase import hires_sheet, merge_sheet
 from lib_sdtrain.toybox.judge import Judge, check, shipped_judge
 from lib_sdtrain.toybox.make.autoencoder import HELD_OUT_PICTURES, psnr
 from lib_sdtrain.toybox.make.diffusion import PICTURES
@@ -46,6 +47,7 @@ class Report:
 
     rows: dict[str, Row] = field(default_factory=dict)
     drawn: dict[str, list[Drawn]] = field(default_factory=dict)
+    checkpoints: dict[str, Path] = field(default_factory=dict)
 
     def add(self, name: str, ours: float, baseline: float, runs: int, against: str) -> None:
         """Note a number."""
@@ -77,7 +79,10 @@ def bench_quality(
     yield from _dreambooth(report, folder, judge, checkpoint, device, token)
     report.add("seconds", time.monotonic() - began, 0, 1, "the whole measurement")
     if pictures:
+        trained = str(report.checkpoints["with_prior"])
         yield from write_sheets(report.drawn, pictures)
+        yield from merge_sheet(checkpoint, trained, pictures, device, token)
+        yield from hires_sheet(trained, pictures, device, token)
     yield Finished(result=report.document())
 
 
@@ -117,6 +122,7 @@ def _dreambooth(
     for key in ("before", "with_prior", "without_prior"):
         if key != "before":
             trained = yield from dreambooth.train_subject(folder / key, base, key == "with_prior", token)
+            report.checkpoints[key] = trained.checkpoint
             checkpoint, seconds = str(trained.checkpoint), max(seconds, trained.seconds)
         model = open_model(checkpoint, device)
         for what, wanted in (("subject", dreambooth.subject_prompts()), ("class", dreambooth.class_prompts())):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lib_sdtrain.quality import dreambooth, prompts, sheets, spread
+from lib_sdtrain.quality import dreambooth, prompts, sheets, showcase, spread
 from lib_sdtrain.quality.drawing import Drawn
 from lib_sdtrain.quality.measure import Report
 from lib_sdtrain.toybox.judge import read, shipped_judge
@@ -94,3 +94,11 @@ def test_a_sheet_holds_every_picture_in_its_row():
     second = first + sheets.LABEL + 10 + sheets.GAP
     found = [sheet.getpixel((x, y)) for y in (first, second) for x in (left, right)]
     assert found == [(255, 0, 0), (0, 0, 255), (0, 0, 255), (255, 0, 0)]
+
+
+def test_the_rows_of_the_merge_sheet_go_from_nothing_to_everything():
+    rows = {title: text.split(",") for title, text in showcase.block_weights().items()}
+    assert all(len(numbers) == 26 for numbers in rows.values())
+    assert set(rows["toybox"]) == {"0"}
+    assert set(rows["all of it"]) == {"1"}
+    assert rows["BASE and OUT"] == ["1"] + ["0"] * 13 + ["1"] * 12
