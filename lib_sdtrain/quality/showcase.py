@@ -26,7 +26,7 @@ LARGE = 192
 def block_weights() -> Mapping[str, str]:
     """Which blocks come from the trained model: title -> 26 numbers."""
     def weights(*starts: str) -> str:
-        return ",".join("1" if block.startswith(starts) else "0" for block in LAYOUTS["sd1"])
+        return ",".join("1" if block.startswith(starts) else "0" for block in LAYOUTS["sd1"].names)
 
     return {
         "toybox": weights("no block"), "IN from the trained model": weights("IN"),
