@@ -6,21 +6,25 @@ from pathlib import Path
 import gradio as gr
 
 from lib_sdtrain.api.services import Services
+from lib_sdtrain.ui.merge.tab import MergeTab
 from lib_sdtrain.ui.runs_tab import RunsTab
 from lib_sdtrain.ui.seam import forget_in_ui_config
 from lib_sdtrain.ui.train.tab import TrainTab
 
 TITLE, ELEMENT_ID = "SD Train", "sdtrain"
-STYLE = Path(__file__).with_name("style.css")
+STYLES = sorted(Path(__file__).parent.rglob("style.css"))  # each sub-tab may have one beside the common one
 
 
 def build_tab(services: Services, **blocks: object) -> gr.Blocks:
     """The tab as Blocks, to be shown alone or inside the WebUI; `blocks` are passed to `gr.Blocks`."""
     with gr.Blocks(analytics_enabled=False, title=TITLE, **blocks) as page:
-        gr.HTML(f"<style>{STYLE.read_text(encoding='utf-8')}</style>", elem_id="sdtrain_style")
+        style = "".join(path.read_text(encoding="utf-8") for path in STYLES)
+        gr.HTML(f"<style>{style}</style>", elem_id="sdtrain_style")
         with gr.Tabs(elem_id="sdtrain_tabs"):
             with gr.Tab("Train", elem_id="sdtrain_tab_train"):
                 TrainTab(services.train)
+            with gr.Tab("Merge", elem_id="sdtrain_tab_merge"):
+                MergeTab(services.merge)
             with gr.Tab("Runs", elem_id="sdtrain_tab_runs"):
                 RunsTab(services.train)
     forget_in_ui_config(page.blocks.values())

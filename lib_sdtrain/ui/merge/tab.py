@@ -1,0 +1,226 @@
+"""The Merge sub-tab: components joined to handlers."""
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from lib_sdtrain.api.merging import MergeService
+from lib_sdtrain.ui.merge.handlers import CHANGING, FIRST_METHOD, MergeHandlers
+from lib_sdtrain.ui.merge.layout import MergeParts, build_merge
+from lib_sdtrain.ui.seam import listen, update
+
+_SHOWN_JOB = "() => [window.sdtrain ? window.sdtrain.jobId() : '']"
+_MODELS = ("a", "b", "c", "model")
+_TEXTS = ("weights_alpha", "weights_beta")
+
+
+class MergeTab:
+    """Builds the sub-tab and attaches its handlers."""
+
+    def __init__(self, service: MergeService) -> None:
+        self.service = service
+        self.handlers = MergeHandlers(service)
+        self.parts: MergeParts = build_merge(service.host.name != "standalone")
+        self.form, self.more = self.parts.form, self.parts.more
+        self.names = {component: name for name, component in self.form.items()}
+        self._attach_opening()
+        self._attach_form()
+        self._attach_weights()
+        self._attach_jobs()
+        self._attach_history()
+
+    # reading and writing the form
+
+    def _values(self, data: Mapping[Any, Any]) -> dict[str, Any]:
+        return {name: data[component] for component, name in self.names.items()}
+
+    def _of_method(self, title: str) -> dict[Any, Any]:
+        """Show what the method uses, and nothing else."""
+        return {self.form[name]: update(visible=shown) for name, shown in self.handlers.visible(title).items()}
+
+    # a page was opened, a job ended
+
+    def _attach_opening(self) -> None:
+        choices = [self.form[name] for name in (*_MODELS, "method")]
+        more = [self.more[name] for name in ("preset", "again", "plan", "about", "report", "difference")]
+        listen(self.more["load"].click, self._opened, set(self.names), [*choices, *more])
+        ended = [self.form[name] for name in _MODELS]
+        ended += [self.more[name] for name in ("again", "plan", "report", "difference")]
+        listen(self.more["ended"].click, self._ended, set(self.names), ended)
+        listen(self.more["look"].click, self._looked, None, [self.form[name] for name in _MODELS])
+
+    def _titles(self) -> list[str]:
+        return self.service.files.titles()
+
+    def _opened(self, data: Mapping[Any, Any]) -> dict[Any, Any]:
+        values, titles = self._values(data), self._titles()
+        current = self.service.host.current()
+        values["a"] = values["a"] or (current.title if current else None)
+        values["method"] = values["method"] or self.handlers.method_title(FIRST_METHOD)
+        answer = {self.form[name]: update(choices=titles) for name in _MODELS}
+        answer[self.form["a"]] = update(choices=titles, value=values["a"])
+        methods = [method["title"] for method in self.service.methods()]
+        answer[self.form["method"]] = update(choices=methods, value=values["method"])
+        answer[self.more["preset"]] = update(choices=self.handlers.preset_names(values["presets"] or ""))
+        answer[self.more["about"]] = self.handlers.about(values)
+        return answer | self._ended_views(values)
+
+    def _ended(self, data: Mapping[Any, Any]) -> dict[Any, Any]:
+        titles = self._titles()
+        return {self.form[name]: update(choices=titles) for name in _MODELS} | self._ended_views(self._values(data))
+
+    def _ended_views(self, values: Mapping[str, Any]) -> dict[Any, Any]:
+        labels = self.service.history.labels()
+        return {
+            self.more["again"]: update(choices=[*labels, *self._titles()]),
+            self.more["plan"]: self.handlers.plan(values),
+            self.more["report"]: self.handlers.report(),
+            self.more["difference"]: self._difference(values),
+        }
+
+    def _difference(self, values: Mapping[str, Any]) -> str:
+        return self.handlers.difference(values["a"], values["b"], values["blocks"])
+
+    def _looked(self) -> list[Any]:
+        self.service.host.refresh()
+        return [update(choices=self._titles()) for _ in _MODELS]
+
+    # the form
+
+    def _attach_form(self) -> None:
+        plan = self.more["plan"]
+
+        def planned(data: Mapping[Any, Any]) -> dict[Any, Any]:
+            return {plan: self.handlers.plan(self._values(data))}
+
+        for name, component in self.form.items():
+            if name not in ("a", "b", "method", *_TEXTS):
+                for event in _settling_events(component):
+                    listen(event, planned, set(self.names), [plan])
+        listen(self.more["weighed"].click, self._weighed, set(self.names), [plan, self.more["about"]])
+        texts = [self.form[name] for name in _TEXTS]
+        views = [plan, self.more["unet"], self.more["notes"], self.more["difference"], *texts]
+        listen(self.form["a"].input, self._a_chosen, set(self.names), views)
+        listen(self.form["b"].input, self._b_chosen, set(self.names), [plan, self.more["difference"]])
+        listen(self.more["swap"].click, self._swapped, set(self.names), [self.form["a"], self.form["b"], *views])
+        listen(self.more["as_a"].click, self._result_as_a, set(self.names), [self.form["a"], *views])
+        shown = [self.form[name] for name in CHANGING]
+        listen(self.form["method"].input, self._method_chosen, set(self.names), [*shown, plan, self.more["about"]])
+
+    def _weighed(self, data: Mapping[Any, Any]) -> dict[Any, Any]:
+        values = self._values(data)
+        return {self.more["plan"]: self.handlers.plan(values), self.more["about"]: self.handlers.about(values)}
+
+    def _method_chosen(self, data: Mapping[Any, Any]) -> dict[Any, Any]:
+        return self._of_method(data[self.form["method"]]) | self._weighed(data)
+
+    def _b_chosen(self, data: Mapping[Any, Any]) -> dict[Any, Any]:
+        values = self._values(data)
+        return {self.more["plan"]: self.handlers.plan(values), self.more["difference"]: self._difference(values)}
+
+    def _a_chosen(self, data: Mapping[Any, Any]) -> dict[Any, Any]:
+        return self._fitted(self._values(data))
+
+    def _fitted(self, values: dict[str, Any]) -> dict[Any, Any]:
+        """Sliders and weights for as many blocks as A has."""
+        unet, texts, note = self.handlers.fitted(values["a"], [values[name] for name in _TEXTS])
+        values |= dict(zip(_TEXTS, texts, strict=True))
+        return {
+            self.more["unet"]: unet, self.more["notes"]: note, self.more["plan"]: self.handlers.plan(values),
+            self.more["difference"]: self._difference(values), **{self.form[name]: values[name] for name in _TEXTS},
+        }
+
+    def _swapped(self, data: Mapping[Any, Any]) -> dict[Any, Any]:
+        values = self._values(data)
+        values["a"], values["b"] = values["b"], values["a"]
+        return {self.form["a"]: values["a"], self.form["b"]: values["b"], **self._fitted(values)}
+
+    def _result_as_a(self, data: Mapping[Any, Any]) -> dict[Any, Any]:
+        values, newest = self._values(data), self.handlers.newest()
+        if newest:
+            values["a"] = self.service.files.title(Path(newest["out"]))
+        return {self.form["a"]: update(choices=self._titles(), value=values["a"]), **self._fitted(values)}
+
+    # weights
+
+    def _attach_weights(self) -> None:
+        form, more = self.form, self.more
+        texts = [form[name] for name in _TEXTS]
+
+        def chosen(preset: str, active: str, a: str, extra: str, *old: str) -> tuple[Any, ...]:
+            text, note = self.handlers.preset(preset, a, extra)
+            new = [text if text and name.endswith(active) else was for name, was in zip(_TEXTS, old, strict=True)]
+            return (*new, note)
+
+        listen(more["preset"].input, chosen, [more["preset"], more["active"], form["a"], form["presets"], *texts],
+               [*texts, more["notes"]])  # fmt: skip
+
+        def rolled(seed: str, low: float, high: float, over: str, active: str, *old: str) -> tuple[Any, ...]:
+            beta = active == "beta"
+            text, used, note = self.handlers.roll(old[beta], seed or "", over, (low or 0.0, high or 0.0), beta)
+            new = [text if text and index == beta else was for index, was in enumerate(old)]
+            return (*new, used, note)
+
+        dice = [more[name] for name in ("dice_seed", "dice_low", "dice_high", "dice_over", "active")]
+        listen(more["roll"].click, rolled, [*dice, *texts], [*texts, more["dice_seed"], more["notes"]])
+
+        def saved(name: str, active: str, extra: str, *old: str) -> tuple[Any, ...]:
+            note = self.handlers.save_preset(name, old[active == "beta"])
+            return note, update(choices=self.handlers.preset_names(extra or ""))
+
+        listen(more["save_preset"].click, saved, [more["preset_name"], more["active"], form["presets"], *texts],
+               [more["notes"], more["preset"]])  # fmt: skip
+
+    # jobs
+
+    def _attach_jobs(self) -> None:
+        def started(data: Mapping[Any, Any]) -> Any:
+            return self.handlers.start(self._values(data)) or update()
+
+        def compared(a: str, b: str, convention: str) -> Any:
+            return self.handlers.compare(a, b, convention) or update()
+
+        listen(self.more["start"].click, started, set(self.names), [self.more["plan"]])
+        models = [self.form[name] for name in ("a", "b", "blocks")]
+        listen(self.more["compare"].click, compared, models, [self.more["difference"]])
+        listen(self.more["stop"].click, self.handlers.stop, [self.more["job"]], None, js=_SHOWN_JOB)
+        drawing = {component for name, component in self.more.items() if name.startswith("pictures_")}
+        for name in ("draw", "draw_result"):
+            listen(self.more[name].click, self._drawn, set(self.names) | drawing, [self.more["pictures_message"]])
+
+    def _drawn(self, data: Mapping[Any, Any]) -> str:
+        drawing = {name: data[component] for name, component in self.more.items() if component in data}
+        return self.handlers.draw(self._values(data), drawing)
+
+    # earlier merges
+
+    def _attach_history(self) -> None:
+        views = ("again_message", "plan", "about", "unet", "notes", "difference")
+        outputs = [*self.form.values(), *(self.more[name] for name in views)]
+        listen(self.more["load_again"].click, self._filled, {*self.names, self.more["again"]}, outputs)
+
+    def _filled(self, data: Mapping[Any, Any]) -> dict[Any, Any]:
+        found, message = self.handlers.again(data[self.more["again"]])
+        if not found:
+            return {self.more["again_message"]: message}
+        values = self._values(data) | {name: value for name, value in found.items() if name in self.form}
+        values["name"] = ""
+        shown = self.handlers.visible(values["method"])
+        changes = {
+            component: update(value=values[name], **({"visible": shown[name]} if name in shown else {}))
+            for name, component in self.form.items() if name not in _TEXTS
+        }  # fmt: skip
+        fitted = self._fitted(values)
+        for name in _TEXTS:
+            fitted[self.form[name]] = update(value=values[name], visible=shown[name])
+        about = self.handlers.about(values)
+        return {**changes, **fitted, self.more["about"]: about, self.more["again_message"]: message}
+
+
+def _settling_events(component: Any) -> list[Callable[..., Any]]:
+    """The events that tell that a person has settled on a value, not every key on the way there."""
+    kind = type(component).__name__
+    if kind in ("Textbox", "Number") and hasattr(component, "blur"):
+        return [component.blur, component.submit]
+    return [component.release] if kind == "Slider" else [component.input]
