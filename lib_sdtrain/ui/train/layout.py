@@ -104,7 +104,7 @@ def _grid(
 def _control(parts: TrainParts, path: str, item: Declared, values: dict[str, Any]) -> None:
     choices = [] if item.meta.kind == "checkpoint" else None  # filled when a page opens
     hidden = parts.hide_folders and item.meta.kind == "folder"
-    parts.controls[path] = make_control(path, item, values[path], choices, hidden)
+    parts.controls[path] = make_control(path, item, values[path], choices, hidden=hidden)
 
 
 def _preset_row(parts: TrainParts) -> None:
