@@ -1,9 +1,13 @@
-"""Around the words of a prompt: `AND` with weights, and `<lora:name:weight>`."""
+"""Around the words of a prompt: comments, `AND` with weights, and `<lora:name:weight>`."""
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import NamedTuple
 
+from lib_sdtrain.settings.sample import SampleRequest
+
+_COMMENT_LINE, _COMMENT = re.compile(r"(?:^|\n)#[^\n]*(?:\n|$)"), re.compile(r"#[^\n]*(?:\n|$)")
 _AND = re.compile(r"\bAND\b")
 _WEIGHT = re.compile(r"\s*:\s*(?P<weight>[-+]?(?:\d+\.?|\d*\.\d+))\s*$")
 _NETWORK = re.compile(r"<(?P<kind>\w+):(?P<arguments>[^>]+)>")
@@ -22,6 +26,22 @@ class Network(NamedTuple):
     kind: str
     positional: tuple[str, ...]
     named: dict[str, str]
+
+
+def uncommented(prompt: str) -> str:
+    """The prompt without its comments: `#` and what follows it on its line.
+
+    Source: AUTOMATIC1111 WebUI 1.10.1, processing_scripts/comments.py (semantics).
+    """
+    return _COMMENT.sub("\n", _COMMENT_LINE.sub("\n", prompt))
+
+
+def without_comments(request: SampleRequest) -> SampleRequest:
+    """The request with its prompts uncommented, unless its options leave comments in."""
+    if not request.options.enable_prompt_comments:
+        return request
+    names = ("prompt", "negative_prompt", "hr_prompt", "hr_negative_prompt")
+    return replace(request, **{name: uncommented(getattr(request, name)) for name in names})
 
 
 def composed(prompt: str) -> list[Part]:

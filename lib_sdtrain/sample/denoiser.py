@@ -26,7 +26,7 @@ def _full(x: torch.Tensor, value: float | torch.Tensor) -> torch.Tensor:
 def denoised_from_noise(apply: ApplyUNet, levels: NoiseLevels) -> Predict:
     """D(x, sigma) = x - sigma · eps(x / sqrt(sigma² + 1), t(sigma)) (Karras et al. 2022, table 1, column iDDPM)."""
     def predict(x: torch.Tensor, sigma: float, cond: Cond) -> torch.Tensor:
-        eps = apply(x * _c_in(sigma), _full(x, levels.t(sigma)), cond)
+        eps = apply(x * _c_in(sigma), _full(x, levels.t(torch.tensor([sigma]))), cond)
         return x - eps * sigma
     return predict
 
@@ -34,7 +34,7 @@ def denoised_from_noise(apply: ApplyUNet, levels: NoiseLevels) -> Predict:
 def denoised_from_velocity(apply: ApplyUNet, levels: NoiseLevels) -> Predict:
     """D(x, sigma) = x / (sigma² + 1) - sigma / sqrt(sigma² + 1) · v (Salimans & Ho 2022)."""
     def predict(x: torch.Tensor, sigma: float, cond: Cond) -> torch.Tensor:
-        v = apply(x * _c_in(sigma), _full(x, levels.t(sigma)), cond)
+        v = apply(x * _c_in(sigma), _full(x, levels.t(torch.tensor([sigma]))), cond)
         return v * (-sigma * _c_in(sigma)) + x / (sigma**2 + 1)
     return predict
 
@@ -44,7 +44,7 @@ def denoised_by_consistency(apply: ApplyUNet, levels: ConsistencyLevels) -> Pred
     plain = denoised_from_noise(apply, levels)
 
     def predict(x: torch.Tensor, sigma: float, cond: Cond) -> torch.Tensor:
-        scaled = float(levels.t(sigma)) * 10.0
+        scaled = float(levels.t(torch.tensor([sigma]))) * 10.0
         c_skip = 0.25 / (scaled**2 + 0.25)
         c_out = scaled / (scaled**2 + 0.25) ** 0.5
         return c_out * plain(x, sigma, cond) + c_skip * x

@@ -13,9 +13,11 @@ from pathlib import Path
 
 import torch
 
+from lib_sdtrain.errors import JobFailed
 from lib_sdtrain.events import CancelToken, Notice
 from lib_sdtrain.model.build import LoadedModel
 from lib_sdtrain.sample.check import check_request
+from lib_sdtrain.sample.composition import without_comments
 from lib_sdtrain.sample.hires import sizes, to_picture
 from lib_sdtrain.sample.images import Picture
 from lib_sdtrain.sample.infotext import Facts
@@ -73,6 +75,7 @@ def generate(
     user asked to stop. Between two pictures the model is as it was (the modules' mode, and LoRA taken off again).
     """
     check_request(request, model.family)
+    request = without_comments(request)
     seeds = seeds_of(request)
     around = surroundings or Surroundings()
     around = replace(around, encodings=around.encodings or EncodingCache())
@@ -97,6 +100,8 @@ def _batch(
         passes = Passes(model, request, networks, pictures, tuple(around.embeddings_dirs), token, on_progress,
                         around.encodings)
         latents = run_passes(passes, batch)
+        if latents.isnan().any():
+            raise JobFailed("the UNet gave no numbers (NaN)", where="sampling", fix="use --precision fp32, or bf16")
         pixels = ((pictures.decode(latents) + 1.0) / 2.0).clamp(0.0, 1.0)
         facts = replace(around.facts, lora_hashes=networks.hashes, ti_hashes=passes.embedding_hashes,
                         inpainting=model.family.variant == "inpainting")

@@ -46,12 +46,12 @@ def sizes(request: SampleRequest) -> Sizes:
     Source: AUTOMATIC1111 WebUI 1.10.1, processing.py:calculate_target_resolution.
     """
     width, height = request.width, request.height
+    if request.firstphase_width or request.firstphase_height:
+        width, height = request.firstphase_width, request.firstphase_height
     if not request.enable_hr:
         return Sizes(width, height)
     x, y = request.hr_resize_x, request.hr_resize_y
-    if request.firstphase_width or request.firstphase_height:
-        width, height = request.firstphase_width, request.firstphase_height
-    elif request.options.use_old_hires_fix_width_height:
+    if request.options.use_old_hires_fix_width_height:
         x, y = width, height
         width, height = old_first_pass(width, height)
     if x == 0 and y == 0:

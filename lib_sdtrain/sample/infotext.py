@@ -33,7 +33,7 @@ from lib_sdtrain.settings.sample import SampleRequest
 _PARAMETER = re.compile(r'\s*(\w[\w \-/]+):\s*("(?:\\.|[^\\"])+"|[^,]*)(?:,|$)')
 _SIZE = re.compile(r"(\d+)x(\d+)")
 _NEGATIVE = "Negative prompt:"
-_VERSION = re.compile(r"v?(\d+)\.(\d+)(?:\.(\d+))?(?:-(\d+))?")
+_VERSION = re.compile(r"v?(\d+)\.(\d+)(?:\.(\d+))?(?:-(?:(?P<candidate>RC\b)|(\d+)))?", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -138,8 +138,22 @@ def parse_infotext(text: str) -> tuple[SampleRequest, Facts]:
     values["enable_hr"] = "Denoising strength" in labels
     sampler = values.get("sampler_name", "Euler")
     values["sampler_name"], values["scheduler"] = split_name(sampler, values.get("scheduler"))
+    values.update(_second_sampler(values, labels))
     request = SampleRequest(**values)
     return replace(request, options=replace(request.options, **options, **_of_its_time(labels, prompt))), facts
+
+
+def _second_sampler(values: dict[str, Any], labels: dict[str, str]) -> dict[str, str]:
+    """Sampler and schedule type of the hires pass where they are others; names may end in a schedule type here too.
+
+    Without one of its own the second pass has what stands at `Schedule type`, and not what ends the first one's name.
+    """
+    if not {"hr_sampler_name", "hr_scheduler"} & values.keys():
+        return {}
+    name = values.get("hr_sampler_name", labels.get("Sampler", "Euler"))
+    sampler, scheduler = split_name(name, values.get("hr_scheduler") or labels.get("Schedule type"))
+    found = {"hr_sampler_name": sampler} if "hr_sampler_name" in values else {}
+    return found | ({"hr_scheduler": scheduler} if scheduler != values["scheduler"] or "hr_scheduler" in values else {})
 
 
 _SIZE_LABELS = ("Size", "First pass size", "Hires resize", "Seed resize from", "Batch size", "Batch pos")
@@ -147,7 +161,10 @@ _SIZE_LABELS = ("Size", "First pass size", "Hires resize", "Seed resize from", "
 
 def _version(text: str) -> tuple[int, ...] | None:
     match = _VERSION.match(text)
-    return tuple(int(part or 0) for part in match.groups()) if match else None
+    if match is None:
+        return None
+    numbers = tuple(int(match[group] or 0) for group in (1, 2, 3, 5))
+    return (*numbers[:3], -1) if match["candidate"] else numbers  # a release candidate comes before its release
 
 
 def _of_its_time(labels: dict[str, str], prompt: str) -> dict[str, bool]:

@@ -25,7 +25,7 @@ class NoiseLevels:
         self.alphas_cumprod = alphas_cumprod.cpu()
         sigmas = ((1 - self.alphas_cumprod) / self.alphas_cumprod) ** 0.5
         self.sigmas = sigmas.float()
-        self.log_sigmas = sigmas.log().float()  # a table in half precision is a setting of the WebUI, and rounds here
+        self.log_sigmas = sigmas.log()  # a table in half precision is a setting of the WebUI, and rounds here
         self.quantize = quantize
 
     @property
@@ -39,12 +39,16 @@ class NoiseLevels:
         return self.sigmas[-1].item()
 
     def t(self, sigma: torch.Tensor | float) -> torch.Tensor:
-        """The (fractional) timestep of `sigma`; scalar in, scalar out."""
+        """The (fractional) timestep of `sigma`, (1,).
+
+        A number takes on the precision of the table, as with the schedules; a tensor (1,) is read in its own, as
+        when the model is called. They differ where the table is in half precision.
+        """
         log_sigma = torch.as_tensor(sigma, dtype=torch.float32).log()
         distances = log_sigma - self.log_sigmas
         if self.quantize:
-            return distances.abs().argmin().float()
-        low = (distances >= 0).cumsum(0).argmax().clamp(max=len(self.log_sigmas) - 2)
+            return distances.abs().argmin()[None].float()
+        low = (distances >= 0).cumsum(0).argmax().clamp(max=len(self.log_sigmas) - 2)[None]
         log_low, log_high = self.log_sigmas[low], self.log_sigmas[low + 1]
         weight = ((log_low - log_sigma) / (log_low - log_high)).clamp(0, 1)
         return (1 - weight) * low + weight * (low + 1)
@@ -68,12 +72,12 @@ class ConsistencyLevels(NoiseLevels):
 
     def __init__(self, alphas_cumprod: torch.Tensor) -> None:
         self.skip = len(alphas_cumprod) // _LCM_STEPS
-        super().__init__(alphas_cumprod[self.skip - 1 :: self.skip])
+        super().__init__(alphas_cumprod[self.skip - 1 :: self.skip].float())
 
     def t(self, sigma: torch.Tensor | float) -> torch.Tensor:
-        """The timestep of the nearest level."""
+        """The timestep of the nearest level, (1,)."""
         log_sigma = torch.as_tensor(sigma, dtype=torch.float32).log()
-        nearest = (log_sigma - self.log_sigmas).abs().argmin()
+        nearest = (log_sigma - self.log_sigmas).abs().argmin()[None]
         return nearest * self.skip + (self.skip - 1)
 
     def sigma(self, t: torch.Tensor) -> torch.Tensor:

@@ -19,7 +19,7 @@ from lib_sdtrain.model.hashes import addnet_hash, sha256
 from lib_sdtrain.model.keys import UNET, part_rows
 from lib_sdtrain.model.lora import Lora, open_lora
 from lib_sdtrain.model.tensorfile import open_tensors
-from lib_sdtrain.sample.composition import Network, networks
+from lib_sdtrain.sample.composition import Network, networks, without_comments
 from lib_sdtrain.settings.sample import SampleRequest
 
 if TYPE_CHECKING:
@@ -82,8 +82,8 @@ def short_hash(path: Path) -> str:
 
 def check_networks(request: SampleRequest, folders: Sequence[Path]) -> None:
     """Raise `UserError` for every mark of the prompts that no file answers to."""
-    problems = Problems()
-    for prompt in (request.prompt, request.hr_prompt):
+    problems, request = Problems(), without_comments(request)
+    for prompt in (request.prompt, request.hr_prompt if request.enable_hr else ""):
         for mark in () if request.disable_extra_networks else networks(prompt)[1]:
             try:
                 _check_mark(mark, folders)

@@ -131,7 +131,8 @@ def _first_pass(
     if sampler.kind != TIMESTEP:
         sigma = levels.visit[0].item()
         x = x * ((1.0 + sigma**2) ** 0.5 if request.options.sgm_noise_multiplier else sigma)
-    return _sample(passes, Run(sampler, levels, noise, extras(request, sampler), request.options), conds, x, concat)
+    run = Run(sampler, levels, noise, extras(request, sampler), request.options, generator)
+    return _sample(passes, run, conds, x, concat)
 
 
 def _hires_pass(
@@ -144,20 +145,31 @@ def _hires_pass(
     latents = hires.crop_latents(latents, to)
     noise = _noise(passes, batch, latents.shape[3] * 8, latents.shape[2] * 8)
     fresh = noise.next()
+    generator.manual_seed(batch.seeds[-1])
+    levels = second_levels(request, sampler, passes.alphas_cumprod(), sdxl=passes.model.family.is_sdxl)
+    conds = _hires_conds(passes, to)
+    if levels is None:
+        return latents
+    x = _noised(latents, fresh, sampler, levels, request.options.img2img_extra_noise)
+    run = Run(sampler, levels, noise, extras(request, sampler), request.options, generator)
+    return _sample(passes, run, conds, x, concat)
+
+
+def _hires_conds(passes: Passes, to: hires.Sizes) -> Conds:
+    """What the UNet is told in the hires pass, whose networks are put on the model before that, or after it."""
+    request, sampler = passes.request, passes.second
     prompt, found = marked(request.hr_prompt or request.prompt)
-    if not request.options.hires_fix_use_firstpass_conds and not request.disable_extra_networks:
-        passes.networks.apply(found)
+    wanted = () if request.disable_extra_networks else found
+    if not request.options.hires_fix_use_firstpass_conds:
+        passes.networks.apply(wanted)
     steps = Steps(
         passes.first.evaluations(request.steps), sampler.evaluations(request.hr_second_pass_steps or request.steps),
         request.options.use_old_scheduling,
     )
     size = (to.upscale_width, to.upscale_height)
     conds = _conds(passes, (prompt, request.hr_negative_prompt or request.negative_prompt), size, steps)
-    levels = second_levels(request, sampler, passes.alphas_cumprod(), sdxl=passes.model.family.is_sdxl)
-    if levels is None:
-        return latents
-    x = _noised(latents, fresh, sampler, levels, request.options.img2img_extra_noise)
-    return _sample(passes, Run(sampler, levels, noise, extras(request, sampler), request.options), conds, x, concat)
+    passes.networks.apply(wanted)
+    return conds
 
 
 def _noised(

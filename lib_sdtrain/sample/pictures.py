@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from lib_sdtrain.errors import JobFailed
 from lib_sdtrain.events import Notice
 from lib_sdtrain.settings.sample import SampleOptions
 
@@ -43,6 +44,8 @@ class Pictures:
             with torch.inference_mode(mode=False):  # weights made in inference mode could not be trained on later
                 self.vae.to(wanted)
             pixels = self._forward(latent)
+        if pixels.isnan().all():
+            raise JobFailed(f"the VAE gave no numbers (NaN) in {self.dtype}", where="decoding", fix="use another VAE")
         return pixels
 
     def _forward(self, latent: torch.Tensor) -> torch.Tensor:

@@ -9,18 +9,19 @@ from typing import Any
 from lib_sdtrain.errors import Problems, UserError
 from lib_sdtrain.sample.infotext import parse_infotext, split_infotexts
 from lib_sdtrain.sample.samplers.registry import split_name
+from lib_sdtrain.sample.schedule_names import find_schedule
 from lib_sdtrain.settings.fields import declared
 from lib_sdtrain.settings.parse import build, nearest
 from lib_sdtrain.settings.sample import OPTION_FIELDS, SampleOptions, SampleRequest
 
 WITHOUT_EFFECT = frozenset({
     "sampler_index", "override_settings", "override_settings_restore_afterwards", "do_not_save_samples",
-    "do_not_save_grid", "send_images", "save_images", "force_task_id", "comments", "infotext",
+    "do_not_save_grid", "refiner_switch_at", "send_images", "save_images", "force_task_id", "comments", "infotext",
 })
 """Fields of a body that are read elsewhere, or do not change a picture."""
 EMPTY_ONLY = {
     "styles": "saved styles", "restore_faces": "face restoration", "refiner_checkpoint": "the refiner",
-    "refiner_switch_at": "the refiner", "firstpass_image": "a given first picture", "script_name": "scripts",
+    "firstpass_image": "a given first picture", "script_name": "scripts",
     "script_args": "scripts", "alwayson_scripts": "scripts", "hr_checkpoint_name": "another checkpoint for hires",
 }
 """Fields that are accepted as long as they ask for nothing."""
@@ -28,8 +29,15 @@ SETTINGS_WITHOUT_EFFECT = frozenset({
     "samples_save", "samples_format", "grid_save", "return_grid", "enable_pnginfo", "save_txt", "live_previews_enable",
     "show_progress_every_n_steps", "show_progress_type", "add_model_hash_to_info", "add_model_name_to_info",
     "do_not_show_images", "cross_attention_optimization", "sd_checkpoint_hash", "img2img_fix_steps",
-    "persistent_cond_cache", "sd_checkpoint_cache", "upcast_attn",
+    "persistent_cond_cache", "sd_checkpoint_cache", "upcast_attn", "refiner_switch_by_sample_steps",
+    "hires_fix_refiner_pass",
 })
+SETTINGS_AS_THEY_ARE = {
+    "token_merging_ratio": (0,), "token_merging_ratio_hr": (0,), "use_old_emphasis_implementation": (False,),
+    "sd_vae_decode_method": ("Full",), "sd_vae_encode_method": ("Full",), "sd_unet": ("Automatic", "None"),
+    "sd_lora": ("None",), "sd_hypernetwork": ("None",), "face_restoration": (False,), "fp8_storage": ("Disable",),
+}
+"""Settings of what cannot be had here, with the values at which they change nothing."""
 _NOTHING = (None, "", [], {}, False, "None", "none", "Use same checkpoint")
 
 
@@ -92,17 +100,22 @@ def _overridden(settings: Mapping[str, Any], where: str, problems: Problems) -> 
             found[OPTION_FIELDS[name]] = value
         elif name in known:
             found[f"options.{name}"] = value
-        elif name not in SETTINGS_WITHOUT_EFFECT:
+        elif name not in SETTINGS_WITHOUT_EFFECT and value not in SETTINGS_AS_THEY_ARE.get(name, ()):
             problems.add("unknown setting, or one that cannot be had outside of the WebUI", where=_at(where, name),
                          fix=nearest(name, sorted(known | OPTION_FIELDS.keys())))
     return found
 
 
 def _name_sampler(body: Mapping[str, Any], values: dict[str, Any]) -> None:
-    """Take a schedule type off the end of the sampler's name; unknown names are left for the check of the request."""
+    """Take a schedule type off the end of the sampler's name, where none is given besides.
+
+    Unknown names are left for the check of the request.
+    """
     name = body.get("sampler_name") or values.get("sampler_name") or body.get("sampler_index") or "Euler"
+    given = values.get("scheduler")
     try:
-        values["sampler_name"], values["scheduler"] = split_name(str(name), values.get("scheduler"))
+        values["sampler_name"], ending = split_name(str(name), None)
+        values["scheduler"] = find_schedule(given).label if given else ending
     except UserError:
         values["sampler_name"] = name
 

@@ -50,6 +50,8 @@ class Run:
     noise: ImageNoise
     extras: Extras
     options: SampleOptions
+    generator: torch.Generator
+    """Stands in for torch's global one where the WebUI draws from that."""
 
     def __call__(self, model: GuidedModel, x: torch.Tensor) -> torch.Tensor:
         """The latents at the end of the pass, from the noised latents at its start."""
@@ -103,9 +105,8 @@ class Run:
             return source(plan.kind, seed, x.device).randn(shape).to(x.device)
 
         if self.options.no_dpmpp_sde_batch_determinism:
-            generator = torch.Generator().manual_seed(plan.seeds[-1])
-            seed = torch.randint(0, 2**63 - 1, [], generator=generator).item()
-            return BrownianNoise([seed], x.shape, self.levels.whole, draw, joined=True)
+            seed = torch.randint(0, 2**63 - 1, [], generator=self.generator).item()
+            return BrownianNoise([seed], x.shape, self.levels.visit, draw, joined=True)
         return BrownianNoise(plan.seeds, x.shape[1:], self.levels.whole, draw)
 
 

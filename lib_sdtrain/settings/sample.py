@@ -87,6 +87,9 @@ class SampleOptions:
         minimum=0, maximum=1,
     )
     tiling: bool = setting(False, "Tiling", "Make the picture tileable.")
+    enable_prompt_comments: bool = setting(
+        True, "Prompt comments", "A # hides the rest of its line of the prompt."
+    )
     enable_quantization: bool = setting(False, "Quantise timesteps", "Round noise levels to the model's own.")
     no_dpmpp_sde_batch_determinism: bool = setting(
         False, "SDE noise by batch", "Draw the noise of SDE samplers from one path for the whole batch."

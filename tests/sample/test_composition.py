@@ -4,7 +4,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lib_sdtrain.sample.composition import composed, networks
+from lib_sdtrain.sample.composition import composed, networks, uncommented, without_comments
+from lib_sdtrain.settings.sample import SampleOptions, SampleRequest
 
 
 def test_and_splits_and_weighs():
@@ -32,3 +33,15 @@ def test_any_text_composes(prompt):
     parts = composed(prompt)
     assert len(parts) >= 1
     networks(prompt)
+
+
+def test_comments_hide_the_rest_of_their_line():
+    assert uncommented("a cat # black\nsitting") == "a cat \nsitting"
+    assert uncommented("# a note\na cat") == "\na cat"
+    assert uncommented("a cat, #1") == "a cat, \n"
+
+
+def test_comments_can_be_left_in():
+    request = SampleRequest(prompt="a #b", hr_prompt="c # d", options=SampleOptions(enable_prompt_comments=False))
+    assert without_comments(request) is request
+    assert without_comments(SampleRequest(prompt="a #b", hr_prompt="c #d")).hr_prompt == "c \n"

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from lib_sdtrain.errors import Cancelled, UserError
+from lib_sdtrain.errors import Cancelled, JobFailed, UserError
 from lib_sdtrain.events import CancelToken
 from lib_sdtrain.model.build import load_model
 from lib_sdtrain.model.checkpoint import open_checkpoint
@@ -166,3 +166,31 @@ def test_tiled_decoding_shows_the_same_picture(model):
     one, other = (np.asarray(picture.image, dtype=float).ravel() for picture in (whole, tiled))
     assert 0.5 < np.corrcoef(one, other)[0, 1] < 1  # normalised tile by tile, which matters most with random weights
     assert not model.vae.use_tiling
+
+
+def test_comments_are_not_drawn_and_not_written(model):
+    commented = next(generate(model, SampleRequest(**{**SMALL, "prompt": "a dog# in red"})))
+    assert torch.equal(commented.latents, latents(model)[0])
+    assert "in red" not in commented.infotext
+
+
+def test_a_model_that_gives_no_numbers_says_so(model):
+    weight = model.unet.conv_out.bias.data
+    before = weight.clone()
+    weight.fill_(float("nan"))
+    try:
+        with pytest.raises(JobFailed, match="UNet gave no numbers"):
+            latents(model)
+    finally:
+        weight.copy_(before)
+
+
+def test_a_vae_that_never_gives_numbers_says_so(model):
+    weight = model.vae.decoder.conv_out.bias.data
+    before = weight.clone()
+    weight.fill_(float("nan"))
+    try:
+        with pytest.raises(JobFailed, match="VAE gave no numbers"):
+            latents(model)
+    finally:
+        weight.copy_(before)

@@ -41,6 +41,7 @@ def test_sizes(fields, found):
 
 def test_without_hires_there_is_one_size():
     assert sizes(SampleRequest(width=320, height=640)) == Sizes(320, 640)
+    assert sizes(SampleRequest(width=320, height=640, firstphase_width=64, firstphase_height=128)) == Sizes(64, 128)
 
 
 @pytest.mark.parametrize(("steps", "strength", "length"), [(12, 0.7, 17), (20, 0.5, 40), (10, 1.0, 10), (7, 0.0, 0)])

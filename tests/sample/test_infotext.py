@@ -142,3 +142,24 @@ def test_any_text_is_read_or_refused_with_a_reason(text):
     with contextlib.suppress(UserError):
         request, _ = parse_infotext(text)
         assert request.sampler_name
+
+
+@pytest.mark.parametrize(("labels", "second"), [
+    ("Sampler: DPM++ 2M Karras", (None, None)),
+    ("Sampler: Euler, Hires sampler: DPM++ 2M Karras", ("DPM++ 2M", "Karras")),
+    ("Sampler: DPM++ 2M Karras, Hires sampler: Euler a", ("Euler a", "Automatic")),
+    ("Sampler: Euler, Schedule type: Karras, Hires sampler: Heun", ("Heun", None)),
+    ("Sampler: Euler, Schedule type: Karras, Hires schedule type: Beta", (None, "Beta")),
+    ("Sampler: Euler, Hires sampler: Use same sampler, Hires schedule type: Use same scheduler", (None, None)),
+])
+def test_the_second_sampler_may_have_an_old_name(labels, second):
+    request, _ = parse_infotext(f"a\nSteps: 5, {labels}, CFG scale: 7, Size: 64x64, Denoising strength: 0.5")
+    assert (request.hr_sampler_name, request.hr_scheduler) == second
+
+
+def test_a_release_candidate_comes_before_its_release():
+    def old(version):
+        return parse_infotext(f"a [b:1]\nSteps: 5, Sampler: Euler, CFG scale: 7, Version: {version}")[0].options
+
+    assert old("v1.6.0-RC-11-g7f1f9a1").use_old_scheduling
+    assert not old("v1.6.0-2-g4afaaf8a").use_old_scheduling

@@ -37,13 +37,26 @@ def test_every_mistake_is_reported_with_its_place():
 def test_what_asks_for_nothing_is_accepted():
     body = {"prompt": "a", "styles": [], "restore_faces": False, "alwayson_scripts": {}, "script_name": None,
             "refiner_checkpoint": "", "hr_checkpoint_name": "Use same checkpoint", "send_images": False,
-            "sampler_index": "Euler a", "scheduler": None}
+            "sampler_index": "Euler a", "scheduler": None, "refiner_switch_at": 0.8,
+            "override_settings": {"token_merging_ratio": 0, "sd_vae_decode_method": "Full"}}
     assert from_api(body) == SampleRequest(prompt="a", sampler_name="Euler a")
+
+
+def test_what_cannot_be_had_is_refused():
+    with pytest.raises(UserError, match="token_merging_ratio"):
+        from_api({"override_settings": {"token_merging_ratio": 0.5}})
+    with pytest.raises(UserError, match="refiner"):
+        from_api({"refiner_checkpoint": "other", "refiner_switch_at": 0.8})
 
 
 def test_old_sampler_names_carry_their_schedule():
     request = from_api({"sampler_name": "DPM++ 2M Karras"})
     assert (request.sampler_name, request.scheduler) == ("DPM++ 2M", "Karras")
+
+
+def test_a_schedule_of_its_own_wins_over_the_ending_of_the_samplers_name():
+    request = from_api({"sampler_name": "DPM++ 2M Karras", "scheduler": "exponential"})
+    assert (request.sampler_name, request.scheduler) == ("DPM++ 2M", "Exponential")
 
 
 def test_an_infotext_in_the_body_gives_what_the_body_does_not():

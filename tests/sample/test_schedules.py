@@ -118,3 +118,19 @@ def test_beta_quantile_is_scipys():
     stats = pytest.importorskip("scipy.stats")
     for p in np.linspace(0, 1, 23):
         assert beta_quantile(float(p), 0.6, 0.6) == pytest.approx(stats.beta.ppf(p, 0.6, 0.6), rel=1e-9, abs=1e-12)
+
+
+@pytest.mark.parametrize("kind", ["normal", "sgm_uniform"])
+def test_schedules_read_a_table_in_half_precision_in_that_precision(kind):
+    table = alphas_cumprod().half()
+    levels = NoiseLevels(table)
+    made = FUNCTIONS[kind](7, Range(levels, levels.sigma_min, levels.sigma_max))
+    assert float(levels.t(levels.sigma_max)) == 999
+    assert float(made[0]) == pytest.approx(float(levels.log_sigmas[-1].float().exp()), rel=1e-6)
+    between = float(levels.sigmas[500] + levels.sigmas[501]) / 2
+    assert levels.t(torch.tensor([between])).dtype == torch.float32
+
+
+def test_consistency_levels_are_computed_in_full_precision():
+    table = alphas_cumprod().half()
+    assert torch.equal(ConsistencyLevels(table).sigmas, ConsistencyLevels(table.float()).sigmas)
