@@ -4,7 +4,8 @@
 
     const app = window.sdtrain;
     const LOOK_MS = 250, SETTLE_MS = 450, DECIMALS = 4, KEPT = 50;
-    const WIDTH = 420, HEIGHT = 190, LEFT = 26, RIGHT = 8, TOP = 10, BOTTOM = 34;
+    const LEFT = 30, RIGHT = 10, TOP = 12, BOTTOM = 40;
+    let WIDTH = 420, HEIGHT = 190; // of the curve, in pixels of the page
 
     // `values` and `text` of each set; `text` is what the box held when it was last looked at.
     let root = null, blocks = [], active = "alpha", undo = [], settling = null, far = {};
@@ -75,6 +76,7 @@
             slider.min = low;
             slider.max = high;
             slider.value = value;
+            slider.style.setProperty("--fill", 100 * (value - low) / (high - low) + "%");
             slider.setAttribute("aria-label", `${blocks[index]}, ${active}`);
             slider.setAttribute("aria-valuetext", String(value));
             if (document.activeElement !== number) number.value = value;
@@ -95,6 +97,9 @@
 
     function drawCurve() {
         const svg = root.querySelector(".sdm-curve"), [low, high] = range(), parts = [];
+        WIDTH = svg.clientWidth || WIDTH;
+        HEIGHT = svg.clientHeight || HEIGHT;
+        svg.setAttribute("viewBox", `0 0 ${WIDTH} ${HEIGHT}`);
         const floor = HEIGHT - BOTTOM, most = Math.max(...Object.values(far), 1e-12);
         blocks.forEach((block, i) => {
             const tall = (far[block] || 0) / most * (floor - TOP);
@@ -173,6 +178,7 @@
         root.addEventListener("click", onClick);
         root.addEventListener("pointerover", (event) => showPartner(event.target.closest(".sdm-row")));
         const svg = root.querySelector(".sdm-curve");
+        new ResizeObserver(() => { if (sets[active].values.length === blocks.length) drawCurve(); }).observe(svg);
         svg.addEventListener("pointerdown", (event) => { svg.setPointerCapture(event.pointerId); remember(); draw(event, true); });
         svg.addEventListener("pointermove", (event) => draw(event, event.buttons === 1));
         svg.addEventListener("pointerleave", () => { part("reading").textContent = "drag on the curve to draw weights"; });

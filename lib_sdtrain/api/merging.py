@@ -25,6 +25,7 @@ from lib_sdtrain.settings.parse import build
 MERGE, DIFFERENCE, PICTURES = "merge", "merge-difference", "merge-pictures"
 OF_METHODS = ("gamma", "density", "drop_rate", "seed")
 _METHOD_FIELDS = ("name", "title", "formula", "sentence", "source", "params", "models", "many", "beta", "uses_beta")
+MODEL_NEEDED = "a checkpoint is needed"
 _MODELS = ("a", "b", "c")
 
 
@@ -110,11 +111,14 @@ class MergeService:
         return settings
 
     def outlook(self, form: Mapping[str, Any]) -> MergeOutlook:
-        """The facts of a merge (see `forecast`), or all its mistakes."""
-        try:
-            return MergeOutlook(forecast(self.settings(form), self.history.entries()))
-        except UserError as error:
-            return MergeOutlook(problems=tuple(error.problems))
+        """The facts of a merge (see `forecast`), or all its mistakes: those of the name do not hide the others."""
+        problems, facts = Problems(), {}
+        settings = _kept(problems, self.settings, form)
+        if settings is None and form.get("name"):
+            settings = _kept(Problems(), self.settings, {**form, "name": ""})
+        if settings is not None:
+            facts = _kept(problems, forecast, settings, self.history.entries()) or {}
+        return MergeOutlook({} if problems.found else facts, tuple(problems.found))
 
     # jobs
 
@@ -149,7 +153,7 @@ class MergeService:
         problems = Problems()
         for role, model in (("a", a), ("b", b)):
             if not model:
-                problems.add("a checkpoint is needed", where=role, fix="choose one")
+                problems.add(MODEL_NEEDED, where=role, fix="choose one")
         problems.raise_if_any()
         pair = self._pair(a, b, convention)
         label = f"{Path(pair[0]).stem} and {Path(pair[2]).stem}"

@@ -18,7 +18,7 @@ def method_html(method: Mapping[str, Any], example: Mapping[str, Sequence[float]
     return (
         f"<div class='sdm-method'><div><code class='sdm-formula'>{html.escape(method['formula'])}</code>"
         f"<p>{html.escape(method['sentence'])}{many}</p>"
-        f"<p class='sdtrain-note'>after {html.escape(method['source'])}</p></div><figure>{_example_svg(example)}"
+        f"<p class='sdtrain-note'>Source: {html.escape(method['source'])}</p></div><figure>{_example_svg(example)}"
         f"<figcaption>{legend}<span class='sdm-key sdm-key-result'>merged</span> "
         "twelve example weights, at the weights below</figcaption></figure></div>"
     )
@@ -56,7 +56,8 @@ def difference_html(document: Mapping[str, Any] | None, columns: Sequence[str] =
     data = html.escape(json.dumps(blocks))
     return (
         f"<div class='sdm-difference' data-blocks='{data}'><p class='sdtrain-note'>The bar under each slider is how "
-        "far A and B are apart there: 0 where they are equal, 1.41 where they have nothing in common.</p>"
+        "far A and B are apart there, as the bars behind the curve: 0 where they are equal, 1.41 where nothing is "
+        "in common.</p>"
         f"<details><summary>By kind of layer</summary>{_heat_table(document, columns)}</details></div>"
     )
 

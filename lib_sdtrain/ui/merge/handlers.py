@@ -66,6 +66,12 @@ class MergeHandlers:
         }  # fmt: skip
         return {name: used[name] for name in CHANGING}
 
+    def beta_for(self, title: str, text: str) -> str:
+        """The second weights for another method: its default, unless a person has shaped them already."""
+        fields = [part.strip() for part in (text or "").split(",")]
+        default = self.service.method(title or FIRST_METHOD)["beta"]
+        return text if default is None or len(set(fields)) > 1 else ",".join([f"{default:g}"] * len(fields))
+
     def about(self, values: Mapping[str, Any]) -> str:
         """The method with its figure, at the weights' mean."""
         method = self.service.method(values.get("method") or FIRST_METHOD)

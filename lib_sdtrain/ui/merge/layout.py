@@ -67,7 +67,7 @@ def _button(name: str, text: str, **options: Any) -> Any:
 
 
 def _models(parts: MergeParts) -> None:
-    with gr.Row(elem_classes=["sdtrain-grid"]):
+    with gr.Row(elem_classes=["sdtrain-grid", "sdm-models"]):
         for name in ("a", "b", "c"):
             item = ITEMS[name]
             parts.form[name] = gr.Dropdown(
@@ -98,7 +98,7 @@ def _method(parts: MergeParts) -> None:
             parts.form["method"] = gr.Dropdown(
                 label="Method", choices=[], elem_id=_id("method"), info="The formula of every weight."
             )
-            with gr.Row(elem_classes=["sdtrain-grid"]):
+            with gr.Row(elem_classes=["sdtrain-grid", "sdm-params"]):
                 for name in PARAMS:
                     _declared(parts, name)
                     parts.form[name].visible = False
@@ -200,17 +200,17 @@ def _footer(parts: MergeParts, hosted: bool) -> None:
     with gr.Column(elem_id=_id("foot"), elem_classes=["sdm-foot"]):
         gr.HTML(RUN_HTML)
         with gr.Row(elem_classes=["sdtrain-row", "sdm-stop"]):
-            parts.more["stop"] = gr.Button("Stop", variant="stop", elem_id=_id("stop"))
+            parts.more["stop"] = _button("stop", "Stop", variant="stop")
         with gr.Row(elem_classes=["sdtrain-row", "sdm-after"]):
             if hosted:
-                gr.Button("Use it in the WebUI", variant="primary", elem_id=_id("use"))
-            parts.more["as_a"] = gr.Button("Merge on from it", elem_id=_id("as_a"))
-            parts.more["draw_result"] = gr.Button("Draw A, B and it", elem_id=_id("draw_result"))
-            gr.Button("Close", elem_id=_id("close"))
+                _button("use", "Use it in the WebUI", variant="primary")
+            parts.more["as_a"] = _button("as_a", "Merge on from it")
+            parts.more["draw_result"] = _button("draw_result", "Draw A, B and it")
+            _button("close", "Close")
         with gr.Row(elem_id=_id("go"), elem_classes=["sdm-go"]):
             parts.more["plan"] = gr.HTML("", elem_id=_id("plan"))
             parts.form["name"] = gr.Textbox(
-                label="Name of the result", elem_id=_id("name"), placeholder="made from the models' names", scale=0,
-                min_width=260,
+                label="Name of the result", elem_id=_id("name"), placeholder="made from the models", scale=0,
+                min_width=240, max_lines=1,
             )
             parts.more["start"] = gr.Button("Merge", variant="primary", elem_id=_id("start"), scale=0, min_width=150)

@@ -113,7 +113,12 @@ class MergeTab:
         return {self.more["plan"]: self.handlers.plan(values), self.more["about"]: self.handlers.about(values)}
 
     def _method_chosen(self, data: Mapping[Any, Any]) -> dict[Any, Any]:
-        return self._of_method(data[self.form["method"]]) | self._weighed(data)
+        values = self._values(data)
+        values["weights_beta"] = self.handlers.beta_for(values["method"], values["weights_beta"])
+        answer = self._of_method(values["method"])
+        shown = self.handlers.visible(values["method"])["weights_beta"]
+        answer[self.form["weights_beta"]] = update(value=values["weights_beta"], visible=shown)
+        return answer | {self.more["plan"]: self.handlers.plan(values), self.more["about"]: self.handlers.about(values)}
 
     def _b_chosen(self, data: Mapping[Any, Any]) -> dict[Any, Any]:
         values = self._values(data)

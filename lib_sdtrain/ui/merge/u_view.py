@@ -31,8 +31,8 @@ def u_html(names: Sequence[str] = SD.names, resolution: int = 512) -> str:
     return (
         f"<div class='sdm' data-blocks='{','.join(names)}'>{_tools(names)}"
         f"<div class='sdm-u'><div class='sdm-side sdm-in'>{''.join(down)}</div>"
-        f"<div class='sdm-mid'>{_curve()}{_row(BASE, _BASE_HELP)}"
-        f"<div class='sdm-bottom'>{_row('M00', 'The bottom: the coarsest layers')}</div></div>"
+        f"<div class='sdm-mid'>{_curve()}{_row(BASE, _BASE_HELP)}</div>"
+        f"<div class='sdm-bottom'>{_row('M00', 'The bottom: the coarsest layers')}</div>"
         f"<div class='sdm-side sdm-out'>{''.join(up)}</div></div></div>"
     )
 
@@ -59,7 +59,7 @@ def _row(name: str, title: str) -> str:
 
 def _curve() -> str:
     return (
-        "<div class='sdm-curve-box'><svg class='sdm-curve' viewBox='0 0 420 190' role='img' "
+        "<div class='sdm-curve-box'><svg class='sdm-curve' role='img' "
         "aria-label='Weights by block, BASE first; drag to draw'></svg>"
         "<div class='sdm-reading' data-part='reading'>drag on the curve to draw weights</div></div>"
     )

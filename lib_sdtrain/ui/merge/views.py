@@ -5,7 +5,7 @@ import html
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lib_sdtrain.api.merging import MergeOutlook
+from lib_sdtrain.api.merging import MODEL_NEEDED, MergeOutlook
 from lib_sdtrain.ui.texts import problems_html, size_text, time_text
 
 PANEL = "sdtrain_merge"
@@ -27,6 +27,10 @@ PICTURES_HTML = "<div id='sdtrain_merge_rows' class='sdm-pictures' aria-live='po
 
 def outlook_html(outlook: MergeOutlook) -> str:
     """The plan, or what has to be put right."""
+    if outlook.problems and all(problem.what == MODEL_NEEDED for problem in outlook.problems):
+        roles = " and ".join(problem.where.upper() for problem in outlook.problems)
+        fix = html.escape(outlook.problems[0].fix)
+        return f"<div class='sdtrain-plan' data-ready='false'><p>Choose model {roles}: {fix}.</p></div>"
     if outlook.problems:
         count = len(outlook.problems)
         head = "One thing is" if count == 1 else f"{count} things are"
@@ -37,7 +41,7 @@ def outlook_html(outlook: MergeOutlook) -> str:
     told = [f"<b>{html.escape(facts['name'])}</b>", f"<b>{size_text(facts['bytes'])}</b> on disk",
             f"<b>{size_text(facts['memory'])}</b> memory"]  # fmt: skip
     told.append(f"about <b>{time_text(seconds)}</b>" if seconds else "the first merge measures this machine")
-    told.append(f"{facts['copied']} of {facts['tensors']} tensors only copied")
+    told.append(f"{facts['copied']} of {facts['tensors']} tensors copied as they are")
     notes = "".join(f"<li>{html.escape(str(note))}</li>" for note in facts["notes"])
     notes = f"<ul class='sdtrain-notices'>{notes}</ul>" if notes else ""
     headline = f"<p class='sdtrain-headline'>{' · '.join(told)}</p>"
