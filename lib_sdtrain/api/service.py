@@ -119,6 +119,8 @@ class TrainService:
             raise UserError("there is no WebUI to add it to", where="toybox")
         target = folder / TOYBOX.path.name
         if not target.exists():
+            # the description first: only it tells the number of attention heads
+            copy_atomically(TOYBOX.path.with_suffix(".yaml"), target.with_suffix(".yaml"))
             copy_atomically(TOYBOX.path, target)
         self.host.adopt(target)
         return target.name

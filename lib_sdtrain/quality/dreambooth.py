@@ -74,7 +74,7 @@ def train_subject(folder: Path, checkpoint: str, preserve: bool, token: CancelTo
 
     Raises what `train` raises.
     """
-    from lib_sdtrain.train import train
+    from lib_sdtrain.train.loop import train
     from lib_sdtrain.train.starting import pick_device, resolve_run
 
     changes: dict[str, Any] = {"model.checkpoint": checkpoint, "preview.prompts": []}
