@@ -8,6 +8,7 @@
     const ENDED = {finished: "done", stopped: "stopped, nothing was written", failed: "failed"};
     const TITLES = {[MERGE]: "Merging", [DIFFERENCE]: "Comparing", [PICTURES]: "Drawing"};
     let pace = null, lastKey = "", pressed = false;
+    let expecting = false; // started from this page: its end counts even if nothing was seen of its way
 
     const part = (name) => app.byId("sdtrain_merge_run").querySelector(`[data-part="${name}"]`);
 
@@ -99,7 +100,7 @@
     }
 
     function ended(job) {
-        pressed = false;
+        pressed = expecting = false;
         app.press("sdtrain_merge_ended");
         if (job.kind !== MERGE || job.state !== "finished") return;
         if (app.byId("refresh_sd_model_checkpoint")) app.press("refresh_sd_model_checkpoint");
@@ -124,7 +125,7 @@
             return;
         }
         const key = job.id + job.state;
-        if (ENDED[job.state] && lastKey && lastKey !== key) ended(job);
+        if (ENDED[job.state] && (lastKey || expecting) && lastKey !== key) ended(job);
         lastKey = key;
         // a comparison's or a drawing's answer stands elsewhere on the page
         const silent = job.state === "finished" && job.kind !== MERGE;
@@ -167,7 +168,10 @@
         }
         own.addEventListener("click", (event) => {
             const button = event.target.closest("button"), id = button ? button.id.replace("sdtrain_merge_", "") : "";
-            if (["start", "compare", "draw", "draw_result"].includes(id)) app.pollEagerly();
+            if (["start", "compare", "draw", "draw_result"].includes(id)) {
+                expecting = true;
+                app.pollEagerly();
+            }
             if (id === "draw_result" || id === "draw") openSeeing();
             if (id === "stop" && app.job) {
                 pressed = true;
