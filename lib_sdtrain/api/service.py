@@ -18,6 +18,7 @@ from lib_sdtrain.api.runs import RunEntry, list_runs, past_events
 from lib_sdtrain.durable import safe_name, temporary_beside
 from lib_sdtrain.errors import Problem, Problems, UserError
 from lib_sdtrain.events import CancelToken, Event
+from lib_sdtrain.host.paths import check_writable
 from lib_sdtrain.host.protocol import CheckpointEntry, Host
 from lib_sdtrain.host.standalone import TOYBOX
 from lib_sdtrain.jobs import Job, JobRunner
@@ -79,7 +80,7 @@ class TrainService:
         try:
             resolved = self.resolve(choice)
         except UserError as error:
-            return Outlook({}, tuple(error.problems), {})
+            return Outlook({}, (*error.problems, *self._other_mistakes(choice, error)), {})
         plain = to_plain(resolved.settings)
         origins = {path: (_shown(_at(plain, path)), name) for path, name in resolved.origins.items()}
         problems = self._confinement(resolved.settings)
@@ -89,7 +90,14 @@ class TrainService:
                 document = self._timed(resolved.settings, self.engine.plan(resolved.settings, self.place))
             except UserError as error:
                 problems.absorb(error)
+        _collect(problems, check_writable, self.host.output_dir(), "outputs")
         return Outlook(document, tuple(problems.found), origins)
+
+    def _other_mistakes(self, choice: Choice, error: UserError) -> tuple[Problem, ...]:
+        """What else is wrong, found without the values that cannot be read."""
+        unread = {problem.where for problem in error.problems}
+        rest = {path: value for path, value in choice.changes.items() if path not in unread}
+        return self.outlook(Choice(choice.preset, rest)).problems if len(rest) < len(choice.changes) else ()
 
     def _timed(self, settings: RunSettings, document: dict[str, Any]) -> dict[str, Any]:
         """The dry run's document with `seconds`, None when no run like it was ever measured here."""
@@ -100,6 +108,7 @@ class TrainService:
         """Start a run. Raises `UserError` for mistakes, and when a job is running."""
         settings = self.resolve(choice).settings
         self._confinement(settings).raise_if_any()
+        check_writable(self.host.output_dir(), "outputs")
         place = self.place
         workload = str(self.engine.plan(settings, place).get("workload", ""))
         name = settings.save.name or (settings.data.concepts[0].name if settings.data.concepts else "run")

@@ -51,26 +51,26 @@ class Webui:
             return json.load(answer)
 
 
-def prepare_data(data: Path) -> None:
-    """A data folder with the extension, the probe and one small checkpoint."""
+def prepare_data(data: Path, extension: Path = REPOSITORY) -> None:
+    """A data folder with the extension, the probe and one small checkpoint; `extension` is where the first is."""
     models = data / "models" / "Stable-diffusion"
     probe = data / "extensions" / "zz-probe" / "scripts"
     models.mkdir(parents=True)
     probe.mkdir(parents=True)
-    (data / "extensions" / "sd-train").symlink_to(REPOSITORY)
+    (data / "extensions" / "sd-train").symlink_to(extension)
     (probe / "probe.py").write_text((Path(__file__).parent / "probe.py").read_text("utf-8"), "utf-8")
     adopt(write_tiny(models / "tiny.safetensors"), data / "models" / "clip")
 
 
-def start(folder: Path, data: Path, *flags: str) -> Webui:
-    """Start and wait until it answers and has loaded its model."""
+def start(folder: Path, data: Path, *flags: str, python_path: str = "") -> Webui:
+    """Start and wait until it answers and has loaded its model; `python_path` is searched for modules first."""
     python = folder / "venv" / "bin" / "python"
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     log = data / "webui.log"
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-    environment.pop("PYTHONPATH", None)
+    environment["PYTHONPATH"] = python_path  # the tests' own must not reach it
     command = [str(python if python.exists() else sys.executable), "launch.py", *FLAGS, *flags]
     process = subprocess.Popen(
         [*command, "--port", str(port), "--data-dir", str(data)], cwd=folder, env=environment,

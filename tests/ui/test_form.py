@@ -112,6 +112,13 @@ def test_the_yaml_gives_the_same_run(service, form):
     assert again == service.resolve(form.choice(PRESET, values)).settings
 
 
+def test_a_value_that_cannot_be_read_hides_no_other_mistake(service, form):
+    values = {**form.filled(Choice(PRESET)), "train.learning_rate": "fast", "train.seed": "x",
+              f"{FIRST}.instance_dir": "/nowhere"}  # fmt: skip
+    found = service.outlook(form.choice(PRESET, values)).problems
+    assert {problem.where for problem in found} == {"train.learning_rate", "train.seed", f"{FIRST}.instance_dir"}
+
+
 def test_the_command_names_preset_and_changes():
     line = command_line(Choice(PRESET, {"train.length": "30 epochs", "save.name": "a b"}))
     assert line == f"python -m lib_sdtrain train --preset {PRESET} --set 'train.length=30 epochs' --set 'save.name=a b'"

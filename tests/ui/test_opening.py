@@ -27,7 +27,7 @@ def handlers(tmp_path: Path) -> TrainHandlers:
     return TrainHandlers(TrainService(host, FakeEngine(str(subject)), JobRunner(host)))
 
 
-def start(handlers: TrainHandlers, **changes: str) -> None:
+def start(handlers: TrainHandlers, **changes: object) -> None:
     values = {**handlers.form.filled(Choice(PRESET)), **{key.replace("__", "."): text for key, text in changes.items()}}
     assert handlers.start(PRESET, values) == ""
     assert handlers.service.runner.job.done.wait(20)
@@ -41,10 +41,10 @@ def test_a_newcomer_sees_toybox(handlers):
 
 
 def test_the_settings_of_the_last_start_come_back(handlers):
-    start(handlers, train__length="7", train__seed="5")
+    start(handlers, train__length="7", train__seed=5)
     opening = handlers.opening()
     assert opening.preset == TITLE
-    assert (opening.values["train.length"], opening.values["train.seed"]) == ("7", "5")
+    assert (opening.values["train.length"], opening.values["train.seed"]) == ("7", 5)
     assert handlers.changed(opening.preset, opening.values)
     assert handlers.untouched(opening.preset)["train.length"] == "40"
 
