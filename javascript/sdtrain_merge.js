@@ -141,6 +141,8 @@
             const target = box(set);
             if (!target) continue;
             const read = parsed(target.value);
+            if (read.error && sets[set].wrong !== target.value) settle();
+            sets[set].wrong = read.error ? target.value : "";
             if (read.error) error = error || (set === active ? read.error : `${set}: ${read.error}`);
             else if (target.value !== sets[set].text || sets[set].values.length !== blocks.length) {
                 if (sets[set].text !== null && !fresh) settle();

@@ -182,8 +182,9 @@ class MergeService:
 
         Raises `UserError` for mistakes, and when a job is running.
         """
-        rows = [(role.upper(), self.files.checkpoint(str(form[role]), role))
-                for role in _MODELS if self.relevant(form).get(role)]  # fmt: skip
+        kept = self.relevant(form)
+        given = {role: self.files.checkpoint(str(kept[role]), role) for role in _MODELS if kept.get(role)}
+        rows = [(f"{role.upper()} {Path(model).stem}", model) for role, model in given.items()]
         if plan.merged:
             rows.append((Path(plan.merged).stem, self.files.checkpoint(plan.merged, "merged")))
         if not rows:

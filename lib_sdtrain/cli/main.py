@@ -18,6 +18,7 @@ COMMANDS = {
     "tokens": "how CLIP reads words",
     "test-data": "write a small subject to train on",
     "demo": "the whole way on the built-in model: train, merge, sample",
+    "merge-demo": "two fine-tunes merged with the presets of AnimeDiffusion's card",
     "ui": "open the tab without the WebUI",
     "bench": "measure this machine against baselines",
     "doctor": "check the environment, and say what to do",

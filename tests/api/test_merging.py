@@ -191,8 +191,8 @@ def test_pictures_are_drawn_row_by_row_from_the_same_seeds(tmp_path, monkeypatch
     assert (job.kind, job.state) == (PICTURES, "finished"), last(job)
     events = [event for _, event in job.log.since(0)]
     shown = [(event.step, event.index, event.infotext) for event in events if isinstance(event, Preview)]
-    assert shown == [(0, 0, "A: a cat"), (0, 1, "A: a dog"), (1, 0, "B: a cat"), (1, 1, "B: a dog")]
-    assert events[-1].result["rows"] == ["A", "B"]
+    assert shown == [(0, 0, "A one: a cat"), (0, 1, "A one: a dog"), (1, 0, "B two: a cat"), (1, 1, "B two: a dog")]
+    assert events[-1].result["rows"] == ["A one", "B two"]
     assert isinstance(events[-1], Finished)
     json.dumps(events[-1].result)
     assert problems(service.start_pictures, {"a": "one.safetensors"}, PicturePlan(" "))[0].where == "pictures_prompts"

@@ -47,9 +47,12 @@ def _example_svg(example: Mapping[str, Sequence[float]]) -> str:
 
 
 def difference_html(document: Mapping[str, Any] | None, columns: Sequence[str] = ()) -> str:
-    """The heat map: a row a block, a column a kind of layer; the page's script puts the blocks' bars at the sliders."""
+    """The heat map: a row a block, a column a kind of layer; the page's script puts the blocks' bars at the sliders.
+
+    Empty while A and B have not been compared.
+    """
     if not document:
-        return "<p class='sdtrain-note'>Compare A and B to see in which blocks they differ.</p>"
+        return ""
     blocks = {name: row["distance"] for name, row in document["blocks"].items()}
     if not any(blocks.values()):
         return "<p class='sdtrain-note'>A and B are equal in every block.</p>"

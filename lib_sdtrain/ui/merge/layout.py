@@ -43,6 +43,7 @@ def build_merge(hosted: bool) -> MergeParts:
         _method(parts)
         _section("3", "Weights")
         _weights(parts)
+        _loras(parts)
         with gr.Accordion("More settings", open=False, elem_id=_id("more")):
             _more(parts)
         with gr.Accordion("See the difference: pictures from the same seeds", open=False, elem_id=_id("seeing")):
@@ -84,12 +85,6 @@ def _models(parts: MergeParts) -> None:
         parts.more["look"] = _button("look", "Look for new checkpoints", min_width=190, scale=0)
         parts.more["compare"] = _button("compare", "Where do A and B differ?", min_width=190, scale=0)
     parts.more["difference"] = gr.HTML(difference_html(None), elem_id=_id("difference"))
-    with gr.Accordion("Add LoRAs", open=False, elem_id=_id("loras")):
-        parts.form["lora"] = gr.Textbox(
-            label="LoRAs", lines=2, elem_id=_id("lora"), placeholder="one a line: name:0.8",
-            info="NAME:WEIGHT or NAME:WEIGHT:BLOCKS, added to the merged weights. BLOCKS are block weights that "
-            "multiply WEIGHT: numbers or a preset's name.",
-        )
 
 
 def _method(parts: MergeParts) -> None:
@@ -113,11 +108,11 @@ def _weights(parts: MergeParts) -> None:
             info="Fills the weights that the sliders show.",
         )
         parts.form["weights_alpha"] = gr.Textbox(
-            label="Weights (α), BASE first", value=HALF, max_lines=3, elem_id=_id("weights_alpha"), scale=3,
+            label="Weights (α), BASE first", value=HALF, lines=2, max_lines=3, elem_id=_id("weights_alpha"), scale=3,
             info="0 is A, 1 is B, for most methods. Sliders and text follow each other.",
         )
     parts.form["weights_beta"] = gr.Textbox(
-        label="Weights (β), BASE first", value=HALF, max_lines=3, elem_id=_id("weights_beta"), visible=False,
+        label="Weights (β), BASE first", value=HALF, lines=2, max_lines=3, elem_id=_id("weights_beta"), visible=False,
         info="The second weight of this method; the sliders show it when β is chosen.",
     )
     parts.more["notes"] = gr.HTML("", elem_id=_id("notes"))
@@ -146,6 +141,15 @@ def _dice(parts: MergeParts) -> None:
                 label="Name", elem_id=_id("preset_name"), info="Keeps the weights of the sliders as a preset."
             )
             parts.more["save_preset"] = _button("save_preset", "Save preset", min_width=130)
+
+
+def _loras(parts: MergeParts) -> None:
+    with gr.Accordion("Add LoRAs", open=False, elem_id=_id("loras")):
+        parts.form["lora"] = gr.Textbox(
+            label="LoRAs", lines=2, elem_id=_id("lora"), placeholder="one a line: name:0.8",
+            info="NAME:WEIGHT or NAME:WEIGHT:BLOCKS, added to the merged weights. BLOCKS are block weights that "
+            "multiply WEIGHT: numbers or a preset's name.",
+        )
 
 
 def _more(parts: MergeParts) -> None:

@@ -22,6 +22,12 @@ RUN_HTML = """
 </div>
 <p id="sdtrain_merge_busy" class="sdtrain-note" data-part="busy"></p>
 """
+_PARTS = {
+    "input": "U-Net, down", "middle": "U-Net, bottom", "output": "U-Net, up", "out": "U-Net, last layers",
+    "unet_other": "U-Net, other", "text": "text encoder", "text_bare": "text encoder, bare tensors", "vae": "VAE",
+    "ema": "EMA", "ema_time_embed": "EMA, time_embed", "ema_counter": "EMA, counters", "position_ids": "position ids",
+    "attention_mask": "attention mask", "schedule": "noise schedule", "marker": "markers",
+}  # fmt: skip
 PICTURES_HTML = "<div id='sdtrain_merge_rows' class='sdm-pictures' aria-live='polite'></div>"
 
 
@@ -58,9 +64,10 @@ def report_html(entry: Mapping[str, Any] | None) -> str:
     if not entry:
         return ""
     rows = "".join(
-        f"<tr><td>{html.escape(str(row['part']))}</td><td>{'kept from A' if row['block'] == 'A' else row['block']}</td>"
+        f"<tr><td>{html.escape(_PARTS.get(row['part'], str(row['part'])))}</td>"
+        f"<td>{'kept from A' if row['block'] == 'A' else row['block']}</td>"
         f"<td>{_weight(row['alpha'])}</td><td>{row['tensors']}</td></tr>"
-        for row in entry["report"]
+        for row in sorted(entry["report"], key=lambda row: (str(row["part"]), str(row["block"])))
     )
     return (
         f"<details class='sdm-report'><summary>Which tensors of {html.escape(entry['name'])} took which weight"
