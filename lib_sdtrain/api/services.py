@@ -3,6 +3,7 @@ from __future__ import annotations
 
 from lib_sdtrain.api.engine import Engine
 from lib_sdtrain.api.merging import MergeService
+from lib_sdtrain.api.sampling import SampleService
 from lib_sdtrain.api.service import TrainService
 from lib_sdtrain.host.protocol import Host
 from lib_sdtrain.jobs import JobRunner
@@ -16,3 +17,4 @@ class Services:
         self.runner = JobRunner(host)
         self.train = TrainService(host, engine, self.runner)
         self.merge = MergeService(host, self.runner)
+        self.sample = SampleService(host, self.runner)

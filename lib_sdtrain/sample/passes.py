@@ -148,8 +148,8 @@ def _hires_pass(
     generator.manual_seed(batch.seeds[-1])
     levels = second_levels(request, sampler, passes.alphas_cumprod(), sdxl=passes.model.family.is_sdxl)
     conds = _hires_conds(passes, to)
-    if levels is None:
-        return latents
+    if levels is None:  # nothing is redrawn, but extra noise is added all the same
+        return latents + fresh * (0.0 if sampler.kind == TIMESTEP else request.options.img2img_extra_noise)
     x = _noised(latents, fresh, sampler, levels, request.options.img2img_extra_noise)
     run = Run(sampler, levels, noise, extras(request, sampler), request.options, generator)
     return _sample(passes, run, conds, x, concat)

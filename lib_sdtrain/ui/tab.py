@@ -8,6 +8,7 @@ import gradio as gr
 from lib_sdtrain.api.services import Services
 from lib_sdtrain.ui.merge.tab import MergeTab
 from lib_sdtrain.ui.runs_tab import RunsTab
+from lib_sdtrain.ui.sample.tab import SampleTab
 from lib_sdtrain.ui.seam import forget_in_ui_config
 from lib_sdtrain.ui.train.tab import TrainTab
 
@@ -25,6 +26,8 @@ def build_tab(services: Services, **blocks: object) -> gr.Blocks:
                 TrainTab(services.train)
             with gr.Tab("Merge", elem_id="sdtrain_tab_merge"):
                 MergeTab(services.merge)
+            with gr.Tab("Sample", elem_id="sdtrain_tab_sample"):
+                SampleTab(services.sample)
             with gr.Tab("Runs", elem_id="sdtrain_tab_runs"):
                 RunsTab(services.train)
     forget_in_ui_config(page.blocks.values())

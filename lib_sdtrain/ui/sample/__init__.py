@@ -1,0 +1,1 @@
+"""The Sample sub-tab: an infotext or a form in, pictures, comparisons and grids out."""
