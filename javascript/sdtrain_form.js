@@ -12,7 +12,8 @@
             if (!control) continue;
             const words = document.createElement("div");
             words.className = "sdtrain-mistake";
-            words.textContent = line.firstChild.textContent + (line.childNodes[1] ? line.childNodes[1].textContent : "");
+            words.textContent = [...line.childNodes].filter((part) => !part.matches || !part.matches(".sdtrain-path"))
+                .map((part) => part.textContent).join("");
             control.classList.add("sdtrain-wrong");
             control.appendChild(words);
             const folded = control.closest("#sdtrain_train_more");

@@ -47,12 +47,21 @@
         return path;
     }
 
+    // Round numbers within the range, about four of them.
+    function ticks(low, high) {
+        const rough = (high - low) / 4, power = 10 ** Math.floor(Math.log10(rough));
+        const step = [1, 2, 5, 10].map((times) => times * power).find((size) => size >= rough * 0.7);
+        const found = [];
+        for (let i = Math.ceil(low / step); i * step <= high; i++) found.push(i * step);
+        return found;
+    }
+
     function grid(scale) {
         const parts = [];
-        for (let i = 0; i <= 4; i++) {
-            const loss = scale.low + (scale.high - scale.low) * i / 4, y = scale.y(loss).toFixed(1);
+        for (const loss of ticks(scale.low, scale.high)) {
+            const y = scale.y(loss).toFixed(1);
             parts.push(`<line class="grid" x1="${LEFT}" x2="${WIDTH - RIGHT}" y1="${y}" y2="${y}"/>`,
-                `<text x="${LEFT - 6}" y="${+y + 4}" text-anchor="end">${loss.toPrecision(3)}</text>`);
+                `<text x="${LEFT - 6}" y="${+y + 4}" text-anchor="end">${+loss.toPrecision(3)}</text>`);
         }
         for (const step of [scale.start, Math.round((scale.start + scale.last) / 2), scale.last]) {
             const anchor = step === scale.last ? "end" : step === scale.start ? "start" : "middle";

@@ -77,7 +77,7 @@
     }
 
     function resultFile(job) {
-        const checkpoints = job.saved.filter((event) => event.kind === "checkpoint");
+        const checkpoints = job.saved.filter((event) => event.kind === "checkpoint" || event.kind === "lora");
         return (job.end && job.end.result && job.end.result.checkpoint)
             || (checkpoints.length ? checkpoints[checkpoints.length - 1].file : "");
     }
@@ -96,10 +96,11 @@
         if (row.dataset.key === key) return;
         row.dataset.key = key;
         row.replaceChildren(...[...shown].map(([index, infotext]) => {
-            const image = element("img");
+            const figure = element("figure"), image = figure.appendChild(element("img"));
             image.src = new URL(`sdtrain/v1/job/${job.id}/preview/${previewStep}/${index}`, document.baseURI);
             image.alt = image.title = infotext.split("\n")[0];
-            return image;
+            figure.appendChild(element("figcaption", image.alt)).title = image.alt;
+            return figure;
         }));
     }
 
@@ -125,7 +126,8 @@
         lastState = key;
         page.dataset.resumable = String(job.state === "stopped" && Boolean(job.runDir && job.end && job.end.saved)
             || job.state === "failed" && job.saved.some((event) => event.kind === "state"));
-        page.dataset.usable = String(Boolean(resultFile(job)) && typeof window.selectCheckpoint === "function");
+        page.dataset.usable = String(
+            typeof window.selectCheckpoint === "function" && job.saved.some((event) => event.kind === "checkpoint"));
         part("label").textContent = job.label;
         part("status").textContent = page.dataset.offline ? "the server does not answer; trying again" : statusOf(job);
         part("rate").textContent = rateOf(job);
