@@ -66,7 +66,7 @@ class FakeEngine:
             "images": count, "steps": self._steps(settings), "concepts": concepts,
             "buckets": [{"size": [128, 128], "images": count}],
             "prompts": [settings.data.concepts[0].instance_prompt], "memory_bytes": 612_000_000,
-            "disk_bytes": 123_000_000, "notices": [],
+            "disk_bytes": 123_000_000, "notices": [], "workload": "pretended",
         }
 
     def _steps(self, settings: RunSettings) -> int:

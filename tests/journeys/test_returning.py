@@ -1,0 +1,117 @@
+"""Coming back to the tab: settings, names and times of earlier runs; and several subjects in one."""
+from __future__ import annotations
+
+import re
+
+import pytest
+import yaml
+
+from tests.journeys.conftest import draw_subject
+from tests.journeys.steps import TRAIN, open_tab, press, set_text, start, wait_plan, wait_state
+
+pytestmark = pytest.mark.browser
+EVIL = "<img src=x onerror='window.hacked=1'>"
+DIR, PROMPT = "data.concepts.0.instance_dir", "data.concepts.0.instance_prompt"
+
+
+def value(page, path: str) -> str:
+    return page.locator(f"{TRAIN}_{path.replace('.', '_')}").locator("textarea, input").first.input_value()
+
+
+def test_the_settings_of_the_last_start_come_back_and_can_be_forgotten(site, open_page):
+    first = open_page(site.url)
+    assert "40 steps" in wait_plan(first)
+    assert not first.locator(f"{TRAIN}_forget").is_visible()
+    set_text(first, "train.length", "12")
+    first.locator(".sdtrain-plan", has_text="12 steps").wait_for()
+    start(first)
+    wait_state(first, "finished")
+    second = open_page(site.url)
+    press(second, "again")
+    assert "12 steps" in wait_plan(second)
+    assert value(second, "train.length") == "12"
+    press(second, "forget")
+    second.locator(".sdtrain-plan", has_text="40 steps").wait_for()
+    second.locator(f"{TRAIN}_forget").wait_for(state="hidden")
+    assert site.engine.began.is_set()
+
+
+def test_a_run_that_was_measured_tells_how_long_the_next_will_take(site, open_page):
+    page = open_page(site.url)
+    assert "time known after the first steps" in wait_plan(page)
+    start(page)
+    wait_state(page, "finished")
+    press(page, "again")
+    page.locator(".sdtrain-plan", has_text="about").wait_for()
+    set_text(page, "train.length", "4000")
+    page.locator(".sdtrain-plan", has_text=re.compile(r"about \d+ min")).wait_for()
+
+
+def test_a_second_subject_is_learnt_too(site, open_page, tmp_path):
+    other = draw_subject(tmp_path / "other", 3)
+    page = open_page(site.url)
+    wait_plan(page)
+    press(page, "add_concept")
+    page.locator(f"{TRAIN}_concept label", has_text="2: subject-2").wait_for()
+    assert "no folder" in wait_plan(page, ready=False)
+    page.locator(f"{TRAIN}_data_concepts_0_instance_dir .sdtrain-mistake").wait_for()
+    set_text(page, DIR, str(other))
+    page.locator(".sdtrain-plan", has_text="11 pictures").wait_for()
+    set_text(page, PROMPT, "a photo of zwx cup")
+    page.locator(f"{TRAIN}_concept label", has_text="1: sks-cup").click()
+    page.wait_for_function(
+        "([box, text]) => box.value === text",
+        arg=[page.locator(f"{TRAIN}_data_concepts_0_instance_prompt textarea").element_handle(), "a photo of sks cup"],
+    )
+    set_text(page, DIR, "/nowhere")
+    page.locator(f"{TRAIN}_concept label", has_text="2: subject-2").click()
+    page.locator(".sdtrain-plan", has_text="concept 1: there is no folder").wait_for()
+    page.locator(f"{TRAIN}_concept label", has_text="1: sks-cup").click()
+    set_text(page, DIR, site.engine.subject)
+    wait_plan(page)
+    start(page)
+    wait_state(page, "finished")
+    config = yaml.safe_load(next(site.runs.glob("*/config.yaml")).read_text("utf-8"))
+    learnt = [(concept["name"], concept["instance_prompt"]) for concept in config["data"]["concepts"]]
+    assert learnt == [("sks-cup", "a photo of sks cup"), ("subject-2", "a photo of zwx cup")]
+
+
+def test_a_removed_subject_is_gone(site, open_page):
+    page = open_page(site.url)
+    wait_plan(page)
+    press(page, "add_concept")
+    wait_plan(page, ready=False)
+    press(page, "remove_concept")
+    assert "8 pictures" in wait_plan(page)
+    page.locator(f"{TRAIN}_concept").wait_for(state="hidden")
+
+
+def test_names_of_every_kind_are_text(site, open_page, tmp_path):
+    models = tmp_path / "models"
+    models.mkdir()
+    (models / f"{EVIL}.safetensors").write_bytes(b"")
+    page = open_page(site.url)
+    wait_plan(page)
+    page.click(f"{TRAIN}_model_checkpoint input")
+    page.locator(f"{TRAIN}_model_checkpoint li", has_text="onerror").wait_for()
+    page.keyboard.press("Escape")
+    page.click(f"{TRAIN}_more .label-wrap")
+    set_text(page, "data.concepts.0.name", EVIL)
+    for name in ("identifier", "class_word"):
+        page.fill(f"{TRAIN}_{name} textarea", EVIL)
+        page.locator(f"{TRAIN}_{name} textarea").blur()
+    page.locator(f"{TRAIN}_reading", has_text="onerror").first.wait_for()
+    press(page, "add_concept")
+    page.locator(f"{TRAIN}_concept label", has_text="onerror").wait_for()
+    press(page, "remove_concept")
+    page.click(f"{TRAIN}_keeping .label-wrap")
+    page.fill(f"{TRAIN}_preset_name textarea", EVIL)
+    press(page, "save_preset")
+    page.locator(f"{TRAIN}_message", has_text="Saved as preset").first.wait_for()
+    wait_plan(page)
+    start(page)
+    wait_state(page, "finished")
+    open_tab(page, "Runs")
+    page.locator("#sdtrain_runs_table", has_text="done").first.wait_for()
+    assert page.evaluate("() => window.hacked") is None
+    assert page.locator("img[src=x]").count() == 0
