@@ -1,7 +1,6 @@
 """What a merge will cost, before it starts: bytes on disk, seconds, memory."""
 from __future__ import annotations
 
-import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -50,6 +49,8 @@ def _memory(session: Any) -> int:
 
 def _seconds(count: int, method: str, history: Sequence[Mapping[str, Any]]) -> float | None:
     """From the rate of the latest merges by the same method, else of any: bytes of the result a second."""
+    from statistics import median
+
     same = [entry for entry in history if entry.get("method") == method]
     rates = [entry["bytes"] / entry["seconds"] for entry in (same or history)[:_LATEST] if entry.get("seconds")]
-    return count / statistics.median(rates) if rates else None
+    return count / median(rates) if rates else None
