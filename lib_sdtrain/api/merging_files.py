@@ -1,6 +1,7 @@
 """The files of a merge: what a page's words stand for, and where the result goes."""
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,9 +46,12 @@ class MergeFiles:
     def many(self, values: str | Sequence[str], where: str) -> list[str]:
         """Several checkpoints, LoRAs (`FILE:WEIGHT`) or preset files, from a list or a text of lines.
 
+        Preset files may stand on one line, with commas between them.
+
         Raises `UserError` with every mistake.
         """
-        lines = values.splitlines() if isinstance(values, str) else list(values)
+        apart = ",\n" if where == "presets" else "\n"  # block weights of a LoRA have commas too
+        lines = re.split(f"[{apart}]", values) if isinstance(values, str) else list(values)
         problems, found = Problems(), []
         for line in filter(None, map(str.strip, lines)):
             try:
@@ -68,9 +72,10 @@ class MergeFiles:
         return f"{path}:{weight!r}:{blocks}" if blocks else f"{path}:{weight!r}"
 
     def _lora_named(self, name: str) -> Path | None:
-        """A LoRA by its name alone, from the folder beside the checkpoints."""
+        """A LoRA by its name alone, from the folder beside the checkpoints, or models/Lora standalone."""
         folder = self.host.checkpoint_dir()
-        roots = [folder.parent / part for part in _LORA_FOLDERS] if folder else []
+        around = folder.parent if folder else self.host.output_dir().parent
+        roots = [around / part for part in _LORA_FOLDERS]
         files = (root / file for root in roots for file in (name, f"{name}{SUFFIX}"))
         return next((file for file in files if Path(name).name == name and file.is_file()), None)
 

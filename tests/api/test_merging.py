@@ -107,6 +107,19 @@ def test_a_page_from_outside_reaches_its_own_folder_only(tmp_path, service):
     assert "outside the folders" in problem.what
 
 
+def test_loras_are_found_by_name_and_preset_files_on_one_line(tmp_path, service):
+    lora = tmp_path / "models" / "Lora" / "style.safetensors"
+    lora.parent.mkdir()
+    lora.write_bytes(b"")
+    assert service.files.many("style:0.5\nstyle:1:0,1", "lora") == [f"{lora}:0.5", f"{lora}:1.0:0,1"]
+    assert problems(service.files.many, "style\nother", "lora")[0].what == "'style' has no weight"
+    (tmp_path / "one.txt").write_text("SOFT\t" + WEIGHTS)
+    (tmp_path / "two.txt").write_text("HARD:" + WEIGHTS)
+    names = service.presets.names(f"{tmp_path}/one.txt, {tmp_path}/two.txt")
+    assert {"SOFT", "HARD"} <= set(names)
+    assert service.presets.text("HARD", 26, f"{tmp_path}/two.txt")[0] == WEIGHTS
+
+
 def test_the_history_fills_the_form_again_and_measures_the_machine(service):
     wait(service.start(form(elements="IN04:attn2:1")))
     (entry,) = service.history.entries()

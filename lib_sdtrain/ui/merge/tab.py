@@ -161,6 +161,12 @@ class MergeTab:
         listen(more["preset"].input, chosen, [more["preset"], more["active"], form["a"], form["presets"], *texts],
                [*texts, more["notes"]])  # fmt: skip
 
+        def found(extra: str) -> Any:
+            return update(choices=self.handlers.preset_names(extra or ""))
+
+        for event in _settling_events(form["presets"]):
+            listen(event, found, [form["presets"]], [more["preset"]])
+
         def rolled(seed: str, low: float, high: float, over: str, active: str, *old: str) -> tuple[Any, ...]:
             beta = active == "beta"
             text, used, note = self.handlers.roll(old[beta], seed or "", over, (low or 0.0, high or 0.0), beta)
