@@ -11,7 +11,7 @@ import torch
 import yaml
 
 from lib_sdtrain.model.build import empty_modules
-from lib_sdtrain.model.family import PUBLISHED, SD1, SDXL, Family, TextConfig, UNetConfig, VAEConfig
+from lib_sdtrain.model.family import PUBLISHED, SD1, SD2, SDXL, Family, TextConfig, UNetConfig, VAEConfig
 from lib_sdtrain.model.keys import part_rows
 from lib_sdtrain.model.writer import write_checkpoint
 
@@ -26,6 +26,9 @@ def tiny_family(name: str = SD1) -> Family:
     if name == SD1:
         unet = UNetConfig(model_channels=32, channel_mult=(1, 1, 2, 2), context_dim=64, heads=(4,) * 4)
         return replace(known, unet=unet, vae=VAE, text=(_small(known.text[0], 64, 4),))
+    if name == SD2:
+        unet = replace(known.unet, model_channels=32, channel_mult=(1, 1, 2, 2), context_dim=64, heads=(2, 2, 4, 4))
+        return replace(known, unet=unet, vae=VAE, text=(_small(known.text[0], 64, 3),))
     if name == SDXL:
         text = (_small(known.text[0], 64, 3), replace(_small(known.text[1], 64, 3), projection=64))
         unet = replace(

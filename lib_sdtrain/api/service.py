@@ -64,10 +64,15 @@ class TrainService:
 
     def resolve(self, choice: Choice) -> Resolved[RunSettings]:
         """The settings in force. Raises `UserError` with every wrong value."""
-        layers = [Layer(self.host.name, self._here())]
+        here, given = self._here(), [Layer(TAB, choice.changes)]
         if choice.preset:
-            layers.append(Layer(f"preset {choice.preset}", self.presets.values(choice.preset)))
-        return self.engine.resolve([*layers, Layer(TAB, choice.changes)], self.host.device())
+            given.insert(0, Layer(f"preset {choice.preset}", self.presets.values(choice.preset)))
+        resolved = self.engine.resolve([Layer(self.host.name, here), *given], self.host.device())
+        folder = self.host.lora_dir() if resolved.settings.method.kind == "lora" else None
+        if folder is None:
+            return resolved
+        here |= {"save.dir": str(folder)}
+        return self.engine.resolve([Layer(self.host.name, here), *given], self.host.device())
 
     def _here(self) -> dict[str, Any]:
         """What the host has its own word on."""

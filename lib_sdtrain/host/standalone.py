@@ -67,6 +67,10 @@ class StandaloneHost:
         """outputs/ in the folder."""
         return self.folder / "outputs"
 
+    def lora_dir(self) -> Path | None:
+        """LoRAs stay in their run directory."""
+        return None
+
     def checkpoint_dir(self) -> Path | None:
         """Results stay with their run."""
         return None

@@ -117,6 +117,10 @@ class WebuiHost:
         """Where the WebUI looks for checkpoints."""
         return Path(shared.cmd_opts.ckpt_dir or sd_models.model_path)
 
+    def lora_dir(self) -> Path | None:
+        """Where the WebUI's own LoRA extension looks."""
+        return Path(shared.cmd_opts.lora_dir)
+
     def allowed_path(self, path: str, where: str) -> Path:
         """Anything while the WebUI listens to this machine only; else the folders that were given to it."""
         if self.local:

@@ -53,13 +53,34 @@ class ModelSettings:
 class MethodSettings:
     """What is trained."""
 
-    kind: str = setting("full", "Method", "full: the whole model is trained.", choices=("full",), level=BASIC)
+    kind: str = setting(
+        "full",
+        "Method",
+        "full: the whole model is trained and a checkpoint written. lora: a small file that is used with the model.",
+        choices=("full", "lora"),
+        level=BASIC,
+    )
     train_unet: bool = setting(True, "Train UNet", "Train the part that draws.")
     train_text_encoder: bool = setting(
         True,
         "Train text encoder",
         "Train the part that reads the prompt too: learns a subject faster, needs more memory.",
         level=BASIC,
+    )
+    rank: int = setting(
+        16,
+        "Rank",
+        "lora: how much it can learn, and its size. 4 to 32 for a subject, more for a style.",
+        minimum=1,
+        maximum=1024,
+        step=1,
+    )
+    alpha: float = setting(
+        16.0,
+        "Alpha",
+        "lora: its changes count alpha / rank times. Equal to the rank, the learning rate means the same at any rank.",
+        minimum=0.0,
+        exclusive_minimum=True,
     )
 
 
@@ -208,7 +229,7 @@ class TrainGroup:
         "How far each step goes. Too high ruins the model, too low learns nothing.",
         minimum=0.0,
         level=BASIC,
-        default_text="1e-6",
+        default_text="1e-6 (LoRA 1e-4)",
     )
     text_encoder_lr: float | None = setting(
         None,

@@ -50,6 +50,9 @@ def determining_settings(settings: RunSettings) -> dict[str, Any]:
         plain["model"].pop(name)
     for name in ("cache_latents", "cache_dir"):
         plain["data"].pop(name)
+    if plain["method"]["kind"] == "full":
+        for name in ("rank", "alpha"):
+            plain["method"].pop(name)
     plain["data"]["concepts"] = [
         {key: value for key, value in concept.items() if key not in ("name", "instance_dir", "class_dir")}
         for concept in plain["data"]["concepts"]

@@ -5,15 +5,19 @@ import math
 from typing import Any
 
 from lib_sdtrain.data.draws import Draws
+from lib_sdtrain.model.keys import TEXT_ENCODERS, UNET
 from lib_sdtrain.settings.fields import declared, get_path, item_class
 from lib_sdtrain.settings.layers import Resolved
 from lib_sdtrain.settings.run import RunSettings
+from lib_sdtrain.train.lora_layers import count_weights
 from lib_sdtrain.train.plan import Plan
+from lib_sdtrain.train.starting import LORA
 
 SHOWN_PROMPTS = 20
 TRAINED_BYTES = 16  # fp32 weight, gradient and AdamW's two moments
 FROZEN_BYTES = 4
 STATE_BYTES = 12
+LORA_BYTES = 2
 ACTIVATION_BYTES = 1600  # a latent pixel and UNet channel, forward and backward, measured on SD1.5 in fp32
 
 
@@ -51,7 +55,9 @@ def sample_prompts(plan: Plan) -> list[str]:
 def memory_bytes(plan: Plan) -> int:
     """An estimate of the peak: weights, gradients, optimiser, activations of the UNet."""
     trained = trained_weights(plan)
-    frozen = sum(plan.checkpoint.parameter_counts().values()) - trained
+    frozen = sum(plan.checkpoint.parameter_counts().values())
+    if plan.settings.method.kind != LORA:
+        frozen -= trained
     half = plan.settings.train.mixed_precision != "no"
     pixels = math.prod(plan.target) // plan.family.vae.downscale**2
     with_class = any(material.concept.class_prompt for material in plan.materials)
@@ -67,13 +73,18 @@ def memory_bytes(plan: Plan) -> int:
 def trained_weights(plan: Plan) -> int:
     """How many weights are trained."""
     counts, method = plan.checkpoint.parameter_counts(), plan.settings.method
-    return counts["unet"] * method.train_unet + counts["text_encoder"] * method.train_text_encoder
+    chosen = {UNET: method.train_unet, TEXT_ENCODERS[0]: method.train_text_encoder}
+    wanted = [part for part, trained in chosen.items() if trained]
+    if method.kind == LORA:
+        return sum(count_weights(plan.checkpoint, part, method.rank) for part in wanted)
+    return sum(counts[part] for part in wanted)
 
 
 def checkpoint_bytes(plan: Plan) -> int:
     """What all checkpoints of the run take."""
     every = plan.in_steps(plan.settings.save.every)
-    return plan.checkpoint.size * (1 + ((plan.steps - 1) // every if every else 0))
+    size = trained_weights(plan) * LORA_BYTES if plan.settings.method.kind == LORA else plan.checkpoint.size
+    return size * (1 + ((plan.steps - 1) // every if every else 0))
 
 
 def run_bytes(plan: Plan) -> int:

@@ -15,8 +15,10 @@ from lib_sdtrain.events import Event, Saved
 from lib_sdtrain.model.metadata import Parent, parent_of
 from lib_sdtrain.settings.layers import to_plain
 from lib_sdtrain.train.child import write_child
+from lib_sdtrain.train.lora_file import write_lora
 from lib_sdtrain.train.plan import Plan
 from lib_sdtrain.train.run_dir import RunDir
+from lib_sdtrain.train.starting import LORA
 from lib_sdtrain.train.state import State, save_state
 from lib_sdtrain.train.trainer import Trainer
 
@@ -46,10 +48,9 @@ class Outputs:
     def save_checkpoint(self, final: bool = False) -> Iterator[Event]:
         """Write NAME-STEP.safetensors, or NAME.safetensors at the end."""
         name = f"{self.plan.name}.safetensors" if final else f"{self.plan.name}-{self.trainer.step:06d}.safetensors"
-        written = write_child(self.plan, self.trainer, self.folder / name, self.parents)
-        self.checkpoint = Saved(
-            file=str(written.path), kind="checkpoint", step=self.trainer.step, sha256=written.sha256,
-        )
+        kind, write = (LORA, write_lora) if self.plan.settings.method.kind == LORA else ("checkpoint", write_child)
+        written = write(self.plan, self.trainer, self.folder / name, self.parents)
+        self.checkpoint = Saved(file=str(written.path), kind=kind, step=self.trainer.step, sha256=written.sha256)
         yield self.checkpoint
 
     def save_state(self) -> Iterator[Event]:

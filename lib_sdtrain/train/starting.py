@@ -15,6 +15,8 @@ from lib_sdtrain.settings.layers import Layer, Resolved, resolve
 from lib_sdtrain.settings.run import RunSettings
 from lib_sdtrain.train.plan import Plan
 
+LORA, LORA_RATE = "lora", 1e-4
+
 
 def pick_device() -> str:
     """cuda where there is one, else Apple's mps, else cpu."""
@@ -23,11 +25,13 @@ def pick_device() -> str:
     return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
-def family_layer(checkpoint: Checkpoint, device: str) -> Layer:
-    """The defaults that depend on the model and the device."""
+def family_layer(checkpoint: Checkpoint, device: str, method: str) -> Layer:
+    """The defaults that depend on the model, the device and the method."""
     values: dict[str, Any] = {"data.resolution": str(checkpoint.family.resolution)}
     if device == "cuda":
         values["train.mixed_precision"] = "fp16"
+    if method == LORA:
+        values["train.learning_rate"] = LORA_RATE
     return Layer(f"{checkpoint.family.name} on {device}", values)
 
 
@@ -41,7 +45,7 @@ def resolve_run(layers: Sequence[Layer], device: str) -> Resolved[RunSettings]:
         checkpoint = open_checkpoint(first.settings.model.checkpoint)
     except UserError:
         return first  # the plan reports it together with what else is wrong
-    return resolve(RunSettings, [family_layer(checkpoint, device), *layers])
+    return resolve(RunSettings, [family_layer(checkpoint, device, first.settings.method.kind), *layers])
 
 
 def load_for_training(plan: Plan) -> LoadedModel:

@@ -14,13 +14,16 @@ from lib_sdtrain.data.draws import Draw, Draws
 from lib_sdtrain.data.latents import Latents
 from lib_sdtrain.errors import JobFailed
 from lib_sdtrain.model.build import LoadedModel
+from lib_sdtrain.model.keys import TEXT_ENCODERS, UNET
 from lib_sdtrain.settings.run import RunSettings
 from lib_sdtrain.train import objective
 from lib_sdtrain.train.attention import choose_attention
 from lib_sdtrain.train.batches import Batch, make_batch
+from lib_sdtrain.train.lora_layers import attach
 from lib_sdtrain.train.plan import Plan
 from lib_sdtrain.train.prompts import PromptEncoder
 from lib_sdtrain.train.rates import SmoothedLoss, rate_factor
+from lib_sdtrain.train.starting import LORA
 from lib_sdtrain.train.state import State
 
 _HALF = {"fp16": torch.float16, "bf16": torch.bfloat16}
@@ -59,7 +62,7 @@ class Trainer:
         for module in (self.model.unet, *self.model.text_encoders):
             module.requires_grad_(False).to(self.device, torch.float32)
         for module in self.parts.values():
-            module.requires_grad_(True)
+            module.requires_grad_(True).to(self.device)
         choose_attention(self.model.unet, self.device.type, self._precision)
         if self.settings.train.gradient_checkpointing:
             for module in (self.model.unet, *self.model.text_encoders):
@@ -183,12 +186,16 @@ def _under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 
 def trained_parts(settings: RunSettings, model: LoadedModel) -> dict[str, nn.Module]:
-    """The modules that are trained, by the name under which the state keeps them."""
-    parts: dict[str, nn.Module] = {}
-    if settings.method.train_unet:
-        parts["unet"] = model.unet
-    if settings.method.train_text_encoder:
-        parts["text_encoder"] = model.text_encoders[0]
+    """The modules that are trained, by the name under which the state keeps them: parts of the model, or their LoRA."""
+    method, parts = settings.method, {}
+    if method.train_unet:
+        parts[UNET] = model.unet
+    if method.train_text_encoder:
+        parts[TEXT_ENCODERS[0]] = model.text_encoders[0]
+    if method.kind == LORA:
+        return {
+            name: attach(name, part, method.rank, method.alpha, settings.train.seed) for name, part in parts.items()
+        }
     return parts
 
 

@@ -1,9 +1,11 @@
-"""Adding toybox to a host: what lies there afterwards is the same model."""
+"""What is put into a host's folders: toybox as the model that it is, LoRAs where LoRAs are listed."""
 from __future__ import annotations
 
 from pathlib import Path
 
+from lib_sdtrain.api.choice import Choice
 from lib_sdtrain.api.services import Services
+from lib_sdtrain.api.training import TrainingEngine
 from lib_sdtrain.host.clip_folder import adopt
 from lib_sdtrain.host.standalone import TOYBOX, StandaloneHost
 from lib_sdtrain.model.checkpoint import open_checkpoint
@@ -27,3 +29,18 @@ def test_the_copy_has_the_heads_of_toybox(tmp_path):
     assert family.unet == wanted.unet
     assert family.text == wanted.text
     assert (tmp_path / "clip").is_dir()
+
+
+class WithLoras(WithFolder):
+    """A host with a folder of its own for LoRAs."""
+
+    def lora_dir(self) -> Path:
+        return self.folder / "Lora"
+
+
+def test_a_lora_goes_to_the_folder_where_the_host_lists_loras(tmp_path):
+    train = Services(WithLoras(tmp_path), TrainingEngine()).train
+    for kind, folder in (("full", tmp_path), ("lora", tmp_path / "Lora")):
+        assert train.resolve(Choice("", {"method.kind": kind})).settings.save.dir == str(folder)
+    chosen = Choice("", {"method.kind": "lora", "save.dir": "/elsewhere"})
+    assert train.resolve(chosen).settings.save.dir == "/elsewhere"

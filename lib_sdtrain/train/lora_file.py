@@ -1,0 +1,65 @@
+"""Writing a trained LoRA in the form that the WebUI lists and loads."""
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from lib_sdtrain.model.family import SD2
+from lib_sdtrain.model.metadata import TRAIN, Parent, provenance
+from lib_sdtrain.model.writer import CheckpointWriter, Written
+from lib_sdtrain.train.child import data_hash, determining_settings, versions
+from lib_sdtrain.train.plan import Plan
+from lib_sdtrain.train.trainer import Trainer
+
+
+def write_lora(plan: Plan, trainer: Trainer, out: Path, parents: Mapping[str, Parent]) -> Written:
+    """Write the LoRA layers of all trained parts to `out` in half precision, read back and verified."""
+    tensors = lora_tensors(trainer)
+    specs = {key: (tensor.dtype, tuple(tensor.shape)) for key, tensor in tensors.items()}
+    metadata = provenance(
+        TRAIN, determining_settings(plan.settings), parents, versions(), data=f"{data_hash(plan)}:{trainer.step}",
+    ) | kohya_metadata(plan)
+    metadata["sshs_model_hash"] = content_hash([tensors[key] for key in CheckpointWriter(out, specs, {}).keys])
+    with CheckpointWriter(out, specs, metadata, verify=True) as writer:
+        for key in writer.keys:
+            writer.write(key, tensors[key])
+    return writer.result
+
+
+def lora_tensors(trainer: Trainer) -> dict[str, Tensor]:
+    """Key in the file -> tensor in fp16: down, up and alpha of each layer."""
+    found = {}
+    for part in trainer.parts.values():
+        for key, value in part.state_dict().items():
+            found[key] = value.detach().to("cpu", torch.float16).contiguous()
+        for name in part:
+            found[f"{name}.alpha"] = torch.tensor(float(trainer.settings.method.alpha), dtype=torch.float16)
+    return found
+
+
+def kohya_metadata(plan: Plan) -> dict[str, str]:
+    """What the WebUI reads to put the file under the right family and to show its rank."""
+    method = plan.settings.method
+    return {
+        "ss_network_module": "networks.lora",
+        "ss_network_dim": str(method.rank),
+        "ss_network_alpha": str(method.alpha),
+        "ss_base_model_version": "sd_v2" if plan.family.name == SD2 else "sd_v1",
+        "ss_v2": str(plan.family.name == SD2),
+        "ss_clip_skip": str(plan.settings.model.clip_skip),
+        "ss_resolution": f"({plan.target[0]}, {plan.target[1]})",
+        "ss_output_name": plan.name,
+        "modelspec.architecture": f"stable-diffusion-v{2 if plan.family.name == SD2 else 1}/lora",
+    }
+
+
+def content_hash(tensors: list[Tensor]) -> str:
+    """SHA-256 of the tensors' bytes in the file's order: how the WebUI knows a LoRA (`sshs_model_hash`)."""
+    digest = hashlib.sha256()
+    for tensor in tensors:
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()

@@ -1,0 +1,145 @@
+"""LoRA: the model stays, a small file is learnt, and whoever puts it on the model gets what training had."""
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+from torch.func import functional_call
+
+from lib_sdtrain import train
+from lib_sdtrain.errors import UserError
+from lib_sdtrain.events import CancelToken, Finished, Saved, Stopped
+from lib_sdtrain.model.build import load_model
+from lib_sdtrain.model.checkpoint import open_checkpoint
+from lib_sdtrain.model.hashes import addnet_hash
+from lib_sdtrain.model.lora import open_lora
+from lib_sdtrain.sample.composition import Network
+from lib_sdtrain.sample.networks import Networks
+from lib_sdtrain.settings.layers import Layer
+from lib_sdtrain.train.forecast import trained_weights
+from lib_sdtrain.train.resume import resume
+from lib_sdtrain.train.starting import resolve_run
+from tests.tiny import write_tiny
+from tests.train.runs import finish, of_kind, run_settings
+from tests.train.test_step import double_batch, make_trainer
+
+LORA = {"method__kind": "lora", "method__rank": 4, "method__alpha": 2.0, "train__learning_rate": 1e-2}
+
+
+@pytest.fixture(params=["sd1", "sd2"])
+def parent(request, tmp_path) -> Path:
+    return write_tiny(tmp_path / f"{request.param}.safetensors", request.param)
+
+
+@pytest.fixture
+def folders(picture_folder):
+    return picture_folder("i", 3), picture_folder("c", 3)
+
+
+def file_of(seen) -> Path:
+    assert isinstance(seen[-1], Finished), seen[-1]
+    return Path(seen[-1].result["checkpoint"])
+
+
+def outputs(model) -> list[torch.Tensor]:
+    torch.manual_seed(5)
+    ids = torch.randint(0, 1000, (1, 77))
+    noisy = torch.randn(1, 4, 8, 8)
+    with torch.no_grad():
+        hidden = model.text_encoders[0](ids).last_hidden_state
+        return [hidden, model.unet(noisy, torch.tensor([300]), hidden).sample]
+
+
+def test_the_file_on_its_parent_is_the_model_that_was_trained(parent, folders, tmp_path):
+    before = parent.read_bytes()
+    settings = run_settings(parent, *folders, **LORA)
+    trainer = make_trainer(settings, tmp_path)
+    for part in trainer.model.parts.values():
+        part.float()
+    untrained = outputs(load_model(open_checkpoint(parent), "cpu", torch.float32))
+    assert all(torch.equal(a, b) for a, b in zip(outputs(trainer.model), untrained, strict=True))
+    for _ in range(4):
+        trainer.train_step()
+    trained = outputs(trainer.model)
+
+    file = file_of(finish(train(settings, run_dir=tmp_path / "run")))
+    model = load_model(open_checkpoint(parent), "cpu", torch.float32)
+    with Networks(model, [file.parent]) as networks:
+        networks.apply([Network("lora", (file.stem, "1"), {})])
+        for got, wanted, plain in zip(outputs(model), trained, untrained, strict=True):
+            assert (wanted - plain).abs().max() > 0.05 * plain.std()
+            assert (got - wanted).abs().max() < 0.01 * (wanted - plain).abs().max()
+    assert parent.read_bytes() == before
+
+
+def test_every_layer_of_the_file_is_one_that_is_known_and_the_webui_can_tell_what_it_is(parent, folders, tmp_path):
+    seen = finish(train(run_settings(parent, *folders, **LORA), run_dir=tmp_path / "run"))
+    file = file_of(seen)
+    assert open_lora(file, open_checkpoint(parent).family).notes == ()
+    assert [event.kind for event in of_kind(seen, Saved) if event.file == str(file)] == ["lora"]
+    with safe_open(file, "pt") as opened:
+        metadata = opened.metadata()
+        keys = list(opened.keys())
+        assert {str(opened.get_tensor(key).dtype) for key in keys} == {"torch.float16"}
+        assert opened.get_tensor("lora_te_text_model_encoder_layers_0_mlp_fc1.alpha") == 2.0
+        assert opened.get_tensor("lora_unet_mid_block_attentions_0_proj_in.lora_down.weight").shape[0] == 4
+    assert len(keys) % 3 == 0
+    assert metadata["ss_v2"] == str(parent.stem == "sd2")
+    assert metadata["sshs_model_hash"] == addnet_hash(file)
+    assert str(tmp_path) not in str(metadata)
+
+
+def test_gradients_are_those_of_the_changed_weights(tiny_checkpoint, folders, tmp_path):
+    settings = run_settings(tiny_checkpoint, *folders, **LORA, method__train_text_encoder=False)
+    trainer = make_trainer(settings, tmp_path)
+    layers = trainer.parts["unet"].double()
+    for layer in layers.values():
+        torch.nn.init.normal_(layer.lora_up.weight, std=0.1)
+    plain = copy.deepcopy(load_model(open_checkpoint(tiny_checkpoint), "cpu", torch.float32).unet).double()
+    names = {"lora_unet_" + name.replace(".", "_"): name for name, _ in plain.named_modules()}
+    changed = {
+        f"{names[key]}.weight":
+            plain.get_parameter(f"{names[key]}.weight")
+            + 0.5 * torch.einsum("or...,ri...->oi...", layer.lora_up.weight, layer.lora_down.weight)
+        for key, layer in layers.items()
+    }  # fmt: skip
+    noisy, steps = torch.randn(2, 4, 8, 8, dtype=torch.float64), torch.tensor([5, 700])
+    hidden = torch.randn(2, 77, plain.config.cross_attention_dim, dtype=torch.float64)
+    wanted = functional_call(plain, changed, (noisy, steps, hidden)).sample
+    got = trainer.model.unet(noisy, steps, hidden).sample
+    assert torch.allclose(got, wanted, atol=1e-10)
+    weights = list(layers.parameters())
+    for one, other in zip(
+        torch.autograd.grad(got.square().sum(), weights), torch.autograd.grad(wanted.square().sum(), weights),
+        strict=True,
+    ):  # fmt: skip
+        assert torch.allclose(one, other, rtol=1e-7, atol=1e-9)
+
+
+def test_only_the_lora_is_trained_and_forecast(tiny_checkpoint, folders, tmp_path):
+    trainer = make_trainer(run_settings(tiny_checkpoint, *folders, **LORA), tmp_path)
+    count = sum(p.numel() for group in trainer.optimizer.param_groups for p in group["params"])
+    assert count == trained_weights(trainer.plan)
+    double_batch(trainer)
+    assert not any(p.requires_grad for part in (trainer.model.unet, *trainer.model.text_encoders)
+                   for p in part.parameters())  # fmt: skip
+
+
+def test_a_stopped_lora_goes_on_bit_for_bit_and_its_rank_stays(tiny_checkpoint, folders, tmp_path):
+    settings = run_settings(tiny_checkpoint, *folders, **LORA)
+    straight = file_of(finish(train(settings, run_dir=tmp_path / "straight"))).read_bytes()
+    token = CancelToken()
+    seen = finish(train(settings, token, run_dir=tmp_path / "cut"), token, stop_at=2)
+    assert isinstance(seen[-1], Stopped)
+    with pytest.raises(UserError, match=r"method\.rank"):
+        finish(resume(tmp_path / "cut", {"method.rank": 8}))
+    assert file_of(finish(resume(tmp_path / "cut"))).read_bytes() == straight
+
+
+def test_the_learning_rate_of_a_lora_has_its_own_default(tiny_checkpoint):
+    for kind, rate in (("full", 1e-6), ("lora", 1e-4)):
+        values = {"model.checkpoint": str(tiny_checkpoint), "method.kind": kind}
+        assert resolve_run([Layer("test", values)], "cpu").settings.train.learning_rate == rate
