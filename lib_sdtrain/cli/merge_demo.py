@@ -39,14 +39,15 @@ _DUSK = ((60, 24, 92), (255, 150, 70))
 
 
 def ink(picture: Image.Image) -> Image.Image:
-    """Hatching: lines one pixel wide, every second pixel row where it is dark, every fourth where it is half dark."""
+    """Hatching: lines two pixels wide, every fourth row where it is dark, every eighth where it is half dark."""
     grey = ImageOps.autocontrast(picture.convert("L"))
     lines = Image.new("L", grey.size, 255)
     for row in range(grey.height):
-        dark = (150, 0, 85, 0)[row % 4]
+        dark = (150, 150, 0, 0, 85, 85, 0, 0)[row % 8]
         line = grey.crop((0, row, grey.width, row + 1)).point(lambda value, dark=dark: 20 if value < dark else 255)
         lines.paste(line, (0, row))
     edges = ImageOps.invert(grey.filter(ImageFilter.FIND_EDGES)).point(lambda value: 0 if value < 190 else 255)
+    edges = edges.filter(ImageFilter.MinFilter(3))
     return ImageOps.colorize(ImageChops.multiply(lines, edges), (20, 20, 60), (250, 244, 226))
 
 
@@ -87,7 +88,7 @@ def fine_tune(style: Style, folder: Path, as_json: bool) -> int:
         fix = "remove it, or choose another folder with --out"
         raise UserError("an earlier demo is there", where=str(run), fix=fix)
     settings = {
-        "model": {"checkpoint": "toybox"}, "save": {"name": style.name},
+        "model": {"checkpoint": "toybox", "clip_skip": REQUEST.clip_skip}, "save": {"name": style.name},
         "data": {"resolution": 128, "concepts": [
             {"name": style.name, "instance_dir": str(write_pictures(style, folder)), "instance_prompt": "[filewords]"}
         ]},
