@@ -118,7 +118,13 @@
             page.dataset.offline = "true";
         }
         asking = false;
-        for (const view of app.views) view(page, app.job);
+        for (const view of app.views) {
+            try {
+                view(page, app.job);
+            } catch (error) { // the page goes on asking, and the other views go on showing
+                console.error("SD Train:", error);
+            }
+        }
     }
 
     app.pollSoon = (delay) => {

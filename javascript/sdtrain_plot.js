@@ -20,7 +20,7 @@
             .filter(Number.isFinite);
         if (!values.length) return [0, 1];
         const low = Math.min(...values), high = Math.max(...values);
-        const margin = (high - low) * 0.06 || Math.abs(high) * 0.1 || 0.1;
+        const margin = Math.max((high - low) * 0.06, Math.abs(high) * 0.02, 1e-6);
         return [Math.max(0, low - margin), high + margin];
     }
 
@@ -51,9 +51,8 @@
     function ticks(low, high) {
         const rough = (high - low) / 4, power = 10 ** Math.floor(Math.log10(rough));
         const step = [1, 2, 5, 10].map((times) => times * power).find((size) => size >= rough * 0.7);
-        const found = [];
-        for (let i = Math.ceil(low / step); i * step <= high; i++) found.push(i * step);
-        return found;
+        const first = Math.ceil(low / step), last = Math.floor(high / step);
+        return Array.from({length: Math.min(12, last - first + 1)}, (_, i) => (first + i) * step);
     }
 
     function grid(scale) {

@@ -29,6 +29,7 @@ class FakeEngine:
     pause: float = 0.0
     at_step: Callable[[int], None] = lambda step: None
     loss_at: Callable[[int], float] = lambda step: 0.3 / (1 + step / 10) + 0.02 * (step % 5)
+    smoothed_at: Callable[[int], float] = lambda step: 0.3 / (1 + step / 10) + 0.04
     began: threading.Event = field(default_factory=threading.Event)
 
     def presets(self) -> Mapping[str, str]:
@@ -111,8 +112,8 @@ class FakeEngine:
             step += 1
             self.at_step(step)
             yield Step(
-                step=step, total=total, samples=step, loss=self.loss_at(step), smoothed=0.3 / (1 + step / 10) + 0.04,
-                lr=1e-6, seconds_left=(total - step) * self.pause,
+                step=step, total=total, samples=step, loss=self.loss_at(step), smoothed=self.smoothed_at(step), lr=1e-6,
+                seconds_left=(total - step) * self.pause,
             )
             if token.take_save_request():
                 yield Saved(file=str(self._save(run, f"model-{step:06d}")), step=step)

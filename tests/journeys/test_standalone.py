@@ -248,6 +248,20 @@ def test_a_loss_that_is_no_number_does_not_break_the_page(site, open_page):
     assert curve_points(page) == 40
 
 
+@pytest.mark.parametrize("loss", [0.0, 1e-12, 0.07697069644927979, 1e9])
+def test_a_loss_that_stays_the_same_is_drawn(site, open_page, loss):
+    site.engine.loss_at = lambda step: loss
+    site.engine.smoothed_at = lambda step: loss * (1 + 2e-16)
+    page = open_page(site.url)
+    wait_plan(page)
+    set_text(page, "train.length", "3")
+    page.locator(".sdtrain-plan", has_text="3 steps").wait_for()
+    press(page, "start")
+    wait_state(page, "finished")
+    assert curve_points(page) == 3
+    assert 1 <= page.locator("#sdtrain_run .sdtrain-plot .grid").count() <= 12
+
+
 def test_runs_are_listed_and_a_stopped_one_can_be_lengthened(site, open_page):
     page = open_page(site.url)
     wait_plan(page)
