@@ -45,8 +45,11 @@ def train_page(webui, open_page):
         page.wait_for_function("() => document.querySelector('#sdtrain_train').dataset.state")
         if page.locator("#sdtrain_train_again").is_visible():
             press(page, "again")  # an earlier run's end is shown
-        page.click("#sdtrain_train_preset input")
-        page.locator("#sdtrain_train_preset li", has_text="my own settings").click()
+        if page.locator("#sdtrain_train_preset input").input_value() != "my own settings":
+            page.click("#sdtrain_train_preset input")
+            page.locator("#sdtrain_train_preset li", has_text="my own settings").click()
+        if page.locator("#sdtrain_train_forget").is_visible():
+            press(page, "forget")  # what an earlier start has left
         length = page.locator("#sdtrain_train_train_length textarea").element_handle()
         page.wait_for_function("box => box.value === '1000'", arg=length)  # the preset's answer has come
         for path, text in (
