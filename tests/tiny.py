@@ -50,7 +50,7 @@ def random_tensors(family: Family, seed: int = 0, dtype: torch.dtype = torch.flo
     for part, rows in part_rows(family).items():
         shapes = {name: tuple(value.shape) for name, value in modules[part].state_dict().items()}
         for row in rows:
-            generator = torch.Generator().manual_seed(seed * 2**32 + crc32(row.key.encode()))
+            generator = torch.Generator().manual_seed(crc32(row.key.encode(), seed))  # torch keeps 32 bits of a seed
             state = {name: _value(name, shapes[name], generator) for name in row.names}
             tensors[row.key] = row.to_file(state, _file_shape(row, shapes)).to(dtype).contiguous()
     if family.name == SD1:
