@@ -4,7 +4,7 @@
 
     const app = window.sdtrain;
     const ENDED = {finished: "done", stopped: "stopped", failed: "failed"};
-    const SHEET = -1, SMALL = 320, PASTE_MS = 60, KEYS_SETTLE_MS = 500;
+    const SHEET = -1, SMALL = 320, PASTE_MS = 60, KEYS_SETTLE_MS = 500, LONG_FIX = 90;
 
     // What is shown: pictures as [{url, infotext, label}], `chosen` of them, how two are compared.
     let shown = [], chosen = 0, mode = "side", comparing = false, drawn = "", began = {}, lastEnd = "";
@@ -219,7 +219,8 @@
             for (const line of plan.querySelectorAll("[data-control]")) {
                 const control = line.dataset.control && app.byId(line.dataset.control);
                 if (!control) continue;
-                const words = line.firstChild.textContent + (line.childNodes[1] ? line.childNodes[1].textContent : "");
+                const fix = line.childNodes[1] ? line.childNodes[1].textContent : "";
+                const words = line.firstChild.textContent + (fix.length > LONG_FIX ? "" : fix); // whole in the plan
                 control.classList.add("sdtrain-wrong");
                 control.appendChild(element("div", words, "sdtrain-mistake"));
                 const folded = control.closest("#sdtrain_sample_more, #sdtrain_sample_grid, #sdtrain_sample_comparing");

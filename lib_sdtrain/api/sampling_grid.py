@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from lib_sdtrain.errors import Problems, UserError
-from lib_sdtrain.settings.fields import declared
+from lib_sdtrain.settings.fields import Declared, declared
 from lib_sdtrain.settings.parse import parse_value
 from lib_sdtrain.settings.sample import SampleRequest
 
@@ -63,13 +63,26 @@ def make_axis(title: str, text: str, where: str, find_checkpoint: Callable[[str,
     problems, values = Problems(), []
     for entry in written:
         try:
-            values.append(find_checkpoint(entry, f"{where}_values") if item is None else parse_value(item, entry))
+            values.append(find_checkpoint(entry, f"{where}_values") if item is None else _named(item, entry))
         except UserError as error:
-            problems.absorb(error)
+            for problem in error.problems:
+                problems.add(problem.what, where=f"{where}_values", fix=problem.fix)
         except ValueError as error:
             problems.add(str(error), where=f"{where}_values")
     problems.raise_if_any()
     return Axis(name, title, written, tuple(values))
+
+
+def _named(item: Declared, entry: str) -> Any:
+    """The typed value; names of samplers, schedules and upscalers must be known."""
+    from lib_sdtrain.sample.hires import check_upscaler
+    from lib_sdtrain.sample.samplers.registry import find_sampler
+    from lib_sdtrain.sample.schedule_names import find_schedule
+
+    check = {"sampler_name": find_sampler, "scheduler": find_schedule, "hr_upscaler": check_upscaler}.get(item.path)
+    if check:
+        check(entry)
+    return parse_value(item, entry)
 
 
 def _written(text: str, name: str) -> tuple[str, ...]:

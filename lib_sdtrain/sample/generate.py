@@ -113,9 +113,11 @@ def _batch(
 
 
 def _each(request: SampleRequest, batch: Batch) -> list[SampleRequest]:
-    """The request as it stands for each picture: its own seeds, and the first pass's size."""
-    first = sizes(request)
+    """The request as it stands for each picture: its own seeds, the first pass's size, and the final one of old."""
+    first, final = sizes(request), {}
+    if request.enable_hr and request.options.use_old_hires_fix_width_height:
+        final = {"hr_resize_x": request.width, "hr_resize_y": request.height}
     return [
-        replace(request, seed=seed, subseed=subseed, width=first.width, height=first.height)
+        replace(request, seed=seed, subseed=subseed, width=first.width, height=first.height, **final)
         for seed, subseed in zip(batch.seeds, batch.subseeds, strict=True)
     ]

@@ -87,6 +87,9 @@ def test_mistakes_of_an_axis_are_all_told():
     with pytest.raises(UserError) as caught:
         make_axis("Steps", "many, 0, 5", "x", lambda name, where: name)
     assert [problem.where for problem in caught.value.problems] == ["x_values", "x_values"]
+    with pytest.raises(UserError) as caught:
+        make_axis("Sampler", "Euler, Heunn", "y", lambda name, where: name)
+    assert [problem.where for problem in caught.value.problems] == ["y_values"]
     with pytest.raises(UserError, match="no value"):
         make_axis("Steps", " ", "x", lambda name, where: name)
 

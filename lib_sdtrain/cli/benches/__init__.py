@@ -7,4 +7,5 @@ from __future__ import annotations
 BENCHES = {
     "quality": "how good toybox is, and what DreamBooth teaches it",
     "merge": "a block merge of two full models against a tuned loop",
+    "sample": "a request with the model loaded against the WebUI's own time for it",
 }

@@ -26,7 +26,7 @@ HIRES = (
     "hr_scale", "hr_upscaler", "denoising_strength", "hr_second_pass_steps", "hr_resize_x", "hr_resize_y",
     "hr_sampler_name", "hr_scheduler", "hr_prompt", "hr_negative_prompt",
 )
-_KNOWN = ("sampler_name", "scheduler", "steps", "cfg_scale", "width", "height")
+_KNOWN = ("sampler_name", "scheduler", "steps", "cfg_scale", "seed", "width", "height", "clip_skip")
 _NOT_SHOWN = ("prompt", "negative_prompt", "firstphase_width", "firstphase_height", *BASIC, *HIRES)
 
 
