@@ -29,14 +29,14 @@ data:
       class_prompt: a photo of a {kind}
       num_class_images: {class_pictures}
 train:
-  length: 300
+  length: 800
   batch_size: 2
   learning_rate: 2.0e-4
   text_encoder_lr: 1.0e-3
 preview:
   prompts:
     - a photo of {token} {kind} in the snow
-  every: 100
+  every: 200
 save:
   name: {token}-{kind}
 """
