@@ -2,12 +2,14 @@
 from __future__ import annotations
 
 import json
+import time
 import urllib.error
 import urllib.request
 
 import pytest
 
 from lib_sdtrain.errors import UserError
+from lib_sdtrain.events import Step
 from lib_sdtrain.ui.standalone import scripts, serve
 from tests.fake_engine import FakeEngine
 
@@ -58,7 +60,10 @@ def test_closing_saves_a_running_job(tmp_path):
     body = json.dumps({"preset": "toybox-dreambooth"}).encode()
     request = urllib.request.Request(server.url + "sdtrain/v1/train", body, {"Content-Type": "application/json"})
     urllib.request.urlopen(request, timeout=60)
-    server.services.train.engine.began.wait(30)
+    job = server.services.runner.job
+    until = time.monotonic() + 30
+    while not any(isinstance(event, Step) for _, event in job.log.since(0)) and time.monotonic() < until:
+        time.sleep(0.02)  # before the first step there is nothing to save
     server.close()
     assert server.services.runner.job.state == "stopped"
     assert list((tmp_path / "outputs" / "runs").glob("*/state/step.json"))
