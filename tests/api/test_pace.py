@@ -6,7 +6,9 @@ import pytest
 from lib_sdtrain.api.pace import PaceBook, Stopwatch, amounts
 from lib_sdtrain.events import Event, Phase, Preview, Saved, Started, Step
 from lib_sdtrain.settings.lengths import Length
-from lib_sdtrain.settings.run import PreviewSettings, RunSettings, TrainGroup
+from lib_sdtrain.settings.run import RunSettings
+from lib_sdtrain.settings.run_method import TrainGroup
+from lib_sdtrain.settings.run_outputs import PreviewSettings
 
 
 def a_run(steps: int) -> list[tuple[Event, float]]:

@@ -1,0 +1,152 @@
+"""The settings of what a run trains, how, and towards what: `method`, `train` and `loss`."""
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from lib_sdtrain.settings.fields import BASIC, setting
+from lib_sdtrain.settings.lengths import Length
+
+
+@dataclass(frozen=True)
+class MethodSettings:
+    """What is trained."""
+
+    kind: str = setting(
+        "full",
+        "Method",
+        "full: the whole model is trained and a checkpoint written. lora: a small file that is used with the model.",
+        choices=("full", "lora"),
+        level=BASIC,
+    )
+    train_unet: bool = setting(True, "Train UNet", "Train the part that draws.")
+    train_text_encoder: bool = setting(
+        True,
+        "Train text encoder",
+        "Train the part that reads the prompt too: learns a subject faster, needs more memory.",
+        level=BASIC,
+    )
+    rank: int = setting(
+        16,
+        "Rank",
+        "lora: how much it can learn, and its size. 4 to 32 for a subject, more for a style.",
+        minimum=1,
+        maximum=1024,
+        step=1,
+    )
+    alpha: float = setting(
+        16.0,
+        "Alpha",
+        "lora: its changes count alpha / rank times. Equal to the rank, the learning rate means the same at any rank.",
+        minimum=0.0,
+        exclusive_minimum=True,
+    )
+
+
+@dataclass(frozen=True)
+class TrainGroup:
+    """How long and how fast."""
+
+    length: Length = setting(
+        Length(1000),
+        "Length",
+        "How long to train: 1000 (steps), 30 epochs or 100000 samples.",
+        level=BASIC,
+        minimum=0,
+        exclusive_minimum=True,
+    )
+    batch_size: int = setting(
+        1,
+        "Batch size",
+        "Pictures a micro-step (class pictures come on top).",
+        minimum=1,
+        step=1,
+        unit="pictures",
+    )
+    gradient_accumulation_steps: int = setting(
+        1,
+        "Gradient accumulation",
+        "Micro-steps an optimiser step: a larger batch in the same memory.",
+        minimum=1,
+        step=1,
+    )
+    learning_rate: float = setting(
+        1e-6,
+        "Learning rate",
+        "How far each step goes. Too high ruins the model, too low learns nothing.",
+        minimum=0.0,
+        level=BASIC,
+        default_text="1e-6 (LoRA 1e-4)",
+    )
+    text_encoder_lr: float | None = setting(
+        None,
+        "Text encoder learning rate",
+        "Off: the same as the learning rate.",
+        minimum=0.0,
+        default_text="as learning_rate",
+    )
+    optimizer: str = setting("adamw", "Optimizer", "The rule that turns gradients into steps.", choices=("adamw",))
+    optimizer_args: dict[str, Any] = setting(
+        {},
+        "Optimizer arguments",
+        "For adamw: betas, eps, weight_decay.",
+        default_text="{}",
+    )
+    lr_scheduler: str = setting(
+        "constant",
+        "Schedule",
+        "How the learning rate goes on: constant, linear to 0, or cosine to 0.",
+        choices=("constant", "linear", "cosine"),
+    )
+    lr_warmup: Length = setting(Length(0), "Warm-up", "Raise the learning rate from 0 over this length.", minimum=0)
+    max_grad_norm: float = setting(1.0, "Clip gradients", "Largest gradient norm; 0 does not clip.", minimum=0.0)
+    mixed_precision: str = setting(
+        "no",
+        "Precision",
+        "no: fp32. bf16 and fp16 compute in half precision over fp32 weights.",
+        choices=("no", "fp16", "bf16"),
+        default_text="no on CPU, fp16 on CUDA",
+    )
+    gradient_checkpointing: bool = setting(
+        False,
+        "Gradient checkpointing",
+        "Compute activations twice to save memory; about a third slower.",
+    )
+    seed: int = setting(
+        0, "Seed", "The same seed and settings give the same file.", minimum=0, maximum=2**63 - 1, step=1
+    )
+
+
+@dataclass(frozen=True)
+class LossSettings:
+    """What is minimised."""
+
+    prior_loss_weight: float = setting(
+        1.0,
+        "Prior weight",
+        "Weight of the class pictures' loss.",
+        minimum=0.0,
+        step=0.05,
+    )
+    prior_reduction: str = setting(
+        "sum",
+        "Prior reduction",
+        "sum: mean over the subject's pictures plus weight times mean over the class's (diffusers). "
+        "mean: one weighted mean over all of them (kohya).",
+        choices=("sum", "mean"),
+    )
+    min_snr_gamma: float | None = setting(
+        None,
+        "Min-SNR gamma",
+        "Weigh timesteps by min(SNR, gamma) (Hang et al. 2023); 5 is common.",
+        minimum=0.0,
+        exclusive_minimum=True,
+    )
+    noise_offset: float = setting(
+        0.0,
+        "Noise offset",
+        "Adds one random number a channel to the noise, so that very dark and bright pictures are learnt.",
+        minimum=0.0,
+        maximum=1.0,
+        step=0.01,
+    )

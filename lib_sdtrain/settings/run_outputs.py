@@ -1,0 +1,53 @@
+"""The settings of what a run leaves behind: `preview` and `save`."""
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from lib_sdtrain.settings.fields import BASIC, setting
+from lib_sdtrain.settings.lengths import Length
+
+
+@dataclass(frozen=True)
+class PreviewSettings:
+    """Pictures drawn while training."""
+
+    prompts: tuple[Any, ...] = setting(
+        (),
+        "Previews",
+        "Plain prompts, WebUI infotexts, or requests as the WebUI's API takes them.",
+        kind="requests",
+        level=BASIC,
+    )
+    every: Length | None = setting(
+        None,
+        "Preview every",
+        "How often to draw them; step 0 and the end always.",
+        minimum=0,
+        exclusive_minimum=True,
+        level=BASIC,
+    )
+
+
+@dataclass(frozen=True)
+class SaveSettings:
+    """What is written, where and when."""
+
+    name: str = setting(
+        "", "Name", "File name of the result.", kind="text", level=BASIC, default_text="the first concept's name"
+    )
+    dir: str = setting("", "Folder", "Where checkpoints go.", kind="folder", default_text="the run's checkpoints/")
+    every: Length | None = setting(
+        None,
+        "Save every",
+        "Write a checkpoint this often, besides the one at the end.",
+        minimum=0,
+        exclusive_minimum=True,
+    )
+    state_every: Length | None = setting(
+        Length(500),
+        "Save state every",
+        "How often to write the state that a killed run goes on from.",
+        minimum=0,
+        exclusive_minimum=True,
+    )
