@@ -19,7 +19,10 @@ from lib_sdtrain.settings.run import DataSettings
 
 @dataclass(frozen=True)
 class Draw:
-    """One sample: the picture, its words, mirrored or not, and where it is cropped (fractions of the room)."""
+    """One sample: the picture, its words, mirrored or not, and where it is cropped (fractions of the room).
+
+    Its loss counts `loss_weight` times.
+    """
 
     index: int
     picture: Picture
@@ -27,6 +30,7 @@ class Draw:
     flip: bool
     crop: tuple[float, float]
     is_class: bool = False
+    loss_weight: float = 1.0
 
 
 def concept_order(weights: Sequence[float]) -> Iterator[int]:

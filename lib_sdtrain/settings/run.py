@@ -47,6 +47,19 @@ class ModelSettings:
         "What the model predicts; auto reads it from the checkpoint and its .yaml.",
         choices=("auto", "epsilon", "v_prediction"),
     )
+    zero_terminal_snr: bool = setting(
+        False,
+        "Zero terminal SNR",
+        "Rescale the noise schedule so that its last step is pure noise (Lin et al. 2023), for very dark and very "
+        "bright pictures. Needs v_prediction. A checkpoint that is marked so is always trained so.",
+    )
+    inpainting_mask: str = setting(
+        "mixed",
+        "Inpainting mask",
+        "What inpainting models are trained to fill in. shapes: a random rectangle or ellipse. whole: the whole "
+        "picture. mixed: the whole of every fourth, else shapes, as the published models were made.",
+        choices=("mixed", "shapes", "whole"),
+    )
 
 
 @dataclass(frozen=True)
@@ -110,10 +123,63 @@ class DataSettings:
     resolution: str = setting(
         "512",
         "Resolution",
-        "Size of the training pictures: 512, or WIDTHxHEIGHT in multiples of 8.",
+        "Size of the training pictures: 512, or WIDTHxHEIGHT in multiples of 8. With buckets, their pixel budget.",
         unit="pixels",
         level=BASIC,
         default_text="512 (SDXL 1024, toybox 128)",
+    )
+    bucketing: str = setting(
+        "none",
+        "Buckets",
+        "Train every picture near its own shape. none: all at the resolution. naifu, kohya, everydream, sdxl (bigASP's): "
+        "the sizes of these programs. least_waste: our own, which loses fewest pixels.",
+        choices=("none", "least_waste", "naifu", "kohya", "everydream", "sdxl"),
+    )
+    arb: dict[str, Any] = setting(
+        {},
+        "ARB block",
+        "naifu's arb block as it stands in its config: base_res, max_size, divisible, max_ar_error, min_dim, dim_limit. "
+        "Given, and not enabled: false, it turns naifu's buckets on.",
+        default_text="naifu's own for the resolution",
+    )
+    min_bucket_reso: int | None = setting(
+        None,
+        "Shortest bucket side",
+        "kohya, least_waste: no side of a bucket is shorter.",
+        minimum=64,
+        maximum=8192,
+        unit="pixels",
+        default_text="256, or half of a small resolution",
+    )
+    max_bucket_reso: int | None = setting(
+        None,
+        "Longest bucket side",
+        "kohya, least_waste: no side of a bucket is longer.",
+        minimum=64,
+        maximum=8192,
+        unit="pixels",
+        default_text="twice the resolution",
+    )
+    bucket_reso_steps: int = setting(
+        64,
+        "Bucket steps",
+        "kohya, least_waste: sides of buckets are multiples of this.",
+        minimum=8,
+        maximum=512,
+        step=8,
+        unit="pixels",
+    )
+    bucket_no_upscale: bool = setting(
+        False,
+        "Do not enlarge",
+        "kohya: pictures smaller than the resolution keep their size, cut to the step; a bucket for each such size.",
+    )
+    too_small: str = setting(
+        "auto",
+        "Pictures that are too small",
+        "enlarge them, or leave_out those with fewer pixels than their bucket. auto: as the buckets' program does, "
+        "which is leave_out for sdxl.",
+        choices=("auto", "enlarge", "leave_out"),
     )
     resize: str = setting(
         "cover",

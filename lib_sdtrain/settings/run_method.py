@@ -26,6 +26,9 @@ class MethodSettings:
         "Train the part that reads the prompt too: learns a subject faster, needs more memory.",
         level=BASIC,
     )
+    train_text_encoder_2: bool = setting(
+        False, "Train second text encoder", "SDXL has two; most fine-tunes leave the second as it is."
+    )
     rank: int = setting(
         16,
         "Rank",
@@ -85,6 +88,13 @@ class TrainGroup:
         minimum=0.0,
         default_text="as learning_rate",
     )
+    text_encoder_2_lr: float | None = setting(
+        None,
+        "Second text encoder learning rate",
+        "SDXL's second text encoder. Off: the same as the learning rate.",
+        minimum=0.0,
+        default_text="as learning_rate",
+    )
     optimizer: str = setting("adamw", "Optimizer", "The rule that turns gradients into steps.", choices=("adamw",))
     optimizer_args: dict[str, Any] = setting(
         {},
@@ -135,6 +145,23 @@ class LossSettings:
         "mean: one weighted mean over all of them (kohya).",
         choices=("sum", "mean"),
     )
+    kind: str = setting(
+        "mse",
+        "Error",
+        "How far off an answer is. mse: squared. l1: absolute. huber, smooth_l1: squared where small, absolute where "
+        "large, so that odd pictures count less.",
+        choices=("mse", "l1", "huber", "smooth_l1"),
+    )
+    huber_c: float = setting(
+        0.1, "Huber c", "huber, smooth_l1: where small ends.", minimum=0.0, exclusive_minimum=True
+    )
+    huber_schedule: str = setting(
+        "snr",
+        "Huber schedule",
+        "huber, smooth_l1: c over the timesteps. snr: large where there is little noise. exponential: 1 at step 0, c "
+        "at the last. constant: always c.",
+        choices=("snr", "exponential", "constant"),
+    )
     min_snr_gamma: float | None = setting(
         None,
         "Min-SNR gamma",
@@ -142,10 +169,42 @@ class LossSettings:
         minimum=0.0,
         exclusive_minimum=True,
     )
+    debiased_estimation: bool = setting(
+        False,
+        "Debiased estimation",
+        "Weigh timesteps by 1 / sqrt(SNR), or 1 / (SNR + 1) for v_prediction (Yu et al. 2023).",
+    )
+    scale_v_pred_loss_like_noise_pred: bool = setting(
+        False,
+        "Weigh v as noise",
+        "v_prediction: weigh timesteps by SNR / (SNR + 1), as if the noise were predicted.",
+    )
     noise_offset: float = setting(
         0.0,
         "Noise offset",
         "Adds one random number a channel to the noise, so that very dark and bright pictures are learnt.",
+        minimum=0.0,
+        maximum=1.0,
+        step=0.01,
+    )
+    noise_offset_random_strength: bool = setting(
+        False, "Random noise offset", "Take a random part of the noise offset, anew for every sample."
+    )
+    adaptive_noise_scale: float | None = setting(
+        None, "Adaptive noise scale", "Times a channel's mean, added to its noise offset; may be below 0."
+    )
+    multires_noise_iterations: int = setting(
+        0, "Pyramid noise levels", "Adds noise of coarser resolutions; 6 to 10 levels are common, 0 is none.",
+        minimum=0, maximum=16, step=1,
+    )
+    multires_noise_discount: float = setting(
+        0.3, "Pyramid noise discount", "How much each coarser level counts of the one before.", minimum=0.0,
+        maximum=1.0, step=0.05,
+    )
+    input_perturbation: float = setting(
+        0.0,
+        "Input perturbation",
+        "Adds this much further noise to the latents that the target does not know of (Ning et al. 2023); 0.1 there.",
         minimum=0.0,
         maximum=1.0,
         step=0.01,

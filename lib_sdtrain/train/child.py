@@ -41,15 +41,40 @@ def write_child(plan: Plan, trainer: Trainer, out: Path, parents: Mapping[str, P
     return writer.result
 
 
+ALWAYS_RECORDED = {
+    "model": {"clip_skip", "prediction_type"},
+    "data": {
+        "concepts", "resolution", "resize", "pad_color", "random_crop", "flip_p", "caption_dropout_rate",
+        "shuffle_caption", "keep_tokens", "tag_dropout_rate",
+    },
+    "method": {"kind", "train_unet", "train_text_encoder", "rank", "alpha"},
+    "train": {
+        "length", "batch_size", "gradient_accumulation_steps", "learning_rate", "text_encoder_lr", "optimizer",
+        "optimizer_args", "lr_scheduler", "lr_warmup", "max_grad_norm", "mixed_precision", "gradient_checkpointing",
+        "seed",
+    },
+    "loss": {"prior_loss_weight", "prior_reduction", "min_snr_gamma", "noise_offset"},
+}
+"""What every file says. Settings that came later stand in it where they are not at their default, so that a run that
+does not use them goes on giving the same file."""
+
+
 def determining_settings(settings: RunSettings) -> dict[str, Any]:
     """The settings that determine the weights: without folders, names, and what only says when to save or draw."""
-    plain = to_plain(settings)
+    plain, changed = to_plain(settings), to_plain(settings, only_changed=True)
+    plain = {
+        group: {
+            name: value for name, value in values.items()
+            if name in ALWAYS_RECORDED.get(group, ()) or name in changed.get(group, {})
+        }
+        for group, values in plain.items() if group in ALWAYS_RECORDED or group in changed
+    }
     for group in ("save", "preview"):
-        plain.pop(group)
+        plain.pop(group, None)
     for name in ("checkpoint", "vae"):
-        plain["model"].pop(name)
+        plain["model"].pop(name, None)
     for name in ("cache_latents", "cache_dir"):
-        plain["data"].pop(name)
+        plain["data"].pop(name, None)
     if plain["method"]["kind"] == "full":
         for name in ("rank", "alpha"):
             plain["method"].pop(name)

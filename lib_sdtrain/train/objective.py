@@ -34,10 +34,39 @@ def target_of(
     return noise
 
 
-def per_sample_mse(prediction: Tensor, target: Tensor) -> Tensor:
-    """Mean squared error of each sample over channels and pixels, shape (B,); half precision is widened first."""
+def errors(kind: str, prediction: Tensor, target: Tensor, c: Tensor | None = None) -> Tensor:
+    """The error of every value, in the shape of the latents; half precision is widened first.
+
+    With d = prediction - target and c (B,): mse d^2, l1 |d|, huber 2c (sqrt(d^2 + c^2) - c) and smooth_l1
+    2 (sqrt(d^2 + c^2) - c), the smooth forms of kohya's scripts (pseudo-Huber, Charbonnier et al. 1997).
+    """
     wide = torch.promote_types(prediction.dtype, torch.float32)
-    return (prediction.to(wide) - target.to(wide)).pow(2).flatten(1).mean(1)
+    difference = prediction.to(wide) - target.to(wide)
+    if kind == "mse":
+        return difference.pow(2)
+    if kind == "l1":
+        return difference.abs()
+    width = _broadcast(c, difference)
+    bend = 2 * ((difference.pow(2) + width**2).sqrt() - width)
+    return bend * width if kind == "huber" else bend
+
+
+def per_sample_mse(prediction: Tensor, target: Tensor) -> Tensor:
+    """Mean squared error of each sample over channels and pixels, shape (B,)."""
+    return errors("mse", prediction, target).flatten(1).mean(1)
+
+
+def huber_widths(schedule: str, c: float, alphas_cumprod: Tensor, timesteps: Tensor) -> Tensor:
+    """Huber's c at each timestep, (B,), as kohya's scripts have it; sigma^2 = (1 - a) / a, T steps.
+
+    snr: (1 - c) / (1 + sigma)^2 + c. exponential: c^(t / T). constant: c.
+    """
+    if schedule == "snr":
+        alpha = alphas_cumprod[timesteps].double()
+        return (1 - c) / (1 + ((1 - alpha) / alpha).sqrt()) ** 2 + c
+    if schedule == "exponential":
+        return c ** (timesteps.double() / len(alphas_cumprod))
+    return torch.full(timesteps.shape, c, dtype=torch.float64)
 
 
 def min_snr_weights(alphas_cumprod: Tensor, timesteps: Tensor, gamma: float, prediction_type: str) -> Tensor:
@@ -52,6 +81,26 @@ def min_snr_weights(alphas_cumprod: Tensor, timesteps: Tensor, gamma: float, pre
     if prediction_type == "v_prediction":
         return (capped / (snr + 1)).float()
     return torch.where(snr > 0, capped / snr, torch.ones_like(snr)).float()
+
+
+LARGEST_SNR = 1000.0
+
+
+def _snr(alphas_cumprod: Tensor, timesteps: Tensor) -> Tensor:
+    alpha = alphas_cumprod[timesteps].double()
+    return (alpha / (1 - alpha)).clamp(max=LARGEST_SNR)
+
+
+def debiased_weights(alphas_cumprod: Tensor, timesteps: Tensor, prediction_type: str) -> Tensor:
+    """Debiased estimation (Yu et al. 2023), shape (B,): 1 / sqrt(SNR), for v_prediction 1 / (SNR + 1); SNR <= 1000."""
+    snr = _snr(alphas_cumprod, timesteps)
+    return (1 / (snr + 1) if prediction_type == "v_prediction" else snr.rsqrt()).float()
+
+
+def noise_like_weights(alphas_cumprod: Tensor, timesteps: Tensor) -> Tensor:
+    """SNR / (SNR + 1), shape (B,): turns the error of v into that of the noise; SNR <= 1000."""
+    snr = _snr(alphas_cumprod, timesteps)
+    return (snr / (snr + 1)).float()
 
 
 def reduce_losses(per_sample: Tensor, is_class: Tensor, prior_loss_weight: float, reduction: str) -> Tensor:

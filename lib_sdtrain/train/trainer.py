@@ -2,9 +2,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -16,9 +16,10 @@ from lib_sdtrain.errors import JobFailed
 from lib_sdtrain.model.build import LoadedModel
 from lib_sdtrain.model.keys import TEXT_ENCODERS, UNET
 from lib_sdtrain.settings.run import RunSettings
-from lib_sdtrain.train import objective
 from lib_sdtrain.train.attention import choose_attention
 from lib_sdtrain.train.batches import Batch, make_batch
+from lib_sdtrain.train.conditioning import Conditioning
+from lib_sdtrain.train.criterion import Criterion
 from lib_sdtrain.train.lora_layers import attach
 from lib_sdtrain.train.plan import Plan
 from lib_sdtrain.train.prompts import PromptEncoder
@@ -47,9 +48,11 @@ class Trainer:
         self.step = self.samples = 0
         self.smoothed = SmoothedLoss()
         self.device = torch.device(plan.device)
-        self.alphas_cumprod = model.family.schedule.table()
+        family = model.family
+        self.criterion = Criterion(self.settings.loss, family.prediction_type, family.schedule.table())
+        self.conditioning = Conditioning(family, latents, self.settings.model.inpainting_mask, self.settings.train.seed)
         self.parts = trained_parts(self.settings, model)
-        self.prompts = PromptEncoder(model, self.settings.model.clip_skip, "text_encoder" in self.parts)
+        self.prompts = PromptEncoder(model, self.settings.model.clip_skip, self.parts)
         self._prepare_modules()
         self.optimizer = make_optimizer(self.settings, self.parts, self.device.type)
         self.scaler = torch.amp.GradScaler(self.device.type) if self._precision == "fp16" else None
@@ -96,10 +99,15 @@ class Trainer:
         """The next micro-batch; moves the sample counter on."""
         first, count = self.samples, self.settings.train.batch_size
         self.samples += count
-        return make_batch(
-            list(self.draws_of(range(first, first + count))), self.latents, self.model.family.scale_factor,
-            self.settings.train.seed, self.settings.loss.noise_offset, len(self.alphas_cumprod),
+        return self.batch_of(list(self.draws_of(range(first, first + count))))
+
+    def batch_of(self, draws: Sequence[Draw]) -> Batch:
+        """The micro-batch of these draws, with what the family's conditioning needs."""
+        batch = make_batch(
+            draws, self.latents, self.model.family.scale_factor, self.settings.train.seed, self.settings.loss,
+            len(self.criterion.alphas_cumprod),
         )
+        return replace(batch, **self.conditioning.facts(draws, tuple(batch.latents.shape[2:])))
 
     def draws_of(self, indices: range) -> Iterator[Draw]:
         """Instance draws, then the class draws that go with them."""
@@ -111,19 +119,18 @@ class Trainer:
 
     def loss(self, batch: Batch) -> Tensor:
         """The scalar loss of a micro-batch, with its graph."""
-        settings, kind = self.settings.loss, self.model.family.prediction_type
-        clean, noise, t = batch.latents.to(self.device), batch.noise.to(self.device), batch.timesteps
-        noisy = objective.add_noise(clean, noise, self.alphas_cumprod, t)
+        prediction, target = self.answer(batch)
+        return self.criterion.total(prediction, target, batch)
+
+    def answer(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """What the model says to a micro-batch, and what it should have said, (B, 4, h, w) each."""
+        clean = batch.latents.to(self.device)
+        noisy = self.criterion.noisy(batch, clean)
         with self._autocast():
             words = self.prompts.encode(batch.prompts)
-            prediction = self.model.unet(noisy, t.to(self.device), encoder_hidden_states=words, return_dict=False)[0]
-        target = objective.target_of(kind, clean, noise, self.alphas_cumprod, t)
-        losses = objective.per_sample_mse(prediction, target)
-        if settings.min_snr_gamma:
-            weights = objective.min_snr_weights(self.alphas_cumprod, t, settings.min_snr_gamma, kind)
-            losses = losses * weights.to(losses)
-        is_class = batch.is_class.to(self.device)
-        return objective.reduce_losses(losses, is_class, settings.prior_loss_weight, settings.prior_reduction)
+            steps = batch.timesteps.to(self.device)
+            prediction = self.conditioning.predict(self.model.unet, noisy, steps, words, batch)
+        return prediction, self.criterion.target(batch, clean)
 
     def _autocast(self) -> Any:
         half = _HALF.get(self._precision)
@@ -188,10 +195,9 @@ def _under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
 def trained_parts(settings: RunSettings, model: LoadedModel) -> dict[str, nn.Module]:
     """The modules that are trained, by the name under which the state keeps them: parts of the model, or their LoRA."""
     method, parts = settings.method, {}
-    if method.train_unet:
-        parts[UNET] = model.unet
-    if method.train_text_encoder:
-        parts[TEXT_ENCODERS[0]] = model.text_encoders[0]
+    for name in (UNET, *TEXT_ENCODERS):
+        if name in model.parts and getattr(method, f"train_{name}"):
+            parts[name] = model.parts[name]
     if method.kind == LORA:
         return {
             name: attach(name, part, method.rank, method.alpha, settings.train.seed) for name, part in parts.items()
@@ -202,10 +208,10 @@ def trained_parts(settings: RunSettings, model: LoadedModel) -> dict[str, nn.Mod
 def make_optimizer(settings: RunSettings, parts: Mapping[str, nn.Module], device: str) -> torch.optim.Optimizer:
     """AdamW (Loshchilov & Hutter 2019) in torch's fused form, a group a part; weight decay 0.01 as in diffusers."""
     train = settings.train
-    rates = {"text_encoder": train.learning_rate if train.text_encoder_lr is None else train.text_encoder_lr}
+    own = {TEXT_ENCODERS[0]: train.text_encoder_lr, TEXT_ENCODERS[1]: train.text_encoder_2_lr}
     groups = []
     for name, part in parts.items():
-        rate = rates.get(name, train.learning_rate)
+        rate = train.learning_rate if own.get(name) is None else own[name]
         groups.append({"params": list(part.parameters()), "lr": rate, "base_lr": rate, "name": name})
     arguments = dict(train.optimizer_args)
     if "betas" in arguments:

@@ -121,7 +121,7 @@ def test_a_frozen_text_encoder_gets_no_gradient_and_is_asked_once_a_prompt(
         run_settings(tiny_checkpoint, picture_folder("i", 2), method__train_text_encoder=False), tmp_path)
     asked = []
     encode = trainer.prompts._encode
-    monkeypatch.setattr(trainer.prompts, "_encode", lambda prompts: asked.append(prompts) or encode(prompts))
+    monkeypatch.setattr(trainer.prompts, "_encode", lambda index, words: asked.append(words) or encode(index, words))
     for _ in range(3):
         trainer.loss(double_batch(trainer)).backward()
     assert asked == [["a photo of sks dog"]]
