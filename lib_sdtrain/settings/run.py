@@ -6,6 +6,7 @@ Names follow kohya's and diffusers' scripts where they have one. See `fields.py`
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from lib_sdtrain.settings.fields import BASIC, group, setting
 from lib_sdtrain.settings.run_method import LossSettings, MethodSettings, TrainGroup
