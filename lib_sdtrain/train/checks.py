@@ -40,7 +40,8 @@ def check_settings(settings: RunSettings, device: str, problems: Problems) -> No
     for index, concept in enumerate(settings.data.concepts):
         _check_concept(concept, f"data.concepts.{index}", problems)
     _check_data(settings.data, problems)
-    if not settings.method.train_unet and not settings.method.train_text_encoder:
+    method = settings.method
+    if not (method.train_unet or method.train_text_encoder or method.train_text_encoder_2):
         problems.add("nothing is left to train", where="method", fix="set train_unet or train_text_encoder to true")
     _check_optimizer(settings, problems)
     if settings.train.mixed_precision == "fp16" and device != "cuda":

@@ -15,6 +15,7 @@ from lib_sdtrain.model.metadata import TRAIN, Parent, provenance
 from lib_sdtrain.model.writer import CheckpointWriter, Written
 from lib_sdtrain.settings.layers import to_plain
 from lib_sdtrain.settings.run import RunSettings
+from lib_sdtrain.train.families import config_text, markers
 from lib_sdtrain.train.plan import Plan
 from lib_sdtrain.train.trainer import Trainer
 
@@ -26,13 +27,17 @@ def write_child(plan: Plan, trainer: Trainer, out: Path, parents: Mapping[str, P
     for name, part in trainer.parts.items():
         for key, tensor in to_file_tensors(name, part, checkpoint).items():
             trained[checkpoint.file_keys[key]] = tensor
+    marks = markers(trainer.model.family, checkpoint)
+    trained |= marks
     tensors = checkpoint.tensors
     specs = {key: (tensors.dtype(key), tensors.shape(key)) for key in tensors.keys()}  # noqa: SIM118 - not a dict
+    specs |= {key: (value.dtype, tuple(value.shape)) for key, value in marks.items()}
     metadata = provenance(
         TRAIN, determining_settings(plan.settings), parents, versions(),
         data=data_hash(plan) + f":{trainer.step}",
     )
-    with CheckpointWriter(out, specs, metadata, checkpoint.config_text, verify=True) as writer:
+    described = config_text(trainer.model.family, checkpoint)
+    with CheckpointWriter(out, specs, metadata, described, verify=True) as writer:
         for key in writer.keys:
             if key in trained:
                 writer.write(key, trained[key].detach().to("cpu", specs[key][0]))

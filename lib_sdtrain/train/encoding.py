@@ -58,6 +58,9 @@ def draws_to_encode(draws: Draws, plan: Plan, first: int, steps: int) -> Iterato
 
 
 def free_vae(plan: Plan, model: LoadedModel) -> None:
-    """Take the VAE off the device when all latents are cached; previews bring it back for a moment."""
-    if plan.settings.data.cache_latents != "none":
+    """Take the VAE off the device when all latents are cached; previews bring it back for a moment.
+
+    An inpainting model needs it at every step.
+    """
+    if plan.settings.data.cache_latents != "none" and plan.family.variant == "base":
         model.vae.to("cpu")

@@ -73,8 +73,7 @@ def memory_bytes(plan: Plan) -> int:
 def trained_weights(plan: Plan) -> int:
     """How many weights are trained."""
     counts, method = plan.checkpoint.parameter_counts(), plan.settings.method
-    chosen = {UNET: method.train_unet, TEXT_ENCODERS[0]: method.train_text_encoder}
-    wanted = [part for part, trained in chosen.items() if trained]
+    wanted = [part for part in (UNET, *TEXT_ENCODERS) if part in counts and getattr(method, f"train_{part}")]
     if method.kind == LORA:
         return sum(count_weights(plan.checkpoint, part, method.rank) for part in wanted)
     return sum(counts[part] for part in wanted)

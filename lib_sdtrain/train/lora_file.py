@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from lib_sdtrain.model.family import SD2
+from lib_sdtrain.model.family import SD1, SD2, SDXL
 from lib_sdtrain.model.metadata import TRAIN, Parent, provenance
 from lib_sdtrain.model.writer import CheckpointWriter, Written
 from lib_sdtrain.train.child import data_hash, determining_settings, versions
@@ -41,19 +41,26 @@ def lora_tensors(trainer: Trainer) -> dict[str, Tensor]:
     return found
 
 
+_BASES = {
+    SD1: ("sd_v1", "stable-diffusion-v1"), SD2: ("sd_v2", "stable-diffusion-v2"),
+    SDXL: ("sdxl_base_v1-0", "stable-diffusion-xl-v1-base"),
+}
+
+
 def kohya_metadata(plan: Plan) -> dict[str, str]:
     """What the WebUI reads to put the file under the right family and to show its rank."""
     method = plan.settings.method
+    base, architecture = _BASES[plan.family.name]
     return {
         "ss_network_module": "networks.lora",
         "ss_network_dim": str(method.rank),
         "ss_network_alpha": str(method.alpha),
-        "ss_base_model_version": "sd_v2" if plan.family.name == SD2 else "sd_v1",
+        "ss_base_model_version": base,
         "ss_v2": str(plan.family.name == SD2),
         "ss_clip_skip": str(plan.settings.model.clip_skip),
         "ss_resolution": f"({plan.target[0]}, {plan.target[1]})",
         "ss_output_name": plan.name,
-        "modelspec.architecture": f"stable-diffusion-v{2 if plan.family.name == SD2 else 1}/lora",
+        "modelspec.architecture": f"{architecture}/lora",
     }
 
 

@@ -1,7 +1,8 @@
 """LoRA (Hu et al. 2021): a change of low rank beside each chosen layer, the model itself stays as it is.
 
 W x becomes W x + up(down(x)) * alpha / rank. Chosen are, as in kohya's scripts, the linear layers and 1x1 convolutions
-of the UNet's transformers, and attention and MLP of the text encoder. Names are kohya's, which the WebUI reads.
+of the UNet's transformers, and attention and MLP of the text encoders. Names are kohya's, which the WebUI reads:
+diffusers' for SD1 and SD2, SGM's for SDXL's UNet.
 """
 from __future__ import annotations
 
@@ -13,13 +14,31 @@ import torch
 from torch import Tensor, nn
 
 from lib_sdtrain.model.checkpoint import Checkpoint
+from lib_sdtrain.model.family import Family
 from lib_sdtrain.model.keys import TEXT_ENCODERS, UNET, part_rows
+from lib_sdtrain.model.keys.unet import PREFIX as UNET_PREFIX
+from lib_sdtrain.settings.run_method import MethodSettings
 
-PREFIXES = {UNET: "lora_unet", TEXT_ENCODERS[0]: "lora_te"}
+_TEXT = re.compile(r".*\bencoder\.layers\.\d+\.(self_attn|mlp)\.\w+")
 CHOSEN = {
     UNET: re.compile(r".*\battentions\.\d+\.(proj_in|proj_out|transformer_blocks\..*(to_[qkv]|to_out\.0|proj|net\.2))"),
-    TEXT_ENCODERS[0]: re.compile(r".*\bencoder\.layers\.\d+\.(self_attn|mlp)\.\w+"),
+    TEXT_ENCODERS[0]: _TEXT,
+    TEXT_ENCODERS[1]: _TEXT,
 }
+
+
+def lora_names(family: Family, part: str) -> dict[str, str]:
+    """Module name of every layer of a part -> what LoRA files for `family` call it."""
+    named = {}
+    for row in part_rows(family)[part]:
+        for name in row.names:
+            if name.endswith(".weight"):
+                known = row.key.removeprefix(UNET_PREFIX) if part == UNET and family.is_sdxl else name
+                named[name.removesuffix(".weight")] = known.removesuffix(".weight").replace(".", "_")
+    prefix = {UNET: "lora_unet", TEXT_ENCODERS[0]: "lora_te", TEXT_ENCODERS[1]: "lora_te2"}[part]
+    if family.is_sdxl and part == TEXT_ENCODERS[0]:
+        prefix = "lora_te1"
+    return {name: f"{prefix}_{known}" for name, known in named.items()}
 
 
 class LoraLayer(nn.Module):
@@ -46,11 +65,12 @@ class LoraLayer(nn.Module):
         return output + self.lora_up(self.lora_down(inputs[0])) * self.scale
 
 
-def attach(part: str, module: nn.Module, rank: int, alpha: float, seed: int) -> nn.ModuleDict:
-    """Put a LoRA of `rank` on every chosen layer of a model's part; kohya's name -> its `LoraLayer`."""
+def attach(family: Family, part: str, module: nn.Module, method: MethodSettings, seed: int) -> nn.ModuleDict:
+    """Put a LoRA on every chosen layer of a model's part; the name in files -> its `LoraLayer`."""
     generator = torch.Generator().manual_seed(seed)
+    names = lora_names(family, part)
     return nn.ModuleDict({
-        f"{PREFIXES[part]}_{name.replace('.', '_')}": LoraLayer(layer, rank, alpha, generator)
+        names[name]: LoraLayer(layer, method.rank, method.alpha, generator)
         for name, layer in module.named_modules()
         if CHOSEN[part].fullmatch(name) and isinstance(layer, (nn.Linear, nn.Conv2d))
     })

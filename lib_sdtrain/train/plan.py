@@ -17,6 +17,7 @@ from lib_sdtrain.model.vae_file import open_vae
 from lib_sdtrain.settings.lengths import Length
 from lib_sdtrain.settings.run import Concept, RunSettings
 from lib_sdtrain.train.checks import check_settings, parse_resolution
+from lib_sdtrain.train.families import check_family, family_of
 from lib_sdtrain.train.preview_requests import check_previews
 
 T = TypeVar("T")
@@ -79,6 +80,7 @@ def make_plan(
     checkpoint = _try(problems, lambda: open_checkpoint(settings.model.checkpoint))
     if checkpoint:
         _try(problems, lambda: check_checkpoint(checkpoint, settings.model.vae))
+        check_family(checkpoint.family, settings, problems)
     target = _try(problems, lambda: parse_resolution(settings.data.resolution))
     if target:
         check_previews(settings, target, checkpoint.family if checkpoint else None, problems)
@@ -88,7 +90,7 @@ def make_plan(
     for index, concept in enumerate(settings.data.concepts):
         materials.append((yield from _material(concept, index, folders[index], token, problems)))
     problems.raise_if_any()
-    family = checkpoint.family.with_prediction_type(settings.model.prediction_type)
+    family = family_of(checkpoint.family, settings.model)
     return Plan(
         settings, checkpoint, family, target, tuple(materials),
         tuple(folder for _, folder in folders), device,
@@ -112,10 +114,6 @@ def check_checkpoint(checkpoint: Checkpoint, vae: str) -> None:
     for part, words in (("unet", "UNet"), ("text_encoder", "text encoder")):
         if not checkpoint.parts[part]:
             raise UserError(f"it has no {words}", where=str(checkpoint.path), fix="train from a complete checkpoint")
-    if checkpoint.family.is_sdxl:
-        raise UserError("SDXL checkpoints cannot be trained yet", where=str(checkpoint.path), fix="train SD1 or SD2")
-    if checkpoint.family.variant != "base":
-        raise UserError(f"{checkpoint.family.variant} checkpoints cannot be trained yet", where=str(checkpoint.path))
 
 
 def _folders(

@@ -18,8 +18,8 @@ from lib_sdtrain.train.starting import pick_device
 from lib_sdtrain.train.state import State, load_state, newest_state
 
 FIXED = (
-    "model.checkpoint", "model.vae", "method.kind", "method.train_unet", "method.train_text_encoder", "method.rank",
-    "method.alpha", "train.optimizer",
+    "model.checkpoint", "model.vae", "method.kind", "method.train_unet", "method.train_text_encoder",
+    "method.train_text_encoder_2", "method.rank", "method.alpha", "train.optimizer",
 )
 
 

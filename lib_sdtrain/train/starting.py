@@ -13,6 +13,7 @@ from lib_sdtrain.model.checkpoint import Checkpoint, open_checkpoint
 from lib_sdtrain.model.vae_file import open_vae
 from lib_sdtrain.settings.layers import Layer, Resolved, resolve
 from lib_sdtrain.settings.run import RunSettings
+from lib_sdtrain.train.families import family_of
 from lib_sdtrain.train.plan import Plan
 
 LORA, LORA_RATE = "lora", 1e-4
@@ -49,7 +50,10 @@ def resolve_run(layers: Sequence[Layer], device: str) -> Resolved[RunSettings]:
 
 
 def load_for_training(plan: Plan) -> LoadedModel:
-    """The model in fp32 on the run's device, predicting what the settings say, or what the weights tell."""
+    """The model in fp32 on the run's device, predicting what the settings say, or what the weights tell.
+
+    Raises `UserError` when only the weights told that zero terminal SNR is out of the question.
+    """
     vae = open_vae(plan.settings.model.vae, plan.family.vae) if plan.settings.model.vae else None
     model = load_model(plan.checkpoint, device=plan.device, dtype=torch.float32, vae=vae)
-    return replace(model, family=model.family.with_prediction_type(plan.settings.model.prediction_type))
+    return replace(model, family=family_of(model.family, plan.settings.model))

@@ -200,7 +200,7 @@ def trained_parts(settings: RunSettings, model: LoadedModel) -> dict[str, nn.Mod
             parts[name] = model.parts[name]
     if method.kind == LORA:
         return {
-            name: attach(name, part, method.rank, method.alpha, settings.train.seed) for name, part in parts.items()
+            name: attach(model.family, name, part, method, settings.train.seed) for name, part in parts.items()
         }
     return parts
 

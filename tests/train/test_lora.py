@@ -29,7 +29,7 @@ from tests.train.test_step import double_batch, make_trainer
 LORA = {"method__kind": "lora", "method__rank": 4, "method__alpha": 2.0, "train__learning_rate": 1e-2}
 
 
-@pytest.fixture(params=["sd1", "sd2"])
+@pytest.fixture(params=["sd1", "sd2", "sdxl"])
 def parent(request, tmp_path) -> Path:
     return write_tiny(tmp_path / f"{request.param}.safetensors", request.param)
 
@@ -49,13 +49,15 @@ def outputs(model) -> list[torch.Tensor]:
     ids = torch.randint(0, 1000, (1, 77))
     noisy = torch.randn(1, 4, 8, 8)
     with torch.no_grad():
-        hidden = model.text_encoders[0](ids).last_hidden_state
-        return [hidden, model.unet(noisy, torch.tensor([300]), hidden).sample]
+        hidden = [encoder(ids, output_hidden_states=True).hidden_states[-2] for encoder in model.text_encoders]
+        extra = {"text_embeds": hidden[-1][:, -1], "time_ids": torch.full((1, 6), 64.0)}
+        said = model.unet(noisy, torch.tensor([300]), torch.cat(hidden, 2), added_cond_kwargs=extra)
+        return [*hidden, said.sample]
 
 
 def test_the_file_on_its_parent_is_the_model_that_was_trained(parent, folders, tmp_path):
     before = parent.read_bytes()
-    settings = run_settings(parent, *folders, **LORA)
+    settings = run_settings(parent, *folders, **LORA, method__train_text_encoder_2=parent.stem == "sdxl")
     trainer = make_trainer(settings, tmp_path)
     for part in trainer.model.parts.values():
         part.float()
@@ -84,9 +86,12 @@ def test_every_layer_of_the_file_is_one_that_is_known_and_the_webui_can_tell_wha
         metadata = opened.metadata()
         keys = list(opened.keys())
         assert {str(opened.get_tensor(key).dtype) for key in keys} == {"torch.float16"}
-        assert opened.get_tensor("lora_te_text_model_encoder_layers_0_mlp_fc1.alpha") == 2.0
-        assert opened.get_tensor("lora_unet_mid_block_attentions_0_proj_in.lora_down.weight").shape[0] == 4
+        # kohya's names: diffusers' UNet for SD1 and SD2, SGM's for SDXL, which the WebUI reads in no other form
+        text, middle = ("te1", "middle_block_1") if parent.stem == "sdxl" else ("te", "mid_block_attentions_0")
+        assert opened.get_tensor(f"lora_{text}_text_model_encoder_layers_0_mlp_fc1.alpha") == 2.0
+        assert opened.get_tensor(f"lora_unet_{middle}_proj_in.lora_down.weight").shape[0] == 4
     assert len(keys) % 3 == 0
+    assert metadata["ss_base_model_version"].startswith("sdxl_") == (parent.stem == "sdxl")
     assert metadata["ss_v2"] == str(parent.stem == "sd2")
     assert metadata["sshs_model_hash"] == addnet_hash(file)
     assert str(tmp_path) not in str(metadata)

@@ -120,12 +120,6 @@ def test_a_vae_of_its_own_encodes_the_pictures(tiny_checkpoint, folders, tmp_pat
         assert torch.equal(value, tensors[key] if key.startswith(prefix) else two[key])
 
 
-def test_an_sdxl_checkpoint_is_refused_in_words(folders, tmp_path):
-    checkpoint = write_tiny(tmp_path / "xl.safetensors", "sdxl")
-    with pytest.raises(UserError, match="SDXL checkpoints cannot be trained yet"):
-        finish(train(run_settings(checkpoint, folders[0]), run_dir=tmp_path / "run"))
-
-
 def test_class_pictures_are_made_kept_and_topped_up(tiny_checkpoint, picture_folder, tmp_path):
     instance, made = picture_folder("i", 2), tmp_path / "class"
     settings = run_settings(tiny_checkpoint, instance, made, train__length=1)
