@@ -16,11 +16,16 @@ from lib_sdtrain.events import CancelToken, Event, Failed, Finished, Phase, Save
 from lib_sdtrain.host.protocol import Host
 
 Work = Callable[[CancelToken], Iterator[Event]]
+Listener = Callable[["Job"], None]
 LOG_CAPACITY = 4000
 WAITING, RUNNING, FINISHED, STOPPED, FAILED = "waiting", "running", "finished", "stopped", "failed"
 STOPS = ("save", "go_on", "now")
 
 logger = logging.getLogger(__name__)
+
+
+class Busy(UserError):  # noqa: N818 - reads as what it is
+    """The machine is at work for another job."""
 
 
 class EventLog:
@@ -107,25 +112,42 @@ class JobRunner:
         self._host = host
         self._lock = threading.Lock()
         self._job: Job | None = None
+        self._listeners: list[Listener] = []
 
     @property
     def job(self) -> Job | None:
         """The running job, or the last one."""
         return self._job
 
+    @property
+    def busy(self) -> bool:
+        """Whether a job is waiting for the machine or has it."""
+        return self._job is not None and self._job.active
+
+    def listen(self, listener: Listener) -> None:
+        """Have `listener(job)` called when a job has announced its run directory, and when it has ended."""
+        self._listeners.append(listener)
+
     def start(self, kind: str, label: str, work: Work) -> Job:
-        """Start at once and return. Raises `UserError` when a job is running: two starts cannot meet."""
+        """Start at once and return. Raises `Busy` when a job is running: two starts cannot meet."""
         with self._lock:
             if self._job and self._job.active:
-                raise UserError(
-                    f"{self._job.label} is still running", where=kind, fix="wait for its end, or stop it first"
-                )
+                fix = "wait for its end, stop it, or add this to the queue"
+                raise Busy(f"{self._job.label} is still running", where=kind, fix=fix)
             job = self._job = Job(kind, label)
         pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"sdtrain-{kind}")
         future = pool.submit(self._run, job, work)
-        future.add_done_callback(lambda ended: _settle(job, ended))
+        future.add_done_callback(lambda ended: self._ended(job, ended))
         pool.shutdown(wait=False)
         return job
+
+    def _ended(self, job: Job, ended: Future[None]) -> None:
+        _settle(job, ended)
+        self._tell(job)
+
+    def _tell(self, job: Job) -> None:
+        for listener in self._listeners:
+            listener(job)
 
     def stop(self, how: str, job_id: str | None = None) -> bool:
         """Pass on a wish: `save` (and stop), `go_on` (save, go on), `now`. False when there is nothing to stop.
@@ -158,6 +180,8 @@ class JobRunner:
                     if isinstance(event, Saved) and event.kind == "checkpoint":
                         self._host.adopt(Path(event.file))
                     job.log.append(event)
+                    if isinstance(event, Started):
+                        self._tell(job)
                     if self._host.report(event) and not job.token.stopping:
                         job.token.stop_and_save()
                         job.asked = "save"

@@ -52,6 +52,25 @@ class PresetFolder:
             raise UserError(f"there is no preset {name!r}", where="preset", fix=f"known: {', '.join(self.names())}")
         return textfiles.read_mapping(path)
 
+    def own(self, name: str) -> bool:
+        """Whether a preset is one of the user's own."""
+        return name not in self.engine.presets() and (self.folder / f"{safe_name(name)}.yaml").is_file()
+
+    def file(self, name: str) -> Path:
+        """The file of a preset of the user's own."""
+        return self.folder / f"{safe_name(name)}.yaml"
+
+    def delete(self, name: str) -> str:
+        """Delete a preset of the user's own and return its name. Raises `UserError` for any other."""
+        if not self.own(name):
+            what = f"{name} is a shipped preset" if name in self.engine.presets() else f"there is no preset {name!r}"
+            raise UserError(what, where="preset", fix="choose one of your own")
+        try:
+            self.file(name).unlink()
+        except OSError as error:
+            raise UserError(f"it cannot be deleted: {error.strerror}", where=name) from error
+        return safe_name(name)
+
     def save(self, name: str, values: Mapping[str, Any]) -> str:
         """Write a preset of the user's own and return its name. Raises `UserError` for a shipped one's name."""
         if not name.strip():

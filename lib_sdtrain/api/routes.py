@@ -4,7 +4,8 @@ from __future__ import annotations
 from fastapi import FastAPI
 
 from lib_sdtrain.api.access import Access
-from lib_sdtrain.api.programs import add_programs
+from lib_sdtrain.api.programs import history_programs, program_routes
+from lib_sdtrain.api.routing import add_route
 from lib_sdtrain.api.sampling_routes import add_sampling
 from lib_sdtrain.api.services import Services
 from lib_sdtrain.api.watching import add_watching
@@ -14,5 +15,6 @@ def add_routes(app: FastAPI, services: Services, access: Access, programs: bool)
     """What the tab polls always, the rest when other programs are welcome (`--api`)."""
     add_watching(app, services.runner, access)
     add_sampling(app, services.sample, access)
-    if programs:
-        add_programs(app, services.train, access)
+    routes = history_programs(services).viewing()
+    for route in [*routes, *(program_routes(services) if programs else [])]:
+        add_route(app, route, access)

@@ -1,22 +1,25 @@
 """The runs on disk, told from their folders alone."""
 from __future__ import annotations
 
-import json
 import math
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from lib_sdtrain.api.run_log import ENDS, event_of, head, number, tail, whole
 from lib_sdtrain.events import Event, Preview, Step
 
-ENDS = ("finished", "stopped", "failed")
-_TAIL_BYTES = 65536
+_DATED = re.compile(r"\d{8}-\d{6}-(?P<name>.+)")
 
 
 @dataclass(frozen=True)
 class RunEntry:
-    """A run directory: how far it came, how it ended (empty: it was cut off), whether it can go on."""
+    """A run directory: how far it came, how it ended (empty: it was cut off), whether it can go on.
+
+    `began` and `last` are seconds since the epoch of its first and last event, `loss` the last smoothed one.
+    """
 
     name: str
     path: Path
@@ -24,26 +27,42 @@ class RunEntry:
     total: int
     end: str
     resumable: bool
+    began: float | None = None
+    last: float | None = None
+    loss: float | None = None
+
+    @property
+    def label(self) -> str:
+        """The name without the date."""
+        dated = _DATED.fullmatch(self.name)
+        return dated["name"] if dated else self.name
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-ready, without the path."""
+        return {"label": self.label, **{name: value for name, value in vars(self).items() if name != "path"}}
 
 
 def list_runs(folder: Path) -> list[RunEntry]:
     """Run directories in `folder`, the newest first (their names begin with the date)."""
     if not folder.is_dir():
         return []
-    found = [path for path in folder.iterdir() if (path / "config.yaml").is_file()]
+    found = [path for path in folder.iterdir() if not path.is_symlink() and (path / "config.yaml").is_file()]
     return [read_run(path) for path in sorted(found, key=lambda path: path.name, reverse=True)]
 
 
 def read_run(path: Path) -> RunEntry:
     """One run directory; lines of its log that a crash cut off are passed over."""
-    events = _last_events(path / "events.jsonl")
+    log = path / "events.jsonl"
+    events = tail(log)
     steps = [event for event in events if event.get("type") == "step"]
     last = steps[-1] if steps else {}
     ends = [str(event.get("type")) for event in events if event.get("type") in (*ENDS, "step", "started")]
     end = ends[-1] if ends and ends[-1] in ENDS else ""
     states = path / "state"
     resumable = states.is_dir() and any(states.iterdir())
-    return RunEntry(path.name, path, int(last.get("step", 0)), int(last.get("total", 0)), end, resumable)
+    times = [time for time in (number(event.get("time")) for event in events) if time is not None]
+    return RunEntry(path.name, path, whole(last.get("step")), whole(last.get("total")), end, resumable,
+                    number(head(log).get("time")), times[-1] if times else None, number(last.get("smoothed")))
 
 
 def past_events(path: Path) -> Iterator[Event]:
@@ -53,26 +72,9 @@ def past_events(path: Path) -> Iterator[Event]:
         return
     with log.open(encoding="utf-8", errors="replace") as lines:
         for line in lines:
-            found = _event(line)
+            found = event_of(line)
             kind = {"step": Step, "preview": Preview}.get(str(found.pop("type", ""))) if found else None
             names = {part.name for part in fields(kind)} if kind else set()
             if kind and set(found) <= names:
                 yield kind(**{name: math.nan if value is None and name != "seconds_left" else value
                               for name, value in found.items()})  # fmt: skip
-
-
-def _last_events(path: Path) -> list[dict[str, Any]]:
-    if not path.is_file():
-        return []
-    with path.open("rb") as file:
-        file.seek(max(0, path.stat().st_size - _TAIL_BYTES))
-        lines = file.read().decode("utf-8", "replace").splitlines()
-    return [event for event in map(_event, lines) if event]
-
-
-def _event(line: str) -> dict[str, Any] | None:
-    try:
-        found = json.loads(line)
-    except json.JSONDecodeError:
-        return None
-    return found if isinstance(found, dict) else None

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -10,6 +10,7 @@ from typing import Any
 
 from lib_sdtrain import textfiles
 from lib_sdtrain.api.choice import Choice
+from lib_sdtrain.api.copies import command_line, yaml_of
 from lib_sdtrain.api.engine import Engine, Place
 from lib_sdtrain.api.last import LastChoice
 from lib_sdtrain.api.pace import PaceBook, amounts
@@ -48,6 +49,7 @@ class TrainService:
         self.presets = PresetFolder(engine, host.output_dir() / "presets")
         self.pace = PaceBook(host.output_dir() / "pace.json")
         self.last = LastChoice(host.output_dir() / "last-settings.yaml")
+        self.claimed: Callable[[], set[str]] = set  # names of files that the queue will write
 
     @property
     def place(self) -> Place:
@@ -116,12 +118,19 @@ class TrainService:
         check_writable(self.host.output_dir(), "outputs")
         place = self.place
         workload = str(self.engine.plan(settings, place).get("workload", ""))
-        name = settings.save.name or (settings.data.concepts[0].name if settings.data.concepts else "run")
 
         def work(token: CancelToken) -> Iterator[Event]:
             return self.pace.measuring(workload, self.engine.train(settings, place, token))
 
-        return self.runner.start("train", name, work)
+        return self.runner.start("train", self.label(settings), work)
+
+    def label(self, settings: RunSettings) -> str:
+        """What a run is called."""
+        return settings.save.name or (settings.data.concepts[0].name if settings.data.concepts else "run")
+
+    def claims(self, settings: RunSettings) -> tuple[str, ...]:
+        """Names of files outside of its own folder that a run will write."""
+        return (f"{safe_name(self.label(settings))}.safetensors",) if settings.save.dir else ()
 
     def add_toybox(self) -> str:
         """Copy the built-in model to where the host looks for checkpoints; its name there.
@@ -140,14 +149,18 @@ class TrainService:
         return target.name
 
     def free_name(self, name: str) -> str:
-        """The name, numbered when the host already has a checkpoint of that name."""
-        folder, first = self.host.checkpoint_dir(), safe_name(name)
-        if not name or not folder or not (folder / f"{first}.safetensors").exists():
+        """The name, numbered when the host already has a checkpoint of that name, or the queue will write one."""
+        folder, first, claimed = self.host.checkpoint_dir(), safe_name(name), self.claimed()
+
+        def taken(stem: str) -> bool:
+            return (folder / f"{stem}.safetensors").exists() or f"{stem}.safetensors" in claimed
+
+        if not name or not folder or not taken(first):
             return name
         base, _, end = first.rpartition("-")
-        counted = end.isdigit() and (folder / f"{base}.safetensors").exists()  # this page numbered it
+        counted = end.isdigit() and taken(base)  # this page numbered it
         stem, number = (base, int(end)) if counted else (first, 1)
-        while (folder / f"{stem}-{number + 1}.safetensors").exists():
+        while taken(f"{stem}-{number + 1}"):
             number += 1
         return f"{stem}-{number + 1}"
 
@@ -157,12 +170,32 @@ class TrainService:
 
     def resume(self, run: str, changes: Mapping[str, Any] = ()) -> Job:  # type: ignore[assignment]
         """Go on with a run by its folder's name. Raises `UserError` when it has nothing to go on from."""
-        entry = next((entry for entry in self.runs() if entry.name == run), None)
+        entry = self.resumable(run)
+        self._check_changes(entry, dict(changes))
+        return self.runner.start("train", entry.label, self._resuming(entry.path, dict(changes)))
+
+    def _check_changes(self, entry: RunEntry, changes: Mapping[str, Any]) -> None:
+        """Raise `UserError` for wrong values, and for paths that this page may not use."""
+        before = Layer("config.yaml", textfiles.read_mapping(entry.path / "config.yaml"))
+        known = set(_paths_of(resolve(RunSettings, [before]).settings))
+        problems = Problems()
+        for path, value in _paths_of(resolve(RunSettings, [before, Layer("changes", changes)]).settings):
+            if value and (path, value) not in known:
+                _collect(problems, self.host.allowed_path, value, path)
+        problems.raise_if_any()
+
+    def run_named(self, run: str) -> RunEntry | None:
+        """A run by its folder's name, None when there is none."""
+        return next((entry for entry in self.runs() if entry.name == run), None)
+
+    def resumable(self, run: str) -> RunEntry:
+        """A run that can go on. Raises `UserError` for any other."""
+        entry = self.run_named(run)
         if entry is None:
             raise UserError(f"there is no run {run!r}", where="run", fix="choose one of the list")
         if not entry.resumable:
             raise UserError("it has no saved state to go on from", where=entry.name, fix="start it anew")
-        return self.runner.start("train", entry.name, self._resuming(entry.path, dict(changes)))
+        return entry
 
     def _resuming(self, path: Path, changes: Mapping[str, Any]) -> Any:
         def work(token: CancelToken) -> Iterator[Event]:
@@ -194,8 +227,16 @@ class TrainService:
         return {path: _at(plain, path) for path in own.origins}
 
     def yaml(self, choice: Choice) -> str:
-        """The settings that are not defaults, as a file for `train --config`."""
-        return textfiles.write_yaml(to_plain(self.resolve(choice).settings, only_changed=True))
+        """The settings that somebody chose, as a file for `train --config`."""
+        return yaml_of(self.resolve(choice))
+
+    def command(self, choice: Choice) -> str:
+        """The same run as a command line, with what only the host knows."""
+        resolved = self.resolve(choice)
+        plain = to_plain(resolved.settings)
+        here = {path: _at(plain, path) for path, origin in resolved.origins.items() if origin == self.host.name}
+        preset = str(self.presets.file(choice.preset).resolve()) if self.presets.own(choice.preset) else ""
+        return command_line(choice, preset, here)
 
 
 def copy_atomically(source: Path, target: Path) -> None:

@@ -1,14 +1,13 @@
 """What the tab polls: the job and its preview pictures. Read-only, and no path ever comes from the page."""
 from __future__ import annotations
 
-import math
 from pathlib import Path
-from typing import Any
 
 from fastapi import FastAPI, HTTPException, Request
 from fastapi.responses import FileResponse, JSONResponse
 
 from lib_sdtrain.api.access import Access
+from lib_sdtrain.api.routing import finite
 from lib_sdtrain.events import Preview
 from lib_sdtrain.jobs import Job, JobRunner
 
@@ -20,17 +19,6 @@ def preview_file(job: Job, step: int, index: int) -> Path | None:
         if isinstance(event, Preview) and (event.step, event.index) == (step, index):
             return Path(job.run_dir or ".") / event.file
     return None
-
-
-def finite(value: Any) -> Any:
-    """JSON has no NaN: a loss that is none becomes null."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if isinstance(value, dict):
-        return {key: finite(part) for key, part in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [finite(part) for part in value]
-    return value
 
 
 def add_watching(app: FastAPI, runner: JobRunner, access: Access) -> None:

@@ -42,7 +42,8 @@ class Server:
     thread: threading.Thread
 
     def close(self) -> None:
-        """Stop serving; a running job is asked to save and stop, and waited for."""
+        """Stop serving; a running job is asked to save and stop, and waited for. The queue goes on another time."""
+        self.services.queue.close()
         job = self.services.runner.job
         if job and job.active:
             self.services.runner.stop("save")

@@ -7,14 +7,16 @@ import pytest
 
 from lib_sdtrain import textfiles
 from lib_sdtrain.api.choice import Choice
+from lib_sdtrain.api.copies import command_line
 from lib_sdtrain.api.service import TrainService
 from lib_sdtrain.errors import Problem
 from lib_sdtrain.host.standalone import StandaloneHost
 from lib_sdtrain.jobs import JobRunner
-from lib_sdtrain.settings.layers import to_plain
+from lib_sdtrain.settings.parse import build
+from lib_sdtrain.settings.run import RunSettings
 from lib_sdtrain.ui.train.concepts import CONCEPTS, FIRST, Concepts
 from lib_sdtrain.ui.train.form import Form
-from lib_sdtrain.ui.train.handlers import TrainHandlers, command_line
+from lib_sdtrain.ui.train.handlers import TrainHandlers
 from tests.fake_engine import FakeEngine
 
 PRESET = "toybox-dreambooth"
@@ -83,8 +85,8 @@ def test_a_preset_with_several_subjects_is_shown_and_comes_back_unchanged(form):
 def test_the_yaml_of_several_subjects_gives_the_same_run(form):
     values = two_subjects(form)
     text = TrainHandlers(form.service).yaml(PRESET, values)
-    plain = to_plain(form.service.resolve(form.choice(PRESET, values)).settings, only_changed=True)
-    assert textfiles.parse_yaml(text, "yaml") == plain
+    again = build(RunSettings, textfiles.parse_yaml(text, "yaml"))
+    assert again == form.service.resolve(form.choice(PRESET, values)).settings
 
 
 def test_an_untouched_form_without_preset_has_no_subject(form):

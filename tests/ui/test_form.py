@@ -7,6 +7,7 @@ import pytest
 
 from lib_sdtrain import textfiles
 from lib_sdtrain.api.choice import Choice
+from lib_sdtrain.api.copies import command_line
 from lib_sdtrain.api.service import TrainService
 from lib_sdtrain.errors import Problem, UserError
 from lib_sdtrain.host.standalone import StandaloneHost
@@ -15,7 +16,7 @@ from lib_sdtrain.settings.run import RunSettings
 from lib_sdtrain.ui.texts import problems_html, size_text, time_text
 from lib_sdtrain.ui.train.concepts import CONCEPTS, FIRST, Concepts
 from lib_sdtrain.ui.train.form import Form
-from lib_sdtrain.ui.train.handlers import TrainHandlers, command_line
+from lib_sdtrain.ui.train.handlers import TrainHandlers
 from lib_sdtrain.ui.train.words import prompts, read_prompts, read_words, reading_html
 from tests.fake_engine import FakeEngine
 

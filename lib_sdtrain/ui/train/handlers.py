@@ -2,8 +2,6 @@
 from __future__ import annotations
 
 import html
-import json
-import shlex
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -167,17 +165,6 @@ class TrainHandlers:
     def command(self, preset: str, values: Mapping[str, Any]) -> str:
         """The settings as a command line."""
         try:
-            choice = self.form.choice(self.name_of(preset), values)
+            return self.service.command(self.form.choice(self.name_of(preset), values))
         except UserError as error:
             return "\n".join(f"# {problem}" for problem in error.problems)
-        return command_line(choice)
-
-
-def command_line(choice: Choice) -> str:
-    """`python -m lib_sdtrain train` with a choice's preset and changes."""
-    words = ["python", "-m", "lib_sdtrain", "train"]
-    words += ["--preset", choice.preset] if choice.preset else []
-    for path, value in choice.changes.items():
-        words += ["--set", f"{path}={json.dumps(value) if isinstance(value, (list, dict)) else value}"]
-    return shlex.join(words)
-
