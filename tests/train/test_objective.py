@@ -3,7 +3,9 @@ import pytest
 import torch
 
 from lib_sdtrain.model.schedule import alphas_cumprod
+from lib_sdtrain.settings.run_method import LossSettings
 from lib_sdtrain.train import objective
+from lib_sdtrain.train.criterion import Criterion
 from lib_sdtrain.train.rates import SmoothedLoss, rate_factor
 
 AC = alphas_cumprod()
@@ -56,6 +58,78 @@ def test_without_class_samples_both_reductions_are_the_plain_mean():
     losses, none = torch.tensor([1.0, 2.0, 6.0]), torch.zeros(3, dtype=torch.bool)
     for reduction in ("sum", "mean"):
         assert float(objective.reduce_losses(losses, none, 1.0, reduction)) == pytest.approx(3.0)
+
+
+SNR = {0: 1175.47, 100: 8.45389, 249: 2.08102, 499: 0.384408, 749: 0.0600222, 999: 0.00468192}
+
+
+@pytest.mark.parametrize("step", [100, 249, 499, 749, 999])
+def test_debiased_weights_are_one_over_the_root_of_the_published_ratio(step):
+    steps = torch.tensor([step])
+    for kind, wanted in (("epsilon", SNR[step] ** -0.5), ("v_prediction", 1 / (SNR[step] + 1))):
+        assert float(objective.debiased_weights(AC, steps, kind)) == pytest.approx(wanted, rel=1e-4)
+    like_noise = float(objective.noise_like_weights(AC, steps))
+    assert like_noise == pytest.approx(SNR[step] / (SNR[step] + 1), rel=1e-4)
+
+
+def test_the_ratio_is_capped_and_may_be_nothing():
+    first, last = torch.tensor([0]), torch.tensor([1])
+    assert float(objective.debiased_weights(AC, first, "epsilon")) == pytest.approx(1000**-0.5)
+    assert float(objective.noise_like_weights(AC, first)) == pytest.approx(1000 / 1001)
+    zero = torch.tensor([0.9, 0.0])
+    assert float(objective.debiased_weights(zero, last, "v_prediction")) == 1.0
+    assert float(objective.noise_like_weights(zero, last)) == 0.0
+
+
+def test_weighing_v_as_noise_gives_the_loss_of_the_noise():
+    """With the clean picture fixed, an error e of v is an error sqrt(a) e of the noise: a = SNR / (SNR + 1)."""
+    x, n = torch.randn(1, 4, 4, 4, dtype=torch.float64), torch.randn(1, 4, 4, 4, dtype=torch.float64)
+    t = torch.tensor([300])
+    a = float(AC[300])
+    v = objective.velocity(x, n, AC, t)
+    wrong = v + torch.randn_like(v)
+    noisy = objective.add_noise(x, n, AC, t)
+    noise_of = a**0.5 * wrong + (1 - a) ** 0.5 * noisy
+    weight = float(objective.noise_like_weights(AC, t))
+    assert float((noise_of - n).pow(2).mean()) == pytest.approx(weight * float((wrong - v).pow(2).mean()), rel=1e-5)
+
+
+@pytest.mark.parametrize(("kind", "wanted"), [
+    # d = 3 and c = 4: sqrt(d^2 + c^2) = 5
+    ("mse", 9.0), ("l1", 3.0), ("huber", 2 * 4 * (5 - 4)), ("smooth_l1", 2 * (5 - 4)),
+])
+def test_errors_of_every_kind(kind, wanted):
+    one = objective.errors(kind, torch.tensor([[3.0]]), torch.tensor([[0.0]]), torch.tensor([4.0]))
+    assert float(one) == wanted
+
+
+def test_huber_is_squared_where_small_and_absolute_where_large():
+    c = torch.tensor([0.1], dtype=torch.float64)
+    zero = torch.zeros(1, 1, dtype=torch.float64)
+    for size, plain in ((1e-4, 1e-8), (1e4, 2 * 0.1 * 1e4)):
+        found = objective.errors("huber", torch.tensor([[size]], dtype=torch.float64), zero, c)
+        assert float(found) == pytest.approx(plain, rel=1e-3)
+
+
+@pytest.mark.parametrize(("schedule", "step", "wanted"), [
+    ("constant", 700, 0.1), ("exponential", 0, 1.0), ("exponential", 500, 0.1**0.5), ("exponential", 999, 0.1002305),
+    # (1 - 0.1) / (1 + SNR^-1/2)^2 + 0.1 with the published ratios
+    ("snr", 0, 0.9 / (1 + 1175.47**-0.5) ** 2 + 0.1), ("snr", 499, 0.9 / (1 + 0.384408**-0.5) ** 2 + 0.1),
+    ("snr", 999, 0.9 / (1 + 0.00468192**-0.5) ** 2 + 0.1),
+])
+def test_hubers_c_over_the_timesteps(schedule, step, wanted):
+    assert float(objective.huber_widths(schedule, 0.1, AC, torch.tensor([step]))) == pytest.approx(wanted, rel=1e-5)
+
+
+def test_weights_of_timesteps_multiply():
+    settings = LossSettings(
+        min_snr_gamma=5.0, debiased_estimation=True, scale_v_pred_loss_like_noise_pred=True, kind="l1"
+    )
+    steps = torch.tensor([100, 749])
+    found = Criterion(settings, "v_prediction", AC).per_sample(torch.full((2, 4, 2, 2), 3.0), torch.zeros(1), steps)
+    for value, step in zip(found.tolist(), steps.tolist(), strict=True):
+        snr = SNR[step]
+        assert value == pytest.approx(3 * min(snr, 5) / (snr + 1) * snr / (snr + 1) / (snr + 1), rel=1e-4)
 
 
 def test_rates_are_those_of_diffusers_schedulers():
