@@ -13,6 +13,7 @@ from typing import Any
 from lib_sdtrain.api.merging_files import MergeFiles
 from lib_sdtrain.api.merging_forecast import forecast
 from lib_sdtrain.api.merging_history import History
+from lib_sdtrain.api.merging_live import LiveMerging
 from lib_sdtrain.api.merging_pictures import PicturePlan, draw_rows
 from lib_sdtrain.api.merging_presets import MergePresets
 from lib_sdtrain.errors import Problem, Problems, UserError
@@ -45,6 +46,7 @@ class MergeService:
         self.files = MergeFiles(host)
         self.presets = MergePresets(host.output_dir() / "merge-presets.txt", self.files)
         self.history = History(host.output_dir() / "merges.jsonl")
+        self.live = LiveMerging(host, runner, self.settings)
         self._differences: dict[tuple[Any, ...], dict[str, Any]] = {}
 
     # what can be chosen

@@ -7,7 +7,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -72,6 +72,20 @@ class _Shown:
     merge: LiveMerge
     session: MergeSession
     digests: Mapping[str, str]
+
+
+@contextmanager
+def _session(settings: MergeSettings, shown: _Shown | None) -> Iterator[tuple[MergeSession, list[str]]]:
+    """The session opened, and which of its keys are other than those of what is shown."""
+    from lib_sdtrain.merge.session import MergeSession
+
+    if shown is None:
+        with MergeSession(settings) as session:
+            yield session, []
+        return
+    with ExitStack() as stack:
+        stack.push(shown.session)
+        yield shown.session, shown.session.update(settings)
 
 
 class LiveMerging:
@@ -152,21 +166,16 @@ class LiveMerging:
 
     def show_now(self, settings: MergeSettings, form: Mapping[str, Any]) -> None:
         """Have the loaded model show a merge, for whoever has the machine. Raises `UserError`."""
-        from lib_sdtrain.merge.session import MergeSession
-
         shown, self._shown = self._shown, None
-        same = shown is not None and self.host.live() is shown.merge
-        session = shown.session if same else MergeSession(settings)
-        try:
-            changed = session.update(settings)
+        if shown is not None and self.host.live() is not shown.merge:
+            shown = None  # the WebUI has loaded weights since
+        with _session(settings, shown) as (session, changed):
             digests = self._digests(session)
             tensors = SessionTensors(session)
-            known = same and digests == shown.digests
+            known = shown is not None and digests == shown.digests
             merge = described(session, digests)
             self._progress = (WORKING, 0, 1)
             self.host.apply_live(merge, tensors, [tensors.name(key) for key in changed] if known else None, self._tell)
-        finally:
-            session.__exit__(None, None, None)
         self._shown = _Shown(merge, session, digests)
         self._form = dict(form)
 

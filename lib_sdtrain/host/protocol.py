@@ -5,12 +5,16 @@ mirrors progress to whoever watches it, and says where files may be read and wri
 """
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from lib_sdtrain.events import Event
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -68,3 +72,49 @@ class Host(Protocol):
 
     def refresh(self) -> None:
         """Look for new checkpoints."""
+
+
+class LiveTensors(Protocol):
+    """An opened merge. Keys are LDM/SGM names."""
+
+    def keys(self) -> list[str]:
+        """Every key whose tensor is not what the checkpoint's own file holds."""
+
+    def tensor(self, key: str) -> Tensor:
+        """The tensor as a file would hold it."""
+
+
+@dataclass(frozen=True)
+class LiveMerge:
+    """A merge that a loaded model can show without a file: what is to be changed, and what to call it.
+
+    `checkpoint` is the file of the loaded model. `digest` (64 hex) stands where a file's SHA-256 would; `recipe` is
+    what pictures made meanwhile carry. `opened` opens the merge, as often as it is needed.
+    """
+
+    checkpoint: Path
+    name: str
+    digest: str
+    recipe: str
+    opened: Callable[[], AbstractContextManager[LiveTensors]]
+
+
+@runtime_checkable
+class LiveHost(Protocol):
+    """A host whose loaded model can be changed in memory. Both commands are for whoever holds `exclusive`."""
+
+    def live(self) -> LiveMerge | None:
+        """The merge that the loaded model shows now; None when its weights are its file's."""
+
+    def apply_live(
+        self, merge: LiveMerge, tensors: LiveTensors, keys: Sequence[str] | None, tell: Callable[[int, int], None]
+    ) -> None:
+        """Make the loaded model show `merge`, of which only `keys` are other than now (None: not known). `tell(done,
+        total)` hears of the way.
+
+        Raises `UserError` when the model cannot show it. Whatever is raised, also by `tell`, the model is then its
+        file's again.
+        """
+
+    def revert_live(self) -> bool:
+        """The loaded model as it was, bit for bit; False when there was nothing to undo."""

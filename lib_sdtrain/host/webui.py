@@ -1,8 +1,8 @@
-"""AUTOMATIC1111 WebUI as a host. Imported only inside it: this is the one file that imports `modules.*`."""
+"""AUTOMATIC1111 WebUI as a host. Imported only inside it, as are the other `webui_*` files: they import `modules.*`."""
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,8 +13,9 @@ import torch
 from modules import call_queue, devices, paths_internal, sd_models, shared
 
 from lib_sdtrain.events import Event, Phase, Started, Step
+from lib_sdtrain.host import webui_live
 from lib_sdtrain.host.paths import confined, resolved
-from lib_sdtrain.host.protocol import CheckpointEntry
+from lib_sdtrain.host.protocol import CheckpointEntry, LiveMerge, LiveTensors
 from lib_sdtrain.host.standalone import TOYBOX
 
 T = TypeVar("T")
@@ -139,6 +140,20 @@ class WebuiHost:
     def refresh(self) -> None:
         """Read the checkpoint folders again."""
         sd_models.list_models()
+
+    def live(self) -> LiveMerge | None:
+        """What the loaded model shows; None when its weights are its file's."""
+        return webui_live.live()
+
+    def apply_live(
+        self, merge: LiveMerge, tensors: LiveTensors, keys: Sequence[str] | None, tell: Callable[[int, int], None]
+    ) -> None:
+        """Change the loaded model in memory."""
+        webui_live.apply(merge, tensors, keys, tell)
+
+    def revert_live(self) -> bool:
+        """Bring its own weights back."""
+        return webui_live.revert()
 
 
 @contextmanager

@@ -4,10 +4,12 @@ from __future__ import annotations
 from typing import Any
 
 from lib_sdtrain.api.access import Access, parse_users
+from lib_sdtrain.api.merging_live_routes import live_commands, live_viewing
 from lib_sdtrain.api.routes import add_routes
+from lib_sdtrain.api.routing import add_route
 from lib_sdtrain.api.services import Services
 from lib_sdtrain.api.training import TrainingEngine
-from lib_sdtrain.host import webui
+from lib_sdtrain.host import webui, webui_live
 from lib_sdtrain.ui.tab import ELEMENT_ID, TITLE, build_tab
 
 
@@ -25,4 +27,13 @@ def routes(demo: Any, app: Any) -> None:
     """`on_app_started`: the routes, the API's only with `--api`."""
     del demo
     options = webui.options()
-    add_routes(app, services(), Access(app, parse_users(options.api_auth)), programs=options.api)
+    access = Access(app, parse_users(options.api_auth))
+    add_routes(app, services(), access, programs=options.api)
+    live = services().merge.live
+    for route in [*live_viewing(live), *(live_commands(live) if options.api else [])]:
+        add_route(app, route, access)
+
+
+def model_loaded(model: Any) -> None:
+    """`on_model_loaded`: weights that came from a file end a live merge."""
+    webui_live.loaded(model)
