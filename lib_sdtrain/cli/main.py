@@ -16,6 +16,7 @@ COMMANDS = {
     "inspect": "what a model file is",
     "convert": "prune, cast, bake, change the container",
     "tokens": "how CLIP reads words",
+    "buckets": "which sizes pictures are trained at",
     "test-data": "write a small subject to train on",
     "demo": "the whole way on the built-in model: train, merge, sample",
     "merge-demo": "two fine-tunes merged with the presets of AnimeDiffusion's card",

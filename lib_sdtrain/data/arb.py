@@ -26,7 +26,7 @@ class Arb:
     max_ar_error: float = 4.0
 
 
-def ARB_DEFAULTS(base: int) -> Arb:  # noqa: N802 - a table that depends on one number
+def default_arb(base: int) -> Arb:
     """What naifu takes without a block (August 2023 and later) at the resolution `base`."""
     wide = base * 3 // 2 if base < 1024 else base
     return Arb((base, base), (wide, base), 64, base // 2, 2 * base)

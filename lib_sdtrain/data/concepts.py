@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,12 +26,40 @@ class Picture:
 
 
 @dataclass(frozen=True)
+class Group:
+    """Pictures of a concept that share a weight: a folder. `members` are their numbers among the concept's pictures.
+
+    `weight` is the share of samples among the concept's groups, whatever the number of members; `multipliers` are those
+    of the members among each other. The rest overrides what the settings say: chance to mirror, chance to drop the
+    caption, whether tags are shuffled; `loss_scale` weighs the loss, groups of one `batch_id` share batches.
+    """
+
+    name: str = ""
+    weight: float = 1.0
+    members: Sequence[int] = ()
+    multipliers: Sequence[float] | None = None
+    flip_p: float | None = None
+    caption_dropout: float | None = None
+    shuffle: bool | None = None
+    loss_scale: float = 1.0
+    batch_id: str = ""
+
+    def flip_chance(self, otherwise: float) -> float:
+        """Its own chance to mirror, or the settings'."""
+        return otherwise if self.flip_p is None else self.flip_p
+
+
+@dataclass(frozen=True)
 class Material:
-    """What a concept is trained on; `class_pictures` is empty without prior preservation."""
+    """What a concept is trained on; `class_pictures` is empty without prior preservation.
+
+    Without `groups`, all pictures weigh the same.
+    """
 
     concept: Concept
-    pictures: tuple[Picture, ...]
-    class_pictures: tuple[Picture, ...] = ()
+    pictures: Sequence[Picture]
+    class_pictures: Sequence[Picture] = ()
+    groups: tuple[Group, ...] = ()
 
 
 def find_pictures(folder: Path) -> list[Path]:

@@ -1,27 +1,33 @@
 """Which picture sample n of a run sees, and how: a pure function of the seed and n.
 
-Concepts are interleaved by their weights with a low-discrepancy rule, so that after any number of samples
-each one's count is within one of its share. Within a concept every picture is seen once before any is
-seen again, in an order shuffled anew each time round.
+Concepts, and the groups of pictures within them, are interleaved by their weights with a low-discrepancy rule, so
+that after any number of samples each one's count is within one of its share. Within a group every picture is seen
+once before any is seen again, in an order shuffled anew each time round. With buckets, samples wait until there are
+enough of their size for a batch (`batching.py`).
 """
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from itertools import islice
+from itertools import count as counting
+from typing import NamedTuple
 
+from lib_sdtrain.data.batching import batched
 from lib_sdtrain.data.captions import vary_caption
-from lib_sdtrain.data.concepts import Material, Picture, prompt_of
-from lib_sdtrain.data.randomness import permutation, python_random
+from lib_sdtrain.data.concepts import Group, Material, Picture, prompt_of
+from lib_sdtrain.data.interleave import Replayed, fair_order
+from lib_sdtrain.data.pictures import Fit
+from lib_sdtrain.data.randomness import python_random
+from lib_sdtrain.data.rounds import Rounds
+from lib_sdtrain.data.sizes import Misfit, Place, Size, sizing_of
 from lib_sdtrain.settings.run import DataSettings
 
 
 @dataclass(frozen=True)
 class Draw:
-    """One sample: the picture, its words, mirrored or not, and where it is cropped (fractions of the room).
+    """One sample: the picture, its words, mirrored or not, and how it is cut to size.
 
-    Its loss counts `loss_weight` times.
+    `crop` are fractions of the room, `fit` the resize and crop in pixels. Its loss counts `loss_weight` times.
     """
 
     index: int
@@ -29,76 +35,183 @@ class Draw:
     prompt: str
     flip: bool
     crop: tuple[float, float]
+    fit: Fit
     is_class: bool = False
     loss_weight: float = 1.0
 
+    @property
+    def target(self) -> Size:
+        """The size that is trained, (w, h)."""
+        return self.fit.crop[2:]
 
-def concept_order(weights: Sequence[float]) -> Iterator[int]:
-    """Concept of sample 0, 1, 2, ...; after any n samples each one's count is within one of n x share.
 
-    Tijdeman's solution of the chairman assignment problem (1980): among the concepts that are far enough
-    behind, the one whose turn would become overdue first.
-    """
-    total = sum(weights)
-    shares = [weight / total for weight in weights]
-    counts = [0] * len(weights)
-    slack = 1 / (2 * len(weights) - 2) if len(weights) > 1 else 0.0
-    sample = 0
-    while True:
-        sample += 1
-        behind = [share * sample - count for share, count in zip(shares, counts, strict=True)]
-        ready = [c for c, gap in enumerate(behind) if gap >= slack - 1e-9]
-        chosen = min(ready, key=lambda c: (1 - slack - behind[c]) / shares[c])
-        counts[chosen] += 1
-        yield chosen
+class _Slot(NamedTuple):
+    """Who has a turn: concept, group and picture by number; `turn` counts the concept's own."""
+
+    concept: int
+    turn: int
+    group: int
+    picture: int
+
+
+class _Turns:
+    """The turns of one concept's pictures, by group."""
+
+    def __init__(self, number: int, material: Material, seed: int) -> None:
+        self.groups = material.groups
+        weights = [group.weight for group in self.groups]
+        self._order = Replayed(lambda: _numbered(fair_order(weights))) if len(weights) > 1 else None
+        self._rounds = [
+            Rounds(len(group.members), seed, f"instance {number}" + (f" group {group.name}" if self._order else ""),
+                   group.multipliers) for group in self.groups
+        ] if self.groups else [Rounds(len(material.pictures), seed, f"instance {number}")]  # fmt: skip
+
+    def at(self, turn: int) -> tuple[int, int]:
+        """(group, picture) of a turn; group 0 where there are none."""
+        group, own = self._order[turn] if self._order else (0, turn)
+        place = self._rounds[group].picture(own)
+        return group, self.groups[group].members[place] if self.groups else place
+
+
+def _numbered(order: Iterator[int]) -> Iterator[tuple[int, int]]:
+    """(who, its how manieth turn)."""
+    counts: dict[int, int] = {}
+    for who in order:
+        yield who, counts.get(who, 0)
+        counts[who] = counts.get(who, 0) + 1
 
 
 class Draws:
-    """All samples of a run, in order; `at(n)` may be asked for any n (cheapest going upwards)."""
+    """All samples of a run, in order; `at(n)` may be asked for any n (cheapest going upwards).
 
-    def __init__(self, materials: Sequence[Material], data: DataSettings, seed: int) -> None:
+    Samples k x batch_size and the following batch_size - 1 have one size.
+    """
+
+    def __init__(self, materials: Sequence[Material], data: DataSettings, seed: int, batch_size: int = 1) -> None:
         self.materials, self.data, self.seed = list(materials), data, seed
-        self._turns: list[tuple[int, int]] = []
-        self._order = concept_order([material.concept.weight for material in materials])
-        self._counts = [0] * len(materials)
-        self._permutation = lru_cache(maxsize=64)(self._new_permutation)
+        self.sizing = sizing_of(data)
+        self._turns = [_Turns(number, material, seed) for number, material in enumerate(materials)]
+        weights = [material.concept.weight for material in materials]
+        self._concepts = Replayed(lambda: _numbered(fair_order(weights))) if len(weights) > 1 else None
+        self._classes: dict[Hashable, tuple[Rounds, Sequence[int]]] = {}
+        self.bucketed = len(self.sizing.scheme.sizes) != 1
+        waits = batch_size > 1 and (self.bucketed or any(g.batch_id for m in materials for g in m.groups))
+        order = (lambda: batched(self._drawn, self._bucket, batch_size)) if waits else self._in_order
+        self._slots = Replayed(lambda: self._with_class_turns(order()))
+        self._batch = batch_size if waits else 1
+
+    def batch_start(self, index: int) -> int:
+        """The first sample from `index` on with which a batch begins: a run may go on with another batch size."""
+        return -(-index // self._batch) * self._batch
 
     def at(self, index: int) -> Draw:
         """The instance sample number `index`."""
-        concept, turn = self._turn(index)
-        material = self.materials[concept]
-        return self._draw(index, material.pictures, turn, ("instance", concept), material.concept.instance_prompt)
+        slot, _ = self._slots[index]
+        material = self.materials[slot.concept]
+        picture = material.pictures[slot.picture]
+        group = material.groups[slot.group] if material.groups else Group()
+        return self._draw(index, picture, ("instance", slot.concept), group, self.sizing.place(picture.size).bucket)
 
     def class_at(self, index: int) -> Draw | None:
-        """The class sample that goes with instance sample `index`; None when its concept keeps no class."""
-        concept, turn = self._turn(index)
-        material = self.materials[concept]
+        """The class sample that goes with instance sample `index`, at its size; None when its concept has no class.
+
+        With buckets it is a picture of the same bucket, where there is none of the bucket whose shape is nearest.
+        """
+        slot, turn = self._slots[index]
+        material = self.materials[slot.concept]
         if not material.class_pictures:
             return None
-        return self._draw(index, material.class_pictures, turn, ("class", concept), material.concept.class_prompt)
+        target = self._bucket_size(slot)
+        rounds, members = self._class_rounds(slot.concept, target)
+        picture = material.class_pictures[members[rounds.picture(turn)]]
+        return self._draw(index, picture, ("class", slot.concept), Group(), target)
 
-    def _turn(self, index: int) -> tuple[int, int]:
-        if len(self.materials) == 1:
-            return 0, index
-        missing = index + 1 - len(self._turns)
-        for concept in islice(self._order, max(0, missing)):
-            self._turns.append((concept, self._counts[concept]))
-            self._counts[concept] += 1
-        return self._turns[index]
+    def all_forms(self) -> Iterator[Draw]:
+        """Every picture in every way in which it is trained, without words; crops in the middle."""
+        flips = {0.0: (False,), 1.0: (True,)}.get(self.data.flip_p, (False, True))
+        for concept, material in enumerate(self.materials):
+            sizes = set()
+            for picture in material.pictures:
+                bucket = self.sizing.place(picture.size).bucket
+                sizes.add(bucket)
+                yield from self._forms(picture, bucket, flips)
+            for bucket in sorted(sizes) if material.class_pictures else ():
+                for number in self._class_rounds(concept, bucket)[1]:
+                    yield from self._forms(material.class_pictures[number], bucket, flips, is_class=True)
 
-    def _new_permutation(self, count: int, purpose: str, epoch: int) -> list[int]:
-        return permutation(count, self.seed, f"order {purpose}", epoch)
+    def _forms(
+        self, picture: Picture, bucket: Size, flips: Sequence[bool], is_class: bool = False
+    ) -> Iterator[Draw]:
+        fit = self._place(picture, bucket).fit()
+        yield from (Draw(0, picture, "", flip, (0.5, 0.5), fit, is_class) for flip in flips)
 
-    def _draw(
-        self, index: int, pictures: Sequence[Picture], turn: int, role: tuple[str, int], prompt: str
-    ) -> Draw:
-        purpose = f"{role[0]} {role[1]}"
-        epoch, position = divmod(turn, len(pictures))
-        picture = pictures[self._permutation(len(pictures), purpose, epoch)[position]]
+    def _in_order(self) -> Iterator[_Slot]:
+        return map(self._drawn, counting())
+
+    def _drawn(self, index: int) -> _Slot:
+        concept, turn = self._concepts[index] if self._concepts else (0, index)
+        return _Slot(concept, turn, *self._turns[concept].at(turn))
+
+    def _bucket_size(self, slot: _Slot) -> Size:
+        return self.sizing.place(self.materials[slot.concept].pictures[slot.picture].size).bucket
+
+    def _bucket(self, slot: _Slot) -> Hashable:
+        groups = self.materials[slot.concept].groups
+        return self._bucket_size(slot), groups[slot.group].batch_id if groups else ""
+
+    def _with_class_turns(self, slots: Iterator[_Slot]) -> Iterator[tuple[_Slot, int]]:
+        """Each slot with the number of its class sample among those of the same concept and size."""
+        counts: dict[Hashable, int] = {}
+        kept = any(material.class_pictures for material in self.materials)
+        for slot in slots:
+            if not (self.bucketed and kept):
+                yield slot, slot.turn
+                continue
+            place = slot.concept, self._bucket_size(slot)
+            yield slot, counts.get(place, 0)
+            counts[place] = counts.get(place, 0) + 1
+
+    def _class_rounds(self, concept: int, target: Size) -> tuple[Rounds, Sequence[int]]:
+        found = self._classes.get((concept, target))
+        if found is None:
+            pictures = self.materials[concept].class_pictures
+            members = self.class_members(pictures, target)
+            name = f"class {concept}" + (f" {target[0]}x{target[1]}" if self.bucketed else "")
+            found = self._classes[concept, target] = Rounds(len(members), self.seed, name), members
+        return found
+
+    def class_members(self, pictures: Sequence[Picture], target: Size) -> Sequence[int]:
+        """Numbers of the class pictures that go with a bucket."""
+        if not self.bucketed:
+            return range(len(pictures))
+        own = [self._nearest_bucket(picture.size) for picture in pictures]
+        aspect = target[0] / target[1]
+
+        def distance(size: Size) -> float:
+            return max(size[0] / size[1] / aspect, aspect * size[1] / size[0])
+
+        chosen = target if target in own else min(sorted(set(own)), key=distance)
+        return [number for number, size in enumerate(own) if size == chosen]
+
+    def _nearest_bucket(self, size: Size) -> Size:
+        try:
+            return self.sizing.place(size).bucket
+        except Misfit:
+            return size
+
+    def _place(self, picture: Picture, bucket: Size) -> Place:
+        own = self._nearest_bucket(picture.size)
+        return self.sizing.place(picture.size) if own == bucket else self.sizing.place_in(picture.size, bucket)
+
+    def _draw(self, index: int, picture: Picture, role: tuple[str, int], group: Group, bucket: Size) -> Draw:
+        purpose, data = f"{role[0]} {role[1]}", self.data
+        concept = self.materials[role[1]].concept
+        prompt = concept.class_prompt if role[0] == "class" else concept.instance_prompt
         crops = python_random(self.seed, f"crop {purpose}", index)
-        where = (crops.random(), crops.random()) if self.data.random_crop else (0.5, 0.5)
-        flip = python_random(self.seed, f"flip {purpose}", index).random() < self.data.flip_p
+        where = (crops.random(), crops.random()) if data.random_crop else (0.5, 0.5)
+        flip = python_random(self.seed, f"flip {purpose}", index).random() < group.flip_chance(data.flip_p)
         words = vary_caption(
-            prompt_of(picture.caption, prompt), self.data, python_random(self.seed, f"caption {purpose}", index)
+            prompt_of(picture.caption, prompt), data, python_random(self.seed, f"caption {purpose}", index)
         )
-        return Draw(index, picture, words, flip, where, is_class=role[0] == "class")
+        fit = self._place(picture, bucket).fit(where)
+        return Draw(index, picture, words, flip, where, fit, role[0] == "class", group.loss_scale)

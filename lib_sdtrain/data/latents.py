@@ -25,22 +25,16 @@ Encode = Callable[[Tensor], Tensor]
 """(3, H, W) pixels in [-1, 1] -> (2C, H/8, W/8): mean and standard deviation, unscaled."""
 
 
-def fit_for(
-    size: tuple[int, int], target: tuple[int, int], data: DataSettings, crop: tuple[float, float]
-) -> pictures.Fit:
-    """How a picture of `size` becomes a training picture of size `target`, both (w, h)."""
-    return pictures.pad(size, target) if data.resize == "pad" else pictures.cover(size, target, crop)
-
-
-def load_pixels(draw: Draw, target: tuple[int, int], data: DataSettings) -> Tensor:
+def load_pixels(draw: Draw, data: DataSettings) -> Tensor:
     """The training picture of a draw, (3, H, W). Raises `UserError` when the file is no longer what was scanned."""
     path = draw.picture.path
     try:
         image = pictures.open_picture(path, data.pad_color)
     except pictures.BadPicture as error:
         raise UserError(f"the picture changed while training: {error}", where=str(path)) from error
-    fitted = pictures.apply_fit(image, fit_for(image.size, target, data, draw.crop), data.pad_color)
-    tensor = pictures.to_tensor(fitted)
+    if image.size != draw.picture.size:
+        raise UserError("the picture changed while training: it has another size", where=str(path))
+    tensor = pictures.to_tensor(pictures.apply_fit(image, draw.fit, data.pad_color))
     return tensor.flip(-1).contiguous() if draw.flip else tensor
 
 
@@ -50,7 +44,6 @@ class Latents:
 
     encode: Encode
     data: DataSettings
-    target: tuple[int, int]
     vae_key: str
     folder: Path | None = None
     memory: dict[str, Tensor] = field(default_factory=dict)
@@ -58,7 +51,7 @@ class Latents:
     def moments(self, draw: Draw) -> Tensor:
         """(2C, h, w) float32: mean and standard deviation of the picture's latents."""
         if self.data.cache_latents == "none":
-            return self.encode(load_pixels(draw, self.target, self.data))
+            return self.encode(load_pixels(draw, self.data))
         name = self._name(draw)
         if name not in self.memory:
             self.memory[name] = self._from_disk(name, draw) if self.folder else self._encoded(draw)
@@ -81,12 +74,11 @@ class Latents:
             yield Phase(name="encoding pictures", done=done, total=len(wanted), unit="pictures")
 
     def _name(self, draw: Draw) -> str:
-        pad = f"{self.data.resize} {self.data.pad_color}"
-        text = f"{draw.picture.sha256} {self.target} {pad} {draw.crop} {draw.flip} {self.vae_key}"
+        text = f"{draw.picture.sha256} {draw.fit} {self.data.pad_color} {draw.flip} {self.vae_key}"
         return hashlib.sha256(text.encode()).hexdigest()
 
     def _encoded(self, draw: Draw) -> Tensor:
-        return self.encode(load_pixels(draw, self.target, self.data)).float().cpu().contiguous()
+        return self.encode(load_pixels(draw, self.data)).float().cpu().contiguous()
 
     def _from_disk(self, name: str, draw: Draw) -> Tensor:
         from safetensors import SafetensorError

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Protocol
 
-from lib_sdtrain.data.arb import ARB_DEFAULTS, Arb, naifu_aspects, parse_arb
+from lib_sdtrain.data.arb import Arb, default_arb, naifu_aspects, parse_arb
 from lib_sdtrain.data.everydream_sizes import EVERYDREAM
 from lib_sdtrain.data.pictures import Fit, pad
 from lib_sdtrain.errors import Problems, UserError
@@ -281,14 +281,9 @@ def _scheme(name: str, data: DataSettings, resolution: Size) -> Scheme:
     if name == NONE:
         return OneSize(resolution)
     if name == NAIFU:
-        arb = parse_arb(data.arb) if data.arb.keys() - {"enabled", "debug"} else ARB_DEFAULTS(_square(resolution, name))
+        arb = parse_arb(data.arb) if data.arb.keys() - {"enabled", "debug"} else default_arb(_square(resolution, name))
         return _naifu(arb)
     if name == SDXL:
-        if resolution != (1024, 1024):
-            raise UserError(
-                "the sdxl buckets are for a resolution of 1024", where="data.bucketing",
-                fix="set data.resolution to 1024, or choose other buckets",
-            )
         return _table(sdxl_sizes())
     if name == EVERYDREAM_NAME:
         return _table(_everydream(_square(resolution, name)))

@@ -6,13 +6,13 @@ Names follow kohya's and diffusers' scripts where they have one. See `fields.py`
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from lib_sdtrain.settings.fields import BASIC, group, setting
-from lib_sdtrain.settings.run_data import Concept as Concept
-from lib_sdtrain.settings.run_data import DataSettings as DataSettings
+from lib_sdtrain.settings.run_data import Concept, DataSettings
 from lib_sdtrain.settings.run_method import LossSettings, MethodSettings, TrainGroup
 from lib_sdtrain.settings.run_outputs import PreviewSettings, SaveSettings
+
+__all__ = ["Concept", "DataSettings", "ModelSettings", "RunSettings"]
 
 
 @dataclass(frozen=True)

@@ -77,15 +77,15 @@ class DataSettings:
     bucketing: str = setting(
         "none",
         "Buckets",
-        "Train every picture near its own shape. none: all at the resolution. naifu, kohya, everydream, sdxl (bigASP's): "
-        "the sizes of these programs. least_waste: our own, which loses fewest pixels.",
+        "Train every picture near its own shape. none: all at the resolution. least_waste: our own, cuts away least. "
+        "naifu, kohya, everydream: these programs' sizes. sdxl: bigASP's 26, of about 1024x1024 pixels.",
         choices=("none", "least_waste", "naifu", "kohya", "everydream", "sdxl"),
     )
     arb: dict[str, Any] = setting(
         {},
         "ARB block",
-        "naifu's arb block as it stands in its config: base_res, max_size, divisible, max_ar_error, min_dim, dim_limit. "
-        "Given, and not enabled: false, it turns naifu's buckets on.",
+        "naifu's arb block as it stands in its config: base_res, max_size, divisible, max_ar_error, min_dim, "
+        "dim_limit. Given, and not enabled: false, it turns naifu's buckets on.",
         default_text="naifu's own for the resolution",
     )
     min_bucket_reso: int | None = setting(

@@ -1,36 +1,11 @@
 """Mistakes in a run's settings that can be told before anything is read or made. Collected, not raised one by one."""
 from __future__ import annotations
 
-import re
+from lib_sdtrain.errors import Problems
+from lib_sdtrain.settings.run import Concept, RunSettings
+from lib_sdtrain.train.data_checks import check_data
 
-from PIL import ImageColor
-
-from lib_sdtrain.errors import Problems, UserError
-from lib_sdtrain.settings.run import Concept, DataSettings, RunSettings
-
-_SIZE = re.compile(r"\s*(\d+)\s*(?:[xX*]\s*(\d+)\s*)?$")
 ADAMW_ARGS = {"betas", "eps", "weight_decay"}
-SIDE_LIMITS = (64, 8192)
-
-
-def parse_resolution(text: str) -> tuple[int, int]:
-    """(width, height) from `512` or `768x512`. Raises `UserError`."""
-    match = _SIZE.match(text)
-    where = "data.resolution"
-    if not match:
-        raise UserError(f"{text!r} is not a size", where=where, fix="write 512, or 768x512 (width x height)")
-    width = int(match[1])
-    height = int(match[2] or width)
-    for side in (width, height):
-        if side % 8 or not SIDE_LIMITS[0] <= side <= SIDE_LIMITS[1]:
-            low, high = SIDE_LIMITS
-            what = f"{side} is not a multiple of 8 from {low} to {high}"
-            raise UserError(what, where=where, fix=f"try {_near(side)}")
-    return width, height
-
-
-def _near(side: int) -> int:
-    return min(max(round(side / 64) * 64, SIDE_LIMITS[0]), SIDE_LIMITS[1])
 
 
 def check_settings(settings: RunSettings, device: str, problems: Problems) -> None:
@@ -39,7 +14,7 @@ def check_settings(settings: RunSettings, device: str, problems: Problems) -> No
         problems.add("nothing to learn is given", where="data.concepts", fix="give at least one with an instance_dir")
     for index, concept in enumerate(settings.data.concepts):
         _check_concept(concept, f"data.concepts.{index}", problems)
-    _check_data(settings.data, problems)
+    check_data(settings.data, problems)
     method = settings.method
     if not (method.train_unet or method.train_text_encoder or method.train_text_encoder_2):
         problems.add("nothing is left to train", where="method", fix="set train_unet or train_text_encoder to true")
@@ -63,18 +38,6 @@ def _check_concept(concept: Concept, where: str, problems: Problems) -> None:
         problems.add(
             "the class prompt is the same as the prompt, so the class would become the subject",
             where=f"{where}.class_prompt", fix="leave the subject's own word out of it",
-        )
-
-
-def _check_data(data: DataSettings, problems: Problems) -> None:
-    try:
-        ImageColor.getrgb(data.pad_color)
-    except ValueError:
-        problems.add(f"{data.pad_color!r} is not a colour", where="data.pad_color", fix="write white, or #ff8800")
-    if data.random_crop and data.cache_latents != "none":
-        problems.add(
-            "random crops cannot be cached", where="data.random_crop",
-            fix="set data.cache_latents to none, or crop the middle",
         )
 
 

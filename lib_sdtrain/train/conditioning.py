@@ -33,8 +33,7 @@ class Conditioning:
         """What a batch of draws carries for this family: `sizes` (B, 6), `hidden` (B, 5, h, w); `size` is (h, w)."""
         found = {}
         if self.family.is_sdxl:
-            target = size[1] * self.family.vae.downscale, size[0] * self.family.vae.downscale
-            found["sizes"] = torch.tensor([sizes_of(draw, target, self.latents.data) for draw in draws]).float()
+            found["sizes"] = torch.tensor([sizes_of(draw) for draw in draws]).float()
         if self.family.variant == "inpainting":
             found["hidden"] = torch.stack([
                 hidden_picture(draw, size, self.latents, self.family, (self.mask_rule, self.seed)) for draw in draws

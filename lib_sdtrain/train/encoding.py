@@ -26,8 +26,8 @@ def latents_of(plan: Plan, model: LoadedModel, outputs: Path) -> Latents:
 
     folder = Path(data.cache_dir).expanduser() if data.cache_dir else outputs / "latents"
     if data.cache_latents != "disk":
-        return Latents(encode, data, plan.target, vae_key="")
-    return Latents(encode, data, plan.target, vae_fingerprint(vae), folder)
+        return Latents(encode, data, vae_key="")
+    return Latents(encode, data, vae_fingerprint(vae), folder)
 
 
 def vae_fingerprint(vae: nn.Module) -> str:
@@ -50,11 +50,7 @@ def draws_to_encode(draws: Draws, plan: Plan, first: int, steps: int) -> Iterato
             if draw := draws.class_at(index):
                 yield draw
         return
-    flips = {0.0: (False,), 1.0: (True,)}.get(plan.settings.data.flip_p, (False, True))
-    for material in plan.materials:
-        for role, pictures in ((False, material.pictures), (True, material.class_pictures)):
-            for picture in pictures:
-                yield from (Draw(0, picture, "", flip, (0.5, 0.5), is_class=role) for flip in flips)
+    yield from draws.all_forms()
 
 
 def free_vae(plan: Plan, model: LoadedModel) -> None:

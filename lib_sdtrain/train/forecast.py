@@ -9,6 +9,7 @@ from lib_sdtrain.model.keys import TEXT_ENCODERS, UNET
 from lib_sdtrain.settings.fields import declared, get_path, item_class
 from lib_sdtrain.settings.layers import Resolved
 from lib_sdtrain.settings.run import RunSettings
+from lib_sdtrain.train.data_plan import bucket_lines, bucket_table, largest_size
 from lib_sdtrain.train.lora_layers import count_weights
 from lib_sdtrain.train.plan import Plan
 from lib_sdtrain.train.starting import LORA
@@ -24,7 +25,6 @@ ACTIVATION_BYTES = 1600  # a latent pixel and UNet channel, forward and backward
 def forecast(plan: Plan) -> dict[str, Any]:
     """The document of `train --dry-run`."""
     weights = [material.concept.weight for material in plan.materials]
-    width, height = plan.target
     return {
         "images": plan.pictures,
         "steps": plan.steps,
@@ -38,7 +38,7 @@ def forecast(plan: Plan) -> dict[str, Any]:
             }
             for material, missing in zip(plan.materials, plan.missing_class, strict=True)
         ],
-        "buckets": [{"size": [width, height], "images": plan.pictures}],
+        "buckets": bucket_table(plan.materials, plan.settings.data),
         "prompts": sample_prompts(plan),
         "memory_bytes": memory_bytes(plan),
         "disk_bytes": disk_bytes(plan),
@@ -47,7 +47,7 @@ def forecast(plan: Plan) -> dict[str, Any]:
 
 def sample_prompts(plan: Plan) -> list[str]:
     """The words of the first samples exactly as training will see them."""
-    draws = Draws(plan.materials, plan.settings.data, plan.settings.train.seed)
+    draws = Draws(plan.materials, plan.settings.data, plan.settings.train.seed, plan.settings.train.batch_size)
     samples = min(SHOWN_PROMPTS, plan.steps * plan.samples_a_step)
     return [draws.at(index).prompt for index in range(samples)]
 
@@ -59,7 +59,7 @@ def memory_bytes(plan: Plan) -> int:
     if plan.settings.method.kind != LORA:
         frozen -= trained
     half = plan.settings.train.mixed_precision != "no"
-    pixels = math.prod(plan.target) // plan.family.vae.downscale**2
+    pixels = math.prod(largest_size(plan.materials, plan.settings.data)) // plan.family.vae.downscale**2
     with_class = any(material.concept.class_prompt for material in plan.materials)
     batch = plan.settings.train.batch_size * (2 if with_class else 1)
     activations = batch * pixels * plan.family.unet.model_channels * ACTIVATION_BYTES
@@ -104,8 +104,7 @@ def forecast_text(document: dict[str, Any], resolved: Resolved[RunSettings]) -> 
         made = concept["class_images_to_make"]
         kept = f", {concept['class_images']} class pictures ({made} to make)" if concept["class_images"] else ""
         lines.append(f"  {concept['name']}: {concept['images']} pictures, {concept['share']:.0%} of samples{kept}")
-    lines += [f"  {size[0]}x{size[1]}: {bucket['images']} pictures"
-              for bucket in document["buckets"] for size in [bucket["size"]]]
+    lines += bucket_lines(document["buckets"])
     memory, disk = (document[key] / 2**30 for key in ("memory_bytes", "disk_bytes"))
     lines.append(f"about {memory:.1f} GB of memory, {disk:.1f} GB on disk")
     lines += ["", "Prompts as training will see them:", *(f"  {prompt!r}" for prompt in document["prompts"])]

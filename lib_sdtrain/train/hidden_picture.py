@@ -45,7 +45,7 @@ def hidden_picture(
     target = size[1] * step, size[0] * step
     role = "class " if draw.is_class else ""
     mask = draw_mask(rule, target, python_random(seed, f"{role}mask", draw.index))
-    pixels = load_pixels(draw, target, latents.data)
+    pixels = load_pixels(draw, latents.data)
     mean, std = latents.encode(pixels * (1 - mask)).float().chunk(2)
     noise = torch.randn(mean.shape, generator=torch_generator(seed, f"{role}hidden latent", draw.index))
     return torch.cat([mask[None, ::step, ::step], (mean + std * noise) * family.scale_factor])

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from lib_sdtrain.data.concepts import Material, Picture, check_folder, scan
+from lib_sdtrain.data.sizes import parse_resolution
 from lib_sdtrain.durable import safe_name
 from lib_sdtrain.errors import Problems, UserError
 from lib_sdtrain.events import CancelToken, Event
@@ -16,7 +17,8 @@ from lib_sdtrain.model.family import Family
 from lib_sdtrain.model.vae_file import open_vae
 from lib_sdtrain.settings.lengths import Length
 from lib_sdtrain.settings.run import Concept, RunSettings
-from lib_sdtrain.train.checks import check_settings, parse_resolution
+from lib_sdtrain.train.checks import check_settings
+from lib_sdtrain.train.data_plan import fit_materials
 from lib_sdtrain.train.families import check_family, family_of
 from lib_sdtrain.train.preview_requests import check_previews
 
@@ -89,6 +91,8 @@ def make_plan(
     materials = []
     for index, concept in enumerate(settings.data.concepts):
         materials.append((yield from _material(concept, index, folders[index], token, problems)))
+    problems.raise_if_any()
+    materials = yield from fit_materials(materials, settings.data, problems)
     problems.raise_if_any()
     family = family_of(checkpoint.family, settings.model)
     return Plan(

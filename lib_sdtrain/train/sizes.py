@@ -2,19 +2,17 @@
 from __future__ import annotations
 
 from lib_sdtrain.data.draws import Draw
-from lib_sdtrain.data.latents import fit_for
-from lib_sdtrain.settings.run import DataSettings
 
 
-def sizes_of(draw: Draw, target: tuple[int, int], data: DataSettings) -> tuple[int, int, int, int, int, int]:
-    """(original height, width, crop top, left, target height, width) in pixels; `target` is (width, height).
+def sizes_of(draw: Draw) -> tuple[int, int, int, int, int, int]:
+    """(original height, width, crop top, left, target height, width) in pixels.
 
     The original size is the file's, the crop's offset is counted in the resized picture, as in the paper and in
     bigASP's training. A mirrored picture is cropped on the other side of what is seen, a padded one not at all.
     """
-    fit = fit_for(draw.picture.size, target, data, draw.crop)
-    left, top = (max(0, offset) for offset in fit.crop[:2])
+    left, top, target_width, target_height = draw.fit.crop
+    left, top = max(0, left), max(0, top)
     if draw.flip:
-        left = max(0, fit.resize[0] - target[0]) - left
+        left = max(0, draw.fit.resize[0] - target_width) - left
     width, height = draw.picture.size
-    return height, width, top, left, target[1], target[0]
+    return height, width, top, left, target_height, target_width

@@ -175,7 +175,7 @@ class Trainer:
 
     def restore(self, state: State) -> None:
         """Go on from a state of the same parts."""
-        self.step, self.samples = state.facts["step"], state.facts["samples"]
+        self.step, self.samples = state.facts["step"], self.draws.batch_start(state.facts["samples"])
         self.smoothed.total, self.smoothed.weight = state.facts["smoothed"]
         for name, part in self.parts.items():
             part.load_state_dict(_under(state.tensors, f"weights.{name}."))

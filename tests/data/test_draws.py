@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lib_sdtrain.data.concepts import Material, Picture
-from lib_sdtrain.data.draws import Draws, concept_order
+from lib_sdtrain.data.draws import Draws
+from lib_sdtrain.data.interleave import fair_order
 from lib_sdtrain.data.randomness import key, permutation, torch_generator
 from lib_sdtrain.settings.run import Concept, DataSettings
 
@@ -26,7 +27,7 @@ def material(name, count, classes=0, **concept):
 @given(st.lists(st.floats(0.01, 100), min_size=1, max_size=8))
 def test_after_any_number_of_samples_each_concept_is_within_one_of_its_share(weights):
     counts, total = [0] * len(weights), sum(weights)
-    for sample, chosen in enumerate(islice(concept_order(weights), 500), 1):
+    for sample, chosen in enumerate(islice(fair_order(weights), 500), 1):
         counts[chosen] += 1
         gaps = [abs(c - sample * w / total) for c, w in zip(counts, weights, strict=True)]
         assert max(gaps) < 1 + 1e-6

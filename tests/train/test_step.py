@@ -24,7 +24,7 @@ def make_trainer(settings, tmp_path):
             plan = end.value
             break
     model = load_for_training(plan)
-    draws = Draws(plan.materials, settings.data, settings.train.seed)
+    draws = Draws(plan.materials, settings.data, settings.train.seed, settings.train.batch_size)
     trainer = Trainer(plan, model, latents_of(plan, model, tmp_path), draws)
     for module in (model.unet, *model.text_encoders):
         module.double()
