@@ -71,7 +71,7 @@ def run_plan(plan: Plan, run: RunDir, token: CancelToken, state: State | None = 
             yield Notice(text=STALE_EMA, where=plan.checkpoint.path.name)
         yield from make_class_pictures(plan, model, token)
         plan = yield from rescan_class_pictures(plan, token)
-        draws = Draws(plan.materials, plan.settings.data, plan.settings.train.seed)
+        draws = Draws(plan.materials, plan.settings.data, plan.settings.train.seed, plan.settings.train.batch_size)
         latents = latents_of(plan, model, run.path.parent.parent)
         trainer = Trainer(plan, model, latents, draws)
         if state:
