@@ -54,6 +54,7 @@ def check_disk(plan: Plan, run: RunDir) -> None:
 
 def logged(run: RunDir, events: Iterator[Event]) -> Iterator[Event]:
     """Pass events on and append them to the run's log."""
+    run.mend_log()
     for event in events:
         run.log(event)
         yield event
@@ -76,7 +77,7 @@ def run_plan(plan: Plan, run: RunDir, token: CancelToken, state: State | None = 
         trainer = Trainer(plan, model, latents, draws)
         if state:
             trainer.restore(state)
-        outputs = Outputs(plan, run, trainer)
+        outputs = Outputs(plan, run, trainer, saved_at=step if state else None)
         yield from latents.prepare(draws_to_encode(draws, plan, trainer.samples, plan.steps - trainer.step), token)
         free_vae(plan, model)
         yield from _train(trainer, outputs, token)
@@ -103,15 +104,15 @@ def _train(trainer: Trainer, outputs: Outputs, token: CancelToken) -> Iterator[E
 
 
 def _in_between(trainer: Trainer, outputs: Outputs, token: CancelToken) -> Iterator[Event]:
-    """What is due after this step: what the user asked for, checkpoint, state, previews."""
+    """What is due after this step. The state comes last: a run killed before it goes back and makes the rest again."""
     settings, plan = trainer.settings, trainer.plan
     asked = token.take_save_request()
+    if _due(trainer.step, plan.in_steps(settings.preview.every)):
+        yield from draw_previews(trainer, outputs.run, token)
     if asked or _due(trainer.step, plan.in_steps(settings.save.every)):
         yield from outputs.save_checkpoint()
     if asked or _due(trainer.step, plan.in_steps(settings.save.state_every)):
         yield from outputs.save_state()
-    if _due(trainer.step, plan.in_steps(settings.preview.every)):
-        yield from draw_previews(trainer, outputs.run, token)
 
 
 def _due(step: int, every: int) -> bool:

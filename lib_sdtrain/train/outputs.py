@@ -24,13 +24,13 @@ from lib_sdtrain.train.trainer import Trainer
 
 
 class Outputs:
-    """Writes the files of a run and remembers what was written at which step."""
+    """Writes the files of a run and remembers what was written at which step; `saved_at`: the state's on disk."""
 
-    def __init__(self, plan: Plan, run: RunDir, trainer: Trainer) -> None:
+    def __init__(self, plan: Plan, run: RunDir, trainer: Trainer, saved_at: int | None = None) -> None:
         self.plan, self.run, self.trainer = plan, run, trainer
         self.began = time.monotonic()
         self.checkpoint: Saved | None = None
-        self.state_step = -1
+        self.state_step = saved_at
 
     @cached_property
     def parents(self) -> dict[str, Parent]:

@@ -39,7 +39,7 @@ def resume(
     path = newest_state(run.states)
     state = load_state(path) if path else None
     plan = yield from make_plan(settings, run.path.parent.parent, device or pick_device(), token)
-    if state and state.facts["step"] >= plan.steps:
+    if state and state.facts["step"] >= plan.steps and run.finished_steps() >= plan.steps:
         raise UserError(
             f"all {plan.steps} steps are done", where=str(run.path), fix="lengthen it, for instance --set train.length="
             f"{plan.steps * 2}",
@@ -89,10 +89,13 @@ def _picture_changes(name: str, old: dict[str, str | None], new: dict[str, str |
 
 
 def keep_earlier_result(plan: Plan, run: RunDir, state: State | None) -> None:
-    """A run that was complete and is lengthened: its result gets the step in its name, so that none is lost."""
+    """A run that was complete and is lengthened: its result gets the step in its name, so that none is lost.
+
+    A run that was cut off between its last step and its result only writes that result.
+    """
     folder = Path(plan.settings.save.dir).expanduser() if plan.settings.save.dir else run.checkpoints
     final = folder / f"{plan.name}.safetensors"
-    if state is None or not final.exists():
+    if state is None or state.facts["step"] >= plan.steps or not final.exists():
         return
     kept = folder / f"{plan.name}-{state.facts['step']:06d}"
     for suffix in (".yaml", ".safetensors"):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,6 +48,11 @@ class RunDir:
     def config(self) -> Path:
         """config.yaml"""
         return self.path / "config.yaml"
+
+    @property
+    def events(self) -> Path:
+        """events.jsonl"""
+        return self.path / "events.jsonl"
 
     @property
     def samples(self) -> Path:
@@ -87,12 +93,35 @@ class RunDir:
         """True when a resumable state stands here."""
         return self.states.is_dir() and any(self.states.iterdir())
 
+    def finished_steps(self) -> int:
+        """The length at which the run came to its end with everything written, 0 when it never did."""
+        if not self.events.is_file():
+            return 0
+        lines = self.events.read_text(encoding="utf-8", errors="replace").splitlines()
+        ends = (_parsed(line) for line in lines if line.startswith('{"type": "finished"'))
+        return max((int(end["result"]["steps"]) for end in ends if end), default=0)
+
+    def mend_log(self) -> None:
+        """Take away the half line that a killed process left at the end of events.jsonl."""
+        if self.events.is_file():
+            content = self.events.read_bytes()
+            if content and not content.endswith(b"\n"):
+                os.truncate(self.events, content.rfind(b"\n") + 1)
+
     def log(self, event: Event) -> None:
         """Append an event to events.jsonl (progress inside a phase only at its beginning and end)."""
         if isinstance(event, Phase) and event.done not in (1, event.total):
             return
-        with (self.path / "events.jsonl").open("a", encoding="utf-8") as file:
+        with self.events.open("a", encoding="utf-8") as file:
             file.write(json.dumps(_clean(event.as_dict()), ensure_ascii=False) + "\n")
+
+
+def _parsed(line: str) -> dict[str, Any]:
+    """A line of the log; empty when a crash cut it off."""
+    try:
+        return json.loads(line)
+    except ValueError:
+        return {}
 
 
 def _clean(value: Any) -> Any:
