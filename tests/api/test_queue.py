@@ -90,12 +90,11 @@ def test_a_failed_or_stopped_task_does_not_keep_the_next_from_its_turn(services,
             raise RuntimeError("out of memory")
 
     crash.done = False
-    services.train.engine.at_step = crash
+    services.train.engine.at_step, services.train.engine.pause = crash, 0.01
     for name in ("breaks", "stopped", "ends"):
         services.queue.add("train", train(name, 3000 if name == "stopped" else 3))
     gate.open.set()
     until(lambda: (services.queue.as_dict()["running"] or {}).get("label") == "stopped")
-    services.train.engine.pause = 0.01
     services.runner.stop("save")
     until(lambda: len(labels(services, "ended")) == 3)
     ended = {task["label"]: task for task in services.queue.as_dict()["ended"]}
