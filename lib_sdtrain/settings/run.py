@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from lib_sdtrain.settings.fields import BASIC, group, setting
 from lib_sdtrain.settings.run_data import Concept, DataSettings
-from lib_sdtrain.settings.run_method import LossSettings, MethodSettings, TrainGroup
+from lib_sdtrain.settings.run_method import EmaSettings, LossSettings, MethodSettings, TrainGroup
 from lib_sdtrain.settings.run_outputs import PreviewSettings, SaveSettings
 
 __all__ = ["Concept", "DataSettings", "ModelSettings", "RunSettings"]
@@ -74,5 +74,6 @@ class RunSettings:
     method: MethodSettings = group(MethodSettings, "Method", "What is trained.")
     train: TrainGroup = group(TrainGroup, "Training", "How long and how fast.")
     loss: LossSettings = group(LossSettings, "Loss", "What is minimised.")
+    ema: EmaSettings = group(EmaSettings, "Moving average", "A second, steadier set of the trained weights (EMA).")
     preview: PreviewSettings = group(PreviewSettings, "Previews", "Pictures drawn while training.")
     save: SaveSettings = group(SaveSettings, "Saving", "What is written, where and when.")

@@ -209,3 +209,34 @@ class LossSettings:
         maximum=1.0,
         step=0.01,
     )
+
+
+@dataclass(frozen=True)
+class EmaSettings:
+    """The moving average of the weights."""
+
+    decay: float | None = setting(
+        None,
+        "EMA decay",
+        "Keeps an average of the weights, of which every step this part stays: 0.995 for thousands of steps, 0.9999 "
+        "for many more. Save says whether it or the last weights are the result.",
+        minimum=0.0,
+        maximum=1.0,
+    )
+    warm_up: str = setting(
+        "ldm",
+        "EMA warm-up",
+        "Lets the average follow faster in the beginning. ldm: at most (1 + n) / (10 + n) stays at update n. power: at "
+        "most 1 - (1 + n / inv_gamma) ^ -power (diffusers). none: always the decay.",
+        choices=("ldm", "power", "none"),
+    )
+    power: float = setting(2 / 3, "EMA power", "For warm_up power; 2/3 for long runs, 3/4 for shorter ones.",
+                           minimum=0.0, maximum=1.0, default_text="2/3")
+    inv_gamma: float = setting(1.0, "EMA inverse gamma", "For warm_up power.", minimum=0.0, exclusive_minimum=True)
+    after: Length = setting(Length(0), "EMA after", "Until then the average is the weights themselves.", minimum=0)
+    every: Length = setting(
+        Length(1), "EMA every", "How often the average takes the weights in.", minimum=0, exclusive_minimum=True
+    )
+    on_cpu: bool = setting(
+        False, "EMA on CPU", "Keep the average in main memory: saves GPU memory, costs a little time."
+    )

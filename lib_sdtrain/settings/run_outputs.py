@@ -51,3 +51,19 @@ class SaveSettings:
         minimum=0,
         exclusive_minimum=True,
     )
+    dtype: str | None = setting(
+        None,
+        "Number format",
+        "Of what is written. Published files are fp16; fp32 to train on from. A LoRA is fp16 unless said otherwise.",
+        choices=("fp16", "bf16", "fp32"),
+        default_text="as the parent's",
+    )
+    vae: bool = setting(True, "Save VAE", "Off: the file is smaller, and is used with a VAE of its own.")
+    text_encoder: bool = setting(True, "Save text encoder", "Off: only the UNet (and the VAE).")
+    ema: str = setting(
+        "use",
+        "Saved average",
+        "With an EMA decay. use: the average is the result. keep: the last weights are, the UNet's average goes with "
+        "them (model_ema), to train on from. drop: the last weights alone.",
+        choices=("use", "keep", "drop"),
+    )

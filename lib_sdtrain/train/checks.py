@@ -19,9 +19,18 @@ def check_settings(settings: RunSettings, device: str, problems: Problems) -> No
     if not (method.train_unet or method.train_text_encoder or method.train_text_encoder_2):
         problems.add("nothing is left to train", where="method", fix="set train_unet or train_text_encoder to true")
     _check_optimizer(settings, problems)
+    _check_saving(settings, problems)
     if settings.train.mixed_precision == "fp16" and device != "cuda":
         problems.add(
             f"fp16 training needs a CUDA device, this is {device}", where="train.mixed_precision", fix="use bf16 or no"
+        )
+
+
+def _check_saving(settings: RunSettings, problems: Problems) -> None:
+    save, method = settings.save, settings.method
+    if settings.ema.decay is not None and save.ema == "keep" and (method.kind == "lora" or not method.train_unet):
+        problems.add(
+            "only the average of a whole UNet can be kept beside it", where="save.ema", fix="choose use or drop"
         )
 
 

@@ -8,14 +8,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 import lib_sdtrain
 from lib_sdtrain.model.build import to_file_tensors
+from lib_sdtrain.model.checkpoint import Checkpoint
+from lib_sdtrain.model.keys import UNET, ema_key, part_rows
 from lib_sdtrain.model.metadata import TRAIN, Parent, provenance
+from lib_sdtrain.model.parts import EMA_COUNTERS
 from lib_sdtrain.model.writer import CheckpointWriter, Written
 from lib_sdtrain.settings.layers import to_plain
 from lib_sdtrain.settings.run import RunSettings
 from lib_sdtrain.train.families import config_text, markers
+from lib_sdtrain.train.layout import child_specs, keeps_average
 from lib_sdtrain.train.plan import Plan
 from lib_sdtrain.train.trainer import Trainer
 
@@ -23,27 +28,42 @@ from lib_sdtrain.train.trainer import Trainer
 def write_child(plan: Plan, trainer: Trainer, out: Path, parents: Mapping[str, Parent]) -> Written:
     """Write the trained model to `out`, read back and verified. Untouched tensors are copied byte for byte."""
     checkpoint = plan.checkpoint
-    trained = {}
-    for name, part in trainer.parts.items():
-        for key, tensor in to_file_tensors(name, part, checkpoint).items():
-            trained[checkpoint.file_keys[key]] = tensor
-    marks = markers(trainer.model.family, checkpoint)
-    trained |= marks
-    tensors = checkpoint.tensors
-    specs = {key: (tensors.dtype(key), tensors.shape(key)) for key in tensors.keys()}  # noqa: SIM118 - not a dict
-    specs |= {key: (value.dtype, tuple(value.shape)) for key, value in marks.items()}
+    specs = child_specs(checkpoint, plan.settings, trainer.model.family)
     metadata = provenance(
         TRAIN, determining_settings(plan.settings), parents, versions(),
         data=data_hash(plan) + f":{trainer.step}",
     )
     described = config_text(trainer.model.family, checkpoint)
-    with CheckpointWriter(out, specs, metadata, described, verify=True) as writer:
+    with trainer.shown_weights(), CheckpointWriter(out, specs, metadata, described, verify=True) as writer:
+        trained = trained_tensors(trainer, checkpoint)
         for key in writer.keys:
+            dtype = specs[key][0]
             if key in trained:
-                writer.write(key, trained[key].detach().to("cpu", specs[key][0]))
+                writer.write(key, trained[key].detach().to("cpu", dtype))
+            elif checkpoint.tensors.dtype(key) != dtype:
+                writer.write_cast(key, checkpoint.tensors.tensor(key))
             else:
-                writer.write_raw(key, tensors.raw(key))
+                writer.write_raw(key, checkpoint.tensors.raw(key))
     return writer.result
+
+
+def trained_tensors(trainer: Trainer, checkpoint: Checkpoint) -> dict[str, Tensor]:
+    """Name in the file -> tensor of everything that is not the parent's: trained parts, average, markers."""
+    found = dict(markers(trainer.model.family, checkpoint))
+    for name, part in trainer.parts.items():
+        for key, tensor in to_file_tensors(name, part, checkpoint).items():
+            found[checkpoint.file_keys[key]] = tensor
+    if keeps_average(trainer.settings):
+        weights = {
+            name.removeprefix(f"{UNET}."): value for name, value in trainer.average.weights.items()
+            if name.startswith(f"{UNET}.")
+        }
+        for row in part_rows(checkpoint.family)[UNET]:
+            found[ema_key(row.key)] = row.to_file(weights, checkpoint.shape(row.key))
+        decay, updates = EMA_COUNTERS
+        found[decay] = torch.tensor(trainer.settings.ema.decay, dtype=torch.float32)
+        found[updates] = torch.tensor(trainer.average.updates, dtype=torch.int32)
+    return found
 
 
 ALWAYS_RECORDED = {

@@ -10,6 +10,7 @@ from lib_sdtrain.settings.fields import declared, get_path, item_class
 from lib_sdtrain.settings.layers import Resolved
 from lib_sdtrain.settings.run import RunSettings
 from lib_sdtrain.train.data_plan import bucket_lines, bucket_table, largest_size
+from lib_sdtrain.train.layout import child_specs, size_of
 from lib_sdtrain.train.lora_layers import count_weights
 from lib_sdtrain.train.plan import Plan
 from lib_sdtrain.train.starting import LORA
@@ -54,7 +55,7 @@ def sample_prompts(plan: Plan) -> list[str]:
 
 def memory_bytes(plan: Plan) -> int:
     """An estimate of the peak: weights, gradients, optimiser, activations of the UNet."""
-    trained = trained_weights(plan)
+    trained, trained_bytes = trained_weights(plan), TRAINED_BYTES
     frozen = sum(plan.checkpoint.parameter_counts().values())
     if plan.settings.method.kind != LORA:
         frozen -= trained
@@ -67,7 +68,9 @@ def memory_bytes(plan: Plan) -> int:
         activations //= 2
     if plan.settings.train.gradient_checkpointing:
         activations //= 3
-    return trained * TRAINED_BYTES + frozen * FROZEN_BYTES + activations
+    if plan.settings.ema.decay is not None:
+        trained_bytes = TRAINED_BYTES + FROZEN_BYTES
+    return trained * trained_bytes + frozen * FROZEN_BYTES + activations
 
 
 def trained_weights(plan: Plan) -> int:
@@ -82,14 +85,18 @@ def trained_weights(plan: Plan) -> int:
 def checkpoint_bytes(plan: Plan) -> int:
     """What all checkpoints of the run take."""
     every = plan.in_steps(plan.settings.save.every)
-    size = trained_weights(plan) * LORA_BYTES if plan.settings.method.kind == LORA else plan.checkpoint.size
+    if plan.settings.method.kind == LORA:
+        size = trained_weights(plan) * LORA_BYTES * (2 if plan.settings.save.dtype == "fp32" else 1)
+    else:
+        size = size_of(child_specs(plan.checkpoint, plan.settings, plan.family))
     return size * (1 + ((plan.steps - 1) // every if every else 0))
 
 
 def run_bytes(plan: Plan) -> int:
     """What else the run writes: two states at the moment of saving, and class pictures."""
     pictures = sum(plan.missing_class) * math.prod(plan.target) * 2
-    return 2 * trained_weights(plan) * STATE_BYTES + pictures
+    a_weight = STATE_BYTES + (0 if plan.settings.ema.decay is None else FROZEN_BYTES)
+    return 2 * trained_weights(plan) * a_weight + pictures
 
 
 def disk_bytes(plan: Plan) -> int:

@@ -13,18 +13,20 @@ from lib_sdtrain.settings.run import RunSettings
 from lib_sdtrain.train.class_images import make_class_pictures
 from lib_sdtrain.train.encoding import draws_to_encode, free_vae, latents_of
 from lib_sdtrain.train.forecast import checkpoint_bytes, disk_bytes, run_bytes
+from lib_sdtrain.train.layout import DROP
 from lib_sdtrain.train.outputs import Outputs
 from lib_sdtrain.train.plan import Plan, make_plan, rescan_class_pictures
 from lib_sdtrain.train.previews import draw_previews
 from lib_sdtrain.train.run_dir import RunDir, new_run_path
-from lib_sdtrain.train.starting import load_for_training, pick_device
+from lib_sdtrain.train.starting import LORA, load_for_training, pick_device
 from lib_sdtrain.train.state import State
 from lib_sdtrain.train.trainer import Trainer
 
 OUTPUTS = Path("outputs")
 STALE_EMA = (
-    "it carries a moving average (EMA), which is handed on as it is and not trained; `convert --ema drop` leaves it out"
+    "it carries a moving average (EMA), which is handed on as it is and not trained; `save.ema: drop` leaves it out"
 )
+OWN_EMA = "it carries a moving average (EMA), from which this run's average goes on"
 
 
 def train(
@@ -69,7 +71,7 @@ def run_plan(plan: Plan, run: RunDir, token: CancelToken, state: State | None = 
         model = load_for_training(plan)
         yield Phase(name="loading model", done=1, total=1)
         if plan.checkpoint.parts["ema"]:
-            yield Notice(text=STALE_EMA, where=plan.checkpoint.path.name)
+            yield from _about_average(plan)
         yield from make_class_pictures(plan, model, token)
         plan = yield from rescan_class_pictures(plan, token)
         draws = Draws(plan.materials, plan.settings.data, plan.settings.train.seed, plan.settings.train.batch_size)
@@ -83,6 +85,15 @@ def run_plan(plan: Plan, run: RunDir, token: CancelToken, state: State | None = 
         yield from _train(trainer, outputs, token)
     except Cancelled:
         yield Stopped(step=step, saved=True)
+
+
+def _about_average(plan: Plan) -> Iterator[Event]:
+    settings = plan.settings
+    whole = settings.method.kind != LORA
+    if settings.ema.decay is not None and whole and settings.method.train_unet:
+        yield Notice(text=OWN_EMA, where=plan.checkpoint.path.name)
+    elif settings.ema.decay is None and whole and settings.save.ema != DROP:
+        yield Notice(text=STALE_EMA, where=plan.checkpoint.path.name)
 
 
 def _train(trainer: Trainer, outputs: Outputs, token: CancelToken) -> Iterator[Event]:

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from lib_sdtrain.model.dtypes import SHORT_NAMES
 from lib_sdtrain.model.family import SD1, SD2, SDXL
 from lib_sdtrain.model.metadata import TRAIN, Parent, provenance
 from lib_sdtrain.model.writer import CheckpointWriter, Written
@@ -17,7 +18,7 @@ from lib_sdtrain.train.trainer import Trainer
 
 
 def write_lora(plan: Plan, trainer: Trainer, out: Path, parents: Mapping[str, Parent]) -> Written:
-    """Write the LoRA layers of all trained parts to `out` in half precision, read back and verified."""
+    """Write the LoRA layers of all trained parts to `out`, read back and verified."""
     tensors = lora_tensors(trainer)
     specs = {key: (tensor.dtype, tuple(tensor.shape)) for key, tensor in tensors.items()}
     metadata = provenance(
@@ -31,13 +32,14 @@ def write_lora(plan: Plan, trainer: Trainer, out: Path, parents: Mapping[str, Pa
 
 
 def lora_tensors(trainer: Trainer) -> dict[str, Tensor]:
-    """Key in the file -> tensor in fp16: down, up and alpha of each layer."""
-    found = {}
-    for part in trainer.parts.values():
-        for key, value in part.state_dict().items():
-            found[key] = value.detach().to("cpu", torch.float16).contiguous()
-        for name in part:
-            found[f"{name}.alpha"] = torch.tensor(float(trainer.settings.method.alpha), dtype=torch.float16)
+    """Key in the file -> tensor: down, up and alpha of each layer, in fp16 unless save.dtype says otherwise."""
+    found, dtype = {}, SHORT_NAMES[trainer.settings.save.dtype or "fp16"]
+    with trainer.shown_weights():
+        for part in trainer.parts.values():
+            for key, value in part.state_dict().items():
+                found[key] = value.detach().to("cpu", dtype, copy=True).contiguous()
+            for name in part:
+                found[f"{name}.alpha"] = torch.tensor(float(trainer.settings.method.alpha), dtype=dtype)
     return found
 
 

@@ -25,7 +25,9 @@ def draw_previews(trainer: Trainer, run: RunDir, token: CancelToken) -> Iterator
     index = 0
     try:
         for done, request in enumerate(requests, 1):
-            for picture in generate(trainer.model, request, token, surroundings=Surroundings(facts)):
+            with trainer.shown_weights():
+                pictures = list(generate(trainer.model, request, token, surroundings=Surroundings(facts)))
+            for picture in pictures:
                 path = run.samples / f"step-{trainer.step:06d}-{index:02d}.png"
                 save_png(picture, path)
                 yield Preview(step=trainer.step, file=str(path.relative_to(run.path)), index=index,

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,6 +20,7 @@ from lib_sdtrain.train.attention import choose_attention
 from lib_sdtrain.train.batches import Batch, make_batch
 from lib_sdtrain.train.conditioning import Conditioning
 from lib_sdtrain.train.criterion import Criterion
+from lib_sdtrain.train.ema import Average
 from lib_sdtrain.train.lora_layers import attach
 from lib_sdtrain.train.plan import Plan
 from lib_sdtrain.train.prompts import PromptEncoder
@@ -27,6 +28,7 @@ from lib_sdtrain.train.rates import SmoothedLoss, rate_factor
 from lib_sdtrain.train.starting import LORA
 from lib_sdtrain.train.state import State
 
+USE = "use"
 _HALF = {"fp16": torch.float16, "bf16": torch.bfloat16}
 
 
@@ -56,6 +58,7 @@ class Trainer:
         self._prepare_modules()
         self.optimizer = make_optimizer(self.settings, self.parts, self.device.type)
         self.scaler = torch.amp.GradScaler(self.device.type) if self._precision == "fp16" else None
+        self.average = self._new_average()
 
     @property
     def _precision(self) -> str:
@@ -72,6 +75,26 @@ class Trainer:
                 enable = getattr(module, "enable_gradient_checkpointing", None) or module.gradient_checkpointing_enable
                 enable()
                 module.train()  # checkpointing works in training mode only; these models have no dropout
+
+    def _new_average(self) -> Average | None:
+        """The moving average, going on from the one that the checkpoint carries."""
+        ema = self.settings.ema
+        if ema.decay is None:
+            return None
+        device = torch.device("cpu") if ema.on_cpu else self.device
+        average = Average(self.parts, ema, self.plan.in_steps(ema.after), device)
+        if self.settings.method.kind != LORA:
+            average.go_on_from(self.plan.checkpoint)
+        return average
+
+    @contextmanager
+    def shown_weights(self) -> Iterator[None]:
+        """While open, the trained parts hold the weights that are saved and drawn."""
+        if self.average is None or self.settings.save.ema != USE:
+            yield
+            return
+        with swapped(self.average.parameters, self.average.weights):
+            yield
 
     def train_step(self) -> StepResult:
         """One optimiser step over `gradient_accumulation_steps` micro-batches.
@@ -93,6 +116,8 @@ class Trainer:
             )
         self._update()
         self.step += 1
+        if self.average and self.step % max(1, self.plan.in_steps(self.settings.ema.every)) == 0:
+            self.average.update()
         return StepResult(mean, self.smoothed.update(mean), lr)
 
     def next_batch(self) -> Batch:
@@ -166,8 +191,10 @@ class Trainer:
         moments = self.optimizer.state_dict()["state"]
         tensors |= {f"optimizer.{index}.{key}": value for index, values in moments.items()
                     for key, value in values.items()}
+        if self.average:
+            tensors |= {f"average.{name}": value for name, value in self.average.weights.items()}
         facts = {
-            "step": self.step, "samples": self.samples,
+            "step": self.step, "samples": self.samples, "average_updates": self.average and self.average.updates,
             "smoothed": [self.smoothed.total, self.smoothed.weight],
             "scaler": self.scaler.state_dict() if self.scaler else None,
         }
@@ -184,8 +211,25 @@ class Trainer:
             index, _, name = key.partition(".")
             moments.setdefault(int(index), {})[name] = value
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": moments})
+        if self.average and state.facts.get("average_updates") is not None:
+            self.average.load(_under(state.tensors, "average."), state.facts["average_updates"])
+        elif self.average:  # it was turned on while the run stood still
+            self.average.load(self.average.parameters, 0)
         if self.scaler and state.facts["scaler"]:
             self.scaler.load_state_dict(state.facts["scaler"])
+
+
+@contextmanager
+def swapped(parameters: Mapping[str, nn.Parameter], values: Mapping[str, Tensor]) -> Iterator[None]:
+    """While open, the parameters hold other values of the same names; afterwards their own again, bit for bit."""
+    own = {name: parameter.data for name, parameter in parameters.items()}
+    try:
+        for name, parameter in parameters.items():
+            parameter.data = values[name].to(own[name])
+        yield
+    finally:
+        for name, parameter in parameters.items():
+            parameter.data = own[name]
 
 
 def _under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

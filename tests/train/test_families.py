@@ -14,10 +14,10 @@ from torch.nn import functional
 from lib_sdtrain import train
 from lib_sdtrain.data.concepts import Picture
 from lib_sdtrain.data.draws import Draw
+from lib_sdtrain.data.pictures import cover, pad
 from lib_sdtrain.errors import UserError
 from lib_sdtrain.events import CancelToken, Finished, Step, Stopped
 from lib_sdtrain.model.checkpoint import open_checkpoint
-from lib_sdtrain.settings.run import DataSettings
 from lib_sdtrain.train.hidden_picture import draw_mask
 from lib_sdtrain.train.resume import resume
 from lib_sdtrain.train.sizes import sizes_of
@@ -54,8 +54,7 @@ def result_of(seen) -> Path:
 
 
 def sizes(size, crop, flip, fitted) -> tuple[int, ...]:
-    draw = Draw(0, Picture(Path("x.png"), "0", size, None), "", flip, crop)
-    return sizes_of(draw, (1024, 1024), DataSettings(resize=fitted))
+    return sizes_of(Draw(0, Picture(Path("x.png"), "0", size, None), "", flip, crop, fitted))
 
 
 @pytest.mark.parametrize(("size", "crop", "flip", "wanted"), [
@@ -67,8 +66,9 @@ def sizes(size, crop, flip, fitted) -> tuple[int, ...]:
     ((512, 1024), (0.5, 1.0), False, (1024, 512, 1024, 0, 1024, 1024)),
 ])  # fmt: skip
 def test_sizes_are_of_the_file_and_of_the_crop_in_the_resized_picture(size, crop, flip, wanted):
-    assert sizes(size, crop, flip, "cover") == wanted
-    assert sizes(size, crop, flip, "pad") == (size[1], size[0], 0, 0, 1024, 1024)
+    target = (1024, 1024)
+    assert sizes(size, crop, flip, cover(size, target, crop)) == wanted
+    assert sizes(size, crop, flip, pad(size, target)) == (size[1], size[0], 0, 0, 1024, 1024)
 
 
 def sinusoid(number: float) -> torch.Tensor:
@@ -80,12 +80,12 @@ def sinusoid(number: float) -> torch.Tensor:
 def xl_words(model, prompt):
     """Penultimate states of both encoders side by side, and the second's projected end; padding is 0 there."""
     said, pooled = [], None
-    for encoder, tokenizer, pad in zip(model.text_encoders, model.tokenizers, (49407, 0), strict=True):
+    for encoder, tokenizer, filler in zip(model.text_encoders, model.tokenizers, (49407, 0), strict=True):
         ids = tokenizer.encode(prompt)
-        ids = torch.tensor([[49406, *ids, 49407, *[pad] * (75 - len(ids))]])
+        ids = torch.tensor([[49406, *ids, 49407, *[filler] * (75 - len(ids))]])
         answer = encoder(ids, output_hidden_states=True)
         said.append(answer.hidden_states[-2])
-        if pad == 0:
+        if filler == 0:
             ends = encoder.text_model.final_layer_norm(answer.hidden_states[-1])[:, (ids[0] == 49407).int().argmax()]
             pooled = ends @ encoder.text_projection.weight.T
     return torch.cat(said, dim=2), pooled
@@ -199,7 +199,7 @@ def test_an_inpainting_step_sees_the_mask_and_what_it_leaves(inpainting, picture
         seen = torch.cat([a**0.5 * x + (1 - a) ** 0.5 * n, batch.hidden[index].double()])[None]
         words = trainer.prompts.encode([batch.prompts[index]]).context
         losses.append(functional.mse_loss(trainer.model.unet(seen, t[None], words).sample[0], n))
-    assert ours.item() == pytest.approx(float(sum(losses) / 2), rel=1e-9)
+    assert ours.item() == pytest.approx((sum(losses) / 2).item(), rel=1e-9)
 
 
 def test_an_inpainting_checkpoint_trains_and_stays_one(inpainting, picture_folder, tmp_path):

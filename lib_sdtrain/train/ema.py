@@ -1,0 +1,82 @@
+"""The moving average of the trained weights (EMA): kept beside them, taken over from a file, put in their place."""
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from lib_sdtrain.model.checkpoint import Checkpoint
+from lib_sdtrain.model.keys import UNET, ema_key, part_rows
+from lib_sdtrain.model.parts import EMA_COUNTERS
+from lib_sdtrain.settings.run_method import EmaSettings
+
+NUM_UPDATES = EMA_COUNTERS[1]
+
+
+def decay_at(update: int, settings: EmaSettings, after: int = 0) -> float:
+    """What stays of the average at update number `update` (1 for the first); 0 up to `after`.
+
+    With n counted from there: ldm min(decay, (1 + n) / (10 + n)), as LDM's LitEma and torch_ema have it. power
+    min(decay, 1 - (1 + n' / inv_gamma)^-power) with n' = n - 1, as diffusers' EMAModel with its warm-up; like it, the
+    first update takes the weights as they are.
+    """
+    count = update - after
+    if count <= 0:
+        return 0.0
+    if settings.warm_up == "ldm":
+        return min(settings.decay, (1 + count) / (10 + count))
+    if settings.warm_up == "power":
+        return min(settings.decay, 1 - (1 + (count - 1) / settings.inv_gamma) ** -settings.power)
+    return settings.decay
+
+
+class Average:
+    """The average of the parameters of `parts`, fp32, on `device`; it begins as they are."""
+
+    def __init__(self, parts: Mapping[str, nn.Module], settings: EmaSettings, after: int, device: torch.device) -> None:
+        self.settings, self.after = settings, after
+        self.updates = 0
+        self.parameters = {
+            f"{part}.{name}": value for part, module in parts.items() for name, value in module.named_parameters()
+        }
+        self.weights = {
+            name: value.detach().to(device, torch.float32, copy=True) for name, value in self.parameters.items()
+        }
+
+    def update(self) -> None:
+        """Take the parameters in: average + (1 - decay) (parameter - average)."""
+        self.updates += 1
+        share = 1 - decay_at(self.updates, self.settings, self.after)
+        averages = list(self.weights.values())
+        now = [
+            value.detach().to(own.device, own.dtype)
+            for value, own in zip(self.parameters.values(), averages, strict=True)
+        ]
+        torch._foreach_lerp_(averages, now, share)
+
+    def load(self, weights: Mapping[str, Tensor], updates: int) -> None:
+        """Go on from an average of the same parameters."""
+        self.updates = updates
+        for name, value in self.weights.items():
+            value.copy_(weights[name].detach())
+
+    def go_on_from(self, checkpoint: Checkpoint) -> bool:
+        """Take over the UNet's average that a checkpoint carries (`model_ema.*`); False when it carries none.
+
+        Tensors that its maker did not train have none and begin as they are.
+        """
+        if f"{UNET}.conv_in.weight" not in self.weights:
+            return False
+        found = False
+        for row in part_rows(checkpoint.family)[UNET]:
+            key = ema_key(row.key)
+            if key not in checkpoint.file_keys:
+                continue
+            found = True
+            shapes = {name: self.weights[f"{UNET}.{name}"].shape for name in row.names}
+            for name, value in row.to_module(checkpoint.tensor(key), shapes).items():
+                self.weights[f"{UNET}.{name}"].copy_(value)
+        if found and NUM_UPDATES in checkpoint.file_keys:
+            self.updates = int(checkpoint.tensor(NUM_UPDATES))
+        return found
