@@ -53,13 +53,20 @@ class Group:
 class Material:
     """What a concept is trained on; `class_pictures` is empty without prior preservation.
 
-    Without `groups`, all pictures weigh the same.
+    Without `groups`, all pictures weigh the same. `epoch` is the number of samples of an epoch where that is not the
+    number of pictures.
     """
 
     concept: Concept
     pictures: Sequence[Picture]
     class_pictures: Sequence[Picture] = ()
     groups: tuple[Group, ...] = ()
+    epoch: int | None = None
+
+    @property
+    def epoch_samples(self) -> int:
+        """Samples of an epoch: every picture once, or as often as it is repeated."""
+        return len(self.pictures) if self.epoch is None else self.epoch
 
 
 def find_pictures(folder: Path) -> list[Path]:

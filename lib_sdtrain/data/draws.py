@@ -8,7 +8,7 @@ enough of their size for a batch (`batching.py`).
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count as counting
 from typing import NamedTuple
 
@@ -211,7 +211,14 @@ class Draws:
         where = (crops.random(), crops.random()) if data.random_crop else (0.5, 0.5)
         flip = python_random(self.seed, f"flip {purpose}", index).random() < group.flip_chance(data.flip_p)
         words = vary_caption(
-            prompt_of(picture.caption, prompt), data, python_random(self.seed, f"caption {purpose}", index)
+            prompt_of(picture.caption, prompt), _own(data, group), python_random(self.seed, f"caption {purpose}", index)
         )
         fit = self._place(picture, bucket).fit(where)
         return Draw(index, picture, words, flip, where, fit, role[0] == "class", group.loss_scale)
+
+
+def _own(data: DataSettings, group: Group) -> DataSettings:
+    """The settings as a group overrides them."""
+    if group.caption_dropout is not None:
+        data = replace(data, caption_dropout_rate=group.caption_dropout)
+    return data if group.shuffle is None else replace(data, shuffle_caption=group.shuffle)

@@ -59,6 +59,33 @@ class Concept:
         minimum=0.0,
         exclusive_minimum=True,
     )
+    weighting: str = setting(
+        "none",
+        "Weights of folders",
+        "How pictures of this subject count. none: all the same. kohya: folders named 10_name count 10 times, name is "
+        "the caption of pictures without one. everydream: multiply.txt and its side files; everydream1: cut to whole "
+        "numbers. tree: shares by group_weights or group_weights_file.",
+        choices=("none", "kohya", "everydream", "everydream1", "tree"),
+    )
+    group_weights: dict[str, Any] = setting(
+        {},
+        "Weights of groups",
+        "tree: weights among neighbouring folders, nested as these are: {a: 3, b: {weight: 1, sub: 2}}. Folders that "
+        "are not named weigh 1.",
+        default_text="{}",
+    )
+    group_weights_file: str = setting(
+        "",
+        "File of group weights",
+        "tree: a csv of folder name or pattern and weight, as anime_screenshot_pipeline has it.",
+        kind="file",
+    )
+    picture_weights: str = setting(
+        "",
+        "File of picture weights",
+        "A JSON file of weights of single pictures, {folder/picture.png: 2.0}; those that are not named weigh 1.",
+        kind="file",
+    )
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from lib_sdtrain.model.keys import TEXT_ENCODERS, UNET
 from lib_sdtrain.settings.fields import declared, get_path, item_class
 from lib_sdtrain.settings.layers import Resolved
 from lib_sdtrain.settings.run import RunSettings
-from lib_sdtrain.train.data_plan import bucket_lines, bucket_table, largest_size
+from lib_sdtrain.train.data_plan import bucket_lines, bucket_table, concept_rows, group_lines, largest_size
 from lib_sdtrain.train.layout import child_specs, size_of
 from lib_sdtrain.train.lora_layers import count_weights
 from lib_sdtrain.train.plan import Plan
@@ -25,19 +25,18 @@ ACTIVATION_BYTES = 1600  # a latent pixel and UNet channel, forward and backward
 
 def forecast(plan: Plan) -> dict[str, Any]:
     """The document of `train --dry-run`."""
-    weights = [material.concept.weight for material in plan.materials]
     return {
         "images": plan.pictures,
         "steps": plan.steps,
         "concepts": [
             {
-                "name": material.concept.name,
-                "images": len(material.pictures),
-                "share": round(material.concept.weight / sum(weights), 6),
+                **row,
                 "class_images": material.concept.num_class_images if material.concept.class_prompt else 0,
                 "class_images_to_make": missing,
             }
-            for material, missing in zip(plan.materials, plan.missing_class, strict=True)
+            for row, material, missing in zip(
+                concept_rows(plan.materials), plan.materials, plan.missing_class, strict=True
+            )
         ],
         "buckets": bucket_table(plan.materials, plan.settings.data),
         "prompts": sample_prompts(plan),
@@ -111,6 +110,7 @@ def forecast_text(document: dict[str, Any], resolved: Resolved[RunSettings]) -> 
         made = concept["class_images_to_make"]
         kept = f", {concept['class_images']} class pictures ({made} to make)" if concept["class_images"] else ""
         lines.append(f"  {concept['name']}: {concept['images']} pictures, {concept['share']:.0%} of samples{kept}")
+        lines += group_lines(concept)
     lines += bucket_lines(document["buckets"])
     memory, disk = (document[key] / 2**30 for key in ("memory_bytes", "disk_bytes"))
     lines.append(f"about {memory:.1f} GB of memory, {disk:.1f} GB on disk")

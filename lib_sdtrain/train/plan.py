@@ -39,8 +39,13 @@ class Plan:
 
     @property
     def pictures(self) -> int:
-        """Instance pictures of all concepts: an epoch."""
+        """Instance pictures of all concepts."""
         return sum(len(material.pictures) for material in self.materials)
+
+    @property
+    def epoch_samples(self) -> int:
+        """Samples of an epoch, repeats counted."""
+        return sum(material.epoch_samples for material in self.materials)
 
     @property
     def samples_a_step(self) -> int:
@@ -54,7 +59,7 @@ class Plan:
 
     def in_steps(self, length: Length | None) -> int:
         """A length in optimiser steps; 0 for None."""
-        return length.steps(self.samples_a_step, self.pictures) if length else 0
+        return length.steps(self.samples_a_step, self.epoch_samples) if length else 0
 
     @property
     def missing_class(self) -> tuple[int, ...]:
@@ -92,7 +97,8 @@ def make_plan(
     for index, concept in enumerate(settings.data.concepts):
         materials.append((yield from _material(concept, index, folders[index], token, problems)))
     problems.raise_if_any()
-    materials = yield from fit_materials(materials, settings.data, problems)
+    roots = [instance for instance, _ in folders]
+    materials = yield from fit_materials(materials, roots, settings.data, problems)
     problems.raise_if_any()
     family = family_of(checkpoint.family, settings.model)
     return Plan(
