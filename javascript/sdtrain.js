@@ -14,7 +14,7 @@
     app.job = null;
 
     app.root = () => (typeof window.gradioApp === "function" ? window.gradioApp() : document);
-    app.byId = (id) => app.root().querySelector("#" + id);
+    app.byId = (id) => app.root().querySelector("#" + CSS.escape(id));
     app.page = () => app.byId("sdtrain_train");
     app.jobId = () => (app.job ? app.job.id : "");
     app.press = (id) => {

@@ -9,7 +9,7 @@ from typing import Any
 
 from lib_sdtrain.durable import safe_name
 from lib_sdtrain.errors import Problems, UserError
-from lib_sdtrain.host.protocol import Host
+from lib_sdtrain.host.protocol import Host, entry_called
 
 SUFFIX = ".safetensors"
 _LORA_FOLDERS = ("Lora", "LoRA", "models/Lora")
@@ -30,12 +30,12 @@ class MergeFiles:
 
         Raises `UserError` for a path that this page may not use.
         """
-        entry = next((one for one in self.host.checkpoints() if text in (one.title, one.name)), None)
+        entry = entry_called(self.host.checkpoints(), text)
         return entry.name if entry else str(self.host.allowed_path(str(text).strip(), where))
 
     def path(self, text: str, where: str) -> Path:
         """The file of a checkpoint from a title, a name or a path."""
-        entry = next((one for one in self.host.checkpoints() if text in (one.title, one.name)), None)
+        entry = entry_called(self.host.checkpoints(), text)
         return entry.path if entry else self.host.allowed_path(str(text).strip(), where)
 
     def title(self, path: Path) -> str:

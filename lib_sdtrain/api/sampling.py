@@ -20,7 +20,7 @@ from lib_sdtrain.api.sampling_grid import CHECKPOINT, MOST_CELLS, Axis, make_axi
 from lib_sdtrain.api.sampling_work import COMPARE, GRID, ONE, Cell, Drawing, draw
 from lib_sdtrain.errors import Problem, Problems, UserError
 from lib_sdtrain.events import CancelToken, Event, Preview
-from lib_sdtrain.host.protocol import CheckpointEntry, Host
+from lib_sdtrain.host.protocol import CheckpointEntry, Host, entry_called
 from lib_sdtrain.jobs import Job, JobRunner
 from lib_sdtrain.settings.sample import RANDOM_SEED_END, SampleSettings
 
@@ -69,8 +69,11 @@ class SampleService:
         Raises `UserError` when there is none, or the page may not use that path.
         """
         text = (text or "").strip()
+        known = entry_called(self.checkpoints(), text) if text else None
+        if known is not None:
+            return known.name
         for entry in self.checkpoints():
-            if text and text in (entry.title, entry.name, entry.path.name, entry.path.stem):
+            if text and text in (entry.path.name, entry.path.stem):
                 return entry.name
         if not text:
             raise UserError("no checkpoint is chosen", where=where, fix="choose one of the list")

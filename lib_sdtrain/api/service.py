@@ -20,7 +20,7 @@ from lib_sdtrain.durable import safe_name, temporary_beside
 from lib_sdtrain.errors import Problem, Problems, UserError
 from lib_sdtrain.events import CancelToken, Event
 from lib_sdtrain.host.paths import check_writable
-from lib_sdtrain.host.protocol import CheckpointEntry, Host
+from lib_sdtrain.host.protocol import CheckpointEntry, Host, entry_called
 from lib_sdtrain.host.standalone import TOYBOX
 from lib_sdtrain.jobs import Job, JobRunner
 from lib_sdtrain.settings.fields import declared, get_path
@@ -62,7 +62,8 @@ class TrainService:
 
     def checkpoint_named(self, text: str) -> str:
         """The settings' name of a checkpoint from what the page shows; a path stays a path."""
-        return next((entry.name for entry in self.checkpoints() if text in (entry.title, entry.name)), text)
+        entry = entry_called(self.checkpoints(), text)
+        return entry.name if entry else text
 
     def resolve(self, choice: Choice) -> Resolved[RunSettings]:
         """The settings in force. Raises `UserError` with every wrong value."""

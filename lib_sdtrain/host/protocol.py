@@ -5,7 +5,8 @@ mirrors progress to whoever watches it, and says where files may be read and wri
 """
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,20 @@ class CheckpointEntry:
     title: str
     path: Path
     loaded: bool = False
+
+
+_LATER = re.compile(r"( \[[0-9a-f]{10}\])?(  \(loaded\))?$")
+
+
+def entry_called(entries: Iterable[CheckpointEntry], text: str) -> CheckpointEntry | None:
+    """The entry of this name or title, also of a title from before it was hashed, loaded, or let go again."""
+    listed = list(entries)
+    exact = next((entry for entry in listed if text in (entry.name, entry.title)), None)
+    if exact is not None:
+        return exact
+    bare = _LATER.sub("", text)
+    same = [entry for entry in listed if _LATER.sub("", entry.title) == bare]
+    return same[0] if len(same) == 1 else None
 
 
 @runtime_checkable
