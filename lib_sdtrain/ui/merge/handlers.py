@@ -25,6 +25,9 @@ FIRST_METHOD = "weighted_sum"
 CHANGING = ("b", "c", "model", "weights_alpha", "weights_beta", "elements", *OF_METHODS)
 """The controls that not every method uses."""
 
+LIVE = "live"
+"""The tick that has the loaded model follow."""
+
 _SEEDS = 2**31
 
 
@@ -36,12 +39,18 @@ class MergeHandlers:
 
     def form(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """The service's form of what the controls hold."""
-        form = {name: _raw(name, value) for name, value in values.items()}
+        form = {name: _raw(name, value) for name, value in values.items() if name != LIVE}
         return {name: value for name, value in form.items() if value not in (None, "", [])}
 
     def plan(self, values: Mapping[str, Any]) -> str:
-        """What a merge would do, or what is wrong."""
-        return outlook_html(self._outlook(values))
+        """What a merge would do, or what is wrong; where `live` is ticked and nothing is, the loaded model follows."""
+        outlook = self._outlook(values)
+        if values.get(LIVE) and not outlook.problems:
+            try:
+                self.service.live.show(self.form(values))
+            except UserError as error:
+                outlook = MergeOutlook(problems=tuple(error.problems))
+        return outlook_html(outlook)
 
     def _outlook(self, values: Mapping[str, Any]) -> MergeOutlook:
         try:
@@ -153,6 +162,25 @@ class MergeHandlers:
             return outlook_html(MergeOutlook(problems=tuple(error.problems)))
         return ""
 
+    def save_live(self, name: str) -> str:
+        """Write what the loaded model shows to a file; empty when that began, else what is wrong."""
+        form = self.service.live.form
+        try:
+            if not form:
+                raise UserError("the loaded model is as in its file", where="live", fix="there is nothing to save")
+            self.service.start({**form, "name": name or ""})
+        except UserError as error:
+            return outlook_html(MergeOutlook(problems=tuple(error.problems)))
+        return ""
+
+    def revert_live(self) -> str:
+        """Have the loaded model's own weights back; empty when that began, else what is wrong."""
+        try:
+            self.service.live.revert()
+        except UserError as error:
+            return outlook_html(MergeOutlook(problems=tuple(error.problems)))
+        return ""
+
     def compare(self, a: str, b: str, convention: str) -> str | None:
         """Start the comparison; None when it began, else what is wrong (or the answer, when it is known)."""
         if a and b and self.service.difference(a, b, convention):
@@ -202,9 +230,12 @@ class MergeHandlers:
             form, notes = self.service.again(source)
         except UserError as error:
             return {}, problems_html([Problem(p.what, p.where or "again", p.fix) for p in error.problems], PANEL)
+        return self.filled(form), note_html(notes)
+
+    def filled(self, form: Mapping[str, Any]) -> dict[str, Any]:
+        """The controls' values for a form."""
         values = {name: _shown(value) for name, value in form.items() if name != "name"}
-        values["method"] = self.method_title(str(form.get("method") or FIRST_METHOD))
-        return values, note_html(notes)
+        return {**values, "method": self.method_title(str(form.get("method") or FIRST_METHOD))}
 
     def newest(self) -> dict[str, Any] | None:
         """The last merge, with its file's name."""

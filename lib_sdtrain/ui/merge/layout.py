@@ -11,7 +11,7 @@ from lib_sdtrain.settings.merge import DTYPES, MergeSettings
 from lib_sdtrain.ui.controls import make_control, shown
 from lib_sdtrain.ui.merge.figures import difference_html
 from lib_sdtrain.ui.merge.u_view import u_html
-from lib_sdtrain.ui.merge.views import PANEL, PICTURES_HTML, RUN_HTML
+from lib_sdtrain.ui.merge.views import LIVE_HTML, PANEL, PICTURES_HTML, RUN_HTML
 
 PARAMS = ("gamma", "density", "drop_rate", "seed")
 MORE = ("blocks", "arithmetic", "ema", "vae", "adjust", "discard", "presets")
@@ -33,8 +33,8 @@ def _id(name: str) -> str:
     return f"{PANEL}_{name}"
 
 
-def build_merge(hosted: bool) -> MergeParts:
-    """Render the sub-tab where Gradio stands."""
+def build_merge(hosted: bool, live: bool = False) -> MergeParts:
+    """Render the sub-tab where Gradio stands; `live`: with the controls of live merges."""
     parts = MergeParts()
     with gr.Column(elem_id=PANEL, elem_classes=["sdtrain-page", "sdm-page"]):
         _section("1", "Models")
@@ -50,7 +50,7 @@ def build_merge(hosted: bool) -> MergeParts:
             _pictures(parts)
         with gr.Accordion("Earlier merges", open=False, elem_id=_id("earlier")):
             _history(parts)
-        _footer(parts, hosted)
+        _footer(parts, hosted, live)
     return parts
 
 
@@ -196,7 +196,19 @@ def _history(parts: MergeParts) -> None:
     parts.more["report"] = gr.HTML("", elem_id=_id("report"))
 
 
-def _footer(parts: MergeParts, hosted: bool) -> None:
+def _live(parts: MergeParts) -> None:
+    with gr.Row(elem_classes=["sdm-live"]):
+        parts.more["live"] = gr.Checkbox(
+            label="Live: the loaded model follows the sliders", value=False, elem_id=_id("live"), scale=0, min_width=330,
+            container=False,
+        )
+        gr.HTML(LIVE_HTML)
+        parts.more["live_fill"] = _button("live_fill", "Go on with it", min_width=120, scale=0)
+        parts.more["live_save"] = _button("live_save", "Save it as a file", min_width=130, scale=0)
+        parts.more["live_revert"] = _button("live_revert", "Revert", min_width=90, scale=0)
+
+
+def _footer(parts: MergeParts, hosted: bool, live: bool) -> None:
     parts.more["load"] = gr.Button("load", visible=False, elem_id=_id("load"))
     parts.more["ended"] = gr.Button("ended", visible=False, elem_id=_id("ended"))
     parts.more["weighed"] = gr.Button("weighed", visible=False, elem_id=_id("weighed"))
@@ -211,6 +223,8 @@ def _footer(parts: MergeParts, hosted: bool) -> None:
             parts.more["as_a"] = _button("as_a", "Merge on from it")
             parts.more["draw_result"] = _button("draw_result", "Draw A, B and it")
             _button("close", "Close")
+        if live:
+            _live(parts)
         with gr.Row(elem_id=_id("go"), elem_classes=["sdm-go"]):
             parts.more["plan"] = gr.HTML("", elem_id=_id("plan"))
             parts.form["name"] = gr.Textbox(

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from lib_sdtrain.api.merging import MergeService
-from lib_sdtrain.ui.merge.handlers import CHANGING, FIRST_METHOD, MergeHandlers
+from lib_sdtrain.ui.merge.handlers import CHANGING, FIRST_METHOD, LIVE, MergeHandlers
 from lib_sdtrain.ui.merge.layout import MergeParts, build_merge
 from lib_sdtrain.ui.seam import listen, update
 
@@ -21,14 +21,18 @@ class MergeTab:
     def __init__(self, service: MergeService) -> None:
         self.service = service
         self.handlers = MergeHandlers(service)
-        self.parts: MergeParts = build_merge(service.host.name != "standalone")
+        self.parts: MergeParts = build_merge(service.host.name != "standalone", service.live.available)
         self.form, self.more = self.parts.form, self.parts.more
         self.names = {component: name for name, component in self.form.items()}
+        if LIVE in self.more:
+            self.names[self.more[LIVE]] = LIVE
         self._attach_opening()
         self._attach_form()
         self._attach_weights()
         self._attach_jobs()
         self._attach_history()
+        if LIVE in self.more:
+            self._attach_live()
 
     # reading and writing the form
 
@@ -213,8 +217,10 @@ class MergeTab:
 
     def _filled(self, data: Mapping[Any, Any]) -> dict[Any, Any]:
         found, message = self.handlers.again(data[self.more["again"]])
-        if not found:
-            return {self.more["again_message"]: message}
+        filled = self._filled_with(found, data) if found else {}
+        return {**filled, self.more["again_message"]: message}
+
+    def _filled_with(self, found: Mapping[str, Any], data: Mapping[Any, Any]) -> dict[Any, Any]:
         values = self._values(data) | {name: value for name, value in found.items() if name in self.form}
         values["name"] = ""
         shown = self.handlers.visible(values["method"])
@@ -225,8 +231,36 @@ class MergeTab:
         fitted = self._fitted(values)
         for name in _TEXTS:
             fitted[self.form[name]] = update(value=values[name], visible=shown[name])
-        about = self.handlers.about(values)
-        return {**changes, **fitted, self.more["about"]: about, self.more["again_message"]: message}
+        return {**changes, **fitted, self.more["about"]: self.handlers.about(values)}
+
+    # live merges
+
+    def _attach_live(self) -> None:
+        plan, views = self.more["plan"], ("plan", "about", "unet", "notes", "difference", LIVE)
+        everything = set(self.names)
+
+        def switched(data: Mapping[Any, Any]) -> Any:
+            values = self._values(data)
+            return self.handlers.plan(values) if values[LIVE] else self.handlers.revert_live() or update()
+
+        def saved(name: str) -> Any:
+            return self.handlers.save_live(name) or update()
+
+        def reverted() -> list[Any]:
+            return [self.handlers.revert_live() or update(), False]
+
+        listen(self.more[LIVE].input, switched, everything, [plan])
+        listen(self.more["live_save"].click, saved, [self.form["name"]], [plan])
+        listen(self.more["live_revert"].click, reverted, None, [plan, self.more[LIVE]])
+        outputs = [*self.form.values(), *(self.more[name] for name in views)]
+        listen(self.more["live_fill"].click, self._followed, everything, outputs)
+
+    def _followed(self, data: Mapping[Any, Any]) -> dict[Any, Any]:
+        """The form of what the loaded model shows, ticked, so that it follows from here on."""
+        form = self.service.live.form
+        if not form:
+            return {self.more[LIVE]: False}
+        return {**self._filled_with(self.handlers.filled(form), data), self.more[LIVE]: True}
 
 
 def _settling_events(component: Any) -> list[Callable[..., Any]]:

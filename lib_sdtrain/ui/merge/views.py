@@ -22,6 +22,12 @@ RUN_HTML = """
 </div>
 <p id="sdtrain_merge_busy" class="sdtrain-note" data-part="busy"></p>
 """
+LIVE_HTML = """
+<div id="sdtrain_merge_live_bar" class="sdm-live-bar" aria-live="polite">
+  <strong data-part="what"></strong> <code data-part="hash"></code> <span data-part="working"></span>
+  <ul class="sdtrain-problems" data-part="problems"></ul>
+</div>
+"""
 _PARTS = {
     "input": "U-Net, down", "middle": "U-Net, bottom", "output": "U-Net, up", "out": "U-Net, last layers",
     "unet_other": "U-Net, other", "text": "text encoder", "text_bare": "text encoder, bare tensors", "vae": "VAE",

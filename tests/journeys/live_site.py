@@ -1,0 +1,99 @@
+"""A WebUI with two checkpoints that differ everywhere, and live merges in it by its HTTP routes."""
+from __future__ import annotations
+
+import base64
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lib_sdtrain.host.clip_folder import adopt
+from lib_sdtrain.model.writer import write_checkpoint
+from tests.journeys import installed_webui
+from tests.journeys.installed_webui import Webui
+from tests.journeys.steps import LONG
+from tests.tiny import ldm_yaml, random_tensors, tiny_family
+
+HALF = [0.5] * 26
+IN04 = 5
+BODY = {"prompt": "a ball", "steps": 2, "width": 64, "height": 64, "seed": 1, "sampler_name": "Euler"}
+
+
+def write_other(path: Path, seed: int = 1) -> Path:
+    """A checkpoint of tiny's kind with all its weights moved a little."""
+    family = tiny_family()
+    generator = torch.Generator().manual_seed(seed)
+    tensors = random_tensors(family)
+    for key, value in tensors.items():
+        if value.dtype == torch.float16:
+            tensors[key] = (value.float() + 0.05 * torch.randn(value.shape, generator=generator)).half()
+    return write_checkpoint(path, tensors, {"format": "pt"}, ldm_yaml(family)).path
+
+
+class LiveSite:
+    """tiny.safetensors is loaded, two.safetensors is beside it."""
+
+    def __init__(self, folder: Path, data: Path, *flags: str) -> None:
+        installed_webui.prepare_data(data)
+        self.models = data / "models" / "Stable-diffusion"
+        adopt(write_other(self.models / "two.safetensors"), data / "models" / "clip")
+        self.webui: Webui = installed_webui.start(folder, data, *flags)
+        self.options(sd_model_checkpoint="tiny.safetensors", CLIP_stop_at_last_layers=1, samples_save=False)
+
+    def stop(self) -> None:
+        """End the process."""
+        self.webui.process.kill()
+        self.webui.process.wait()
+
+    def options(self, **values: Any) -> None:
+        """Change settings of the WebUI, as its own page does."""
+        self.webui.post("/sdapi/v1/options", values)
+
+    def picture(self, **more: Any) -> tuple[bytes, str]:
+        """The pixels of a picture (as PNG) and its infotext, without what a PNG of it carries besides."""
+        answer = self.webui.post("/sdapi/v1/txt2img", {**BODY, **more})
+        return pixels(base64.b64decode(answer["images"][0])), json.loads(answer["info"])["infotexts"][0]
+
+    def weights(self) -> str:
+        """The hash of all the loaded model's tensors."""
+        return self.webui.get("/probe/state")["weights"]
+
+    def state(self) -> dict[str, Any]:
+        """What the WebUI says of live merges, once it is at rest."""
+        until = time.monotonic() + LONG / 1000
+        while time.monotonic() < until:
+            state = self.webui.get("/sdtrain/v1/live")
+            if state["state"] in ("on", "off"):
+                return state
+            time.sleep(0.05)
+        raise AssertionError("the live merge never came to rest")
+
+    def show(self, weights: list[float], **more: Any) -> dict[str, Any]:
+        """Merge two into the loaded tiny."""
+        form = {
+            "a": str(self.models / "tiny.safetensors"), "b": str(self.models / "two.safetensors"),
+            "method": "weighted_sum", "weights_alpha": ",".join(map(str, weights)), **more,
+        }  # fmt: skip
+        self.webui.post("/sdtrain/v1/live", {"form": form})
+        return self.state()
+
+    def revert(self) -> dict[str, Any]:
+        """The loaded model's own weights."""
+        self.webui.post("/sdtrain/v1/live/revert")
+        return self.state()
+
+
+def pixels(png: bytes) -> bytes:
+    """The pixels of a PNG."""
+    import io
+
+    from PIL import Image
+
+    return Image.open(io.BytesIO(png)).tobytes()
+
+
+def moved(index: int, value: float, weights: list[float] = HALF) -> list[float]:
+    """The weights with one of them changed."""
+    return [value if place == index else weight for place, weight in enumerate(weights)]
