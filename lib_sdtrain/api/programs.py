@@ -1,6 +1,7 @@
 """Everything that other programs can do, and its description. Present with `--api` only."""
 from __future__ import annotations
 
+from lib_sdtrain.api.merging_live_routes import live_commands, live_viewing
 from lib_sdtrain.api.openapi import document
 from lib_sdtrain.api.programs_history import HistoryPrograms
 from lib_sdtrain.api.programs_models import ModelPrograms
@@ -19,7 +20,7 @@ def program_routes(services: Services) -> list[Route]:
     history = history_programs(services)
     routes = [
         *TrainPrograms(services.train, services.queue).routes(), *history.routes(),
-        *ModelPrograms(services.merge, services.sample, services.queue).routes(),
+        *ModelPrograms(services.merge, services.sample, services.queue).routes(), *live_commands(services.merge.live),
     ]
-    described = document([*routes, *history.viewing()])
+    described = document([*routes, *history.viewing(), *live_viewing(services.merge.live)])
     return [*routes, Route("GET", "openapi.json", "This description", lambda asked: described, returns=OBJECT)]

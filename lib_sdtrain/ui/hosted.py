@@ -4,9 +4,7 @@ from __future__ import annotations
 from typing import Any
 
 from lib_sdtrain.api.access import Access, parse_users
-from lib_sdtrain.api.merging_live_routes import live_commands, live_viewing
 from lib_sdtrain.api.routes import add_routes
-from lib_sdtrain.api.routing import add_route
 from lib_sdtrain.api.services import Services
 from lib_sdtrain.api.training import TrainingEngine
 from lib_sdtrain.host import webui, webui_live
@@ -27,11 +25,7 @@ def routes(demo: Any, app: Any) -> None:
     """`on_app_started`: the routes, the API's only with `--api`."""
     del demo
     options = webui.options()
-    access = Access(app, parse_users(options.api_auth))
-    add_routes(app, services(), access, programs=options.api)
-    live = services().merge.live
-    for route in [*live_viewing(live), *(live_commands(live) if options.api else [])]:
-        add_route(app, route, access)
+    add_routes(app, services(), Access(app, parse_users(options.api_auth)), programs=options.api)
 
 
 def model_loaded(model: Any) -> None:

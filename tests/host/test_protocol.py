@@ -24,6 +24,7 @@ def test_a_title_is_known_before_and_after_it_was_hashed_and_loaded(text, found)
 
 
 def test_of_two_that_differ_in_their_hash_only_none_is_guessed():
-    twins = [CheckpointEntry("/a", "one [0123456789]", Path("/a")), CheckpointEntry("/b", "one [9876543210]", Path("/b"))]
+    titles = {"/a": "one [0123456789]", "/b": "one [9876543210]"}
+    twins = [CheckpointEntry(name, title, Path(name)) for name, title in titles.items()]
     assert entry_called(twins, "one") is None
     assert entry_called(twins, "one [9876543210]") is twins[1]

@@ -2,12 +2,14 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
 import time
 from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 
 from lib_sdtrain.host.clip_folder import adopt
 from lib_sdtrain.model.writer import write_checkpoint
@@ -53,8 +55,18 @@ class LiveSite:
 
     def picture(self, **more: Any) -> tuple[bytes, str]:
         """The pixels of a picture (as PNG) and its infotext, without what a PNG of it carries besides."""
-        answer = self.webui.post("/sdapi/v1/txt2img", {**BODY, **more})
-        return pixels(base64.b64decode(answer["images"][0])), json.loads(answer["info"])["infotexts"][0]
+        answer = self.webui.post("/sdapi/v1/txt2img", self.body(more))
+        return self.pixels_of(answer, 0), json.loads(answer["info"])["infotexts"][0]
+
+    @staticmethod
+    def body(more: dict[str, Any]) -> dict[str, Any]:
+        """A small request with some things changed."""
+        return {**BODY, **more}
+
+    @staticmethod
+    def pixels_of(answer: dict[str, Any], index: int) -> bytes:
+        """The pixels of one of an answer's pictures."""
+        return Image.open(io.BytesIO(base64.b64decode(answer["images"][index]))).tobytes()
 
     def weights(self) -> str:
         """The hash of all the loaded model's tensors."""
@@ -76,22 +88,29 @@ class LiveSite:
             "a": str(self.models / "tiny.safetensors"), "b": str(self.models / "two.safetensors"),
             "method": "weighted_sum", "weights_alpha": ",".join(map(str, weights)), **more,
         }  # fmt: skip
-        self.webui.post("/sdtrain/v1/live", {"form": form})
+        self.webui.post("/sdtrain/v1/live", form)
         return self.state()
+
+    def wait_job(self) -> None:
+        """Until the job that was started has ended well."""
+        until = time.monotonic() + LONG / 1000
+        while time.monotonic() < until:
+            job = self.webui.get("/sdtrain/v1/job")["job"]
+            if job and job["state"] in ("finished", "failed", "stopped"):
+                assert job["state"] == "finished", job["events"][-1]
+                return
+            time.sleep(0.05)
+        raise AssertionError("the job never ended")
+
+    def memory(self) -> int:
+        """Bytes that the WebUI's process holds."""
+        status = Path(f"/proc/{self.webui.process.pid}/status").read_text("utf-8")
+        return int(status.partition("VmRSS:")[2].split()[0]) * 1024
 
     def revert(self) -> dict[str, Any]:
         """The loaded model's own weights."""
         self.webui.post("/sdtrain/v1/live/revert")
         return self.state()
-
-
-def pixels(png: bytes) -> bytes:
-    """The pixels of a PNG."""
-    import io
-
-    from PIL import Image
-
-    return Image.open(io.BytesIO(png)).tobytes()
 
 
 def moved(index: int, value: float, weights: list[float] = HALF) -> list[float]:

@@ -67,7 +67,7 @@ def wait_hash(page: Any, other_than: str) -> str:
     """The hash in the banner, once it is another one."""
     selector = f'{MERGE}_live_bar [data-part="hash"]'
     page.wait_for_function(
-        "([selector, old]) => { const text = document.querySelector(selector).textContent; return text && text !== old; }",
+        "([selector, old]) => !['', old].includes(document.querySelector(selector).textContent)",
         arg=[selector, other_than], timeout=LONG,
     )  # fmt: skip
     return page.locator(selector).inner_text()

@@ -199,8 +199,8 @@ def _history(parts: MergeParts) -> None:
 def _live(parts: MergeParts) -> None:
     with gr.Row(elem_classes=["sdm-live"]):
         parts.more["live"] = gr.Checkbox(
-            label="Live: the loaded model follows the sliders", value=False, elem_id=_id("live"), scale=0, min_width=330,
-            container=False,
+            label="Live: the loaded model follows the sliders", value=False, elem_id=_id("live"), container=False,
+            scale=0, min_width=330,
         )
         gr.HTML(LIVE_HTML)
         parts.more["live_fill"] = _button("live_fill", "Go on with it", min_width=120, scale=0)
