@@ -12,6 +12,8 @@
     const app = window.sdtrain = window.sdtrain || {};
     app.views = []; // functions of (page element, job), called after every answer
     app.job = null;
+    app.queue = {waiting: 0, next: "", held: ""}; // what comes after the job
+    app.asked = "{}"; // what a hidden button that is pressed next is to do
 
     app.root = () => (typeof window.gradioApp === "function" ? window.gradioApp() : document);
     app.byId = (id) => app.root().querySelector("#" + CSS.escape(id));
@@ -83,7 +85,7 @@
         const query = job ? "?id=" + encodeURIComponent(job.id) + "&after=" + job.last : "";
         const answer = await fetch(new URL("sdtrain/v1/job" + query, document.baseURI), {credentials: "same-origin"});
         if (!answer.ok) throw new Error("the server answered " + answer.status);
-        return (await answer.json()).job;
+        return answer.json();
     }
 
     // A WebUI that is just starting does not survive a request that comes before it is ready. So nothing is asked
@@ -110,7 +112,9 @@
     async function refresh(page) {
         asked = asking = true;
         try {
-            take(await ask());
+            const answer = await ask();
+            app.queue = answer.queue || app.queue;
+            take(answer.job);
             failures = 0;
             delete page.dataset.offline;
         } catch (error) {
@@ -169,7 +173,6 @@
         settleWhileTyping(page);
         for (const ready of waiting.splice(0)) ready(page);
         app.press("sdtrain_train_load");
-        app.press("sdtrain_runs_refresh");
         poll();
     }
 

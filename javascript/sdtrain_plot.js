@@ -5,6 +5,7 @@
     const app = window.sdtrain;
     const WIDTH = 640, HEIGHT = 200, LEFT = 52, RIGHT = 10, TOP = 10, BOTTOM = 24;
     const MAX_POINTS = 800;
+    let clips = 0; // several plots on one page, each with its own
 
     function thinned(points) {
         if (points.length <= MAX_POINTS) return points;
@@ -73,16 +74,57 @@
         if (svg.dataset.drawn === job.id + ":" + job.last) return;
         svg.dataset.drawn = job.id + ":" + job.last;
         const scale = scales(job), points = thinned(job.points);
-        const clip = `<clipPath id="sdtrain_clip"><rect x="${LEFT}" y="${TOP - 4}" width="${WIDTH - LEFT - RIGHT}"
+        const clipped = svg.dataset.clip = svg.dataset.clip || "sdtrain_clip_" + (clips += 1);
+        const clip = `<clipPath id="${clipped}"><rect x="${LEFT}" y="${TOP - 4}" width="${WIDTH - LEFT - RIGHT}"
             height="${HEIGHT - TOP - BOTTOM + 8}"/></clipPath>`;
         const dots = job.validations.map(([step, loss]) =>
             `<circle class="validation" r="3" cx="${scale.x(step)}" cy="${scale.y(loss)}"/>`).join("");
-        svg.innerHTML = clip + grid(scale) + `<g clip-path="url(#sdtrain_clip)">
+        svg.innerHTML = clip + grid(scale) + `<g clip-path="url(#${clipped})">
             <path class="raw" d="${line(points, scale, 1)}"/><path class="smooth" d="${line(points, scale, 2)}"/>${dots}
             </g><line class="cursor" y1="${TOP}" y2="${HEIGHT - BOTTOM}" visibility="hidden"/>`;
         svg.onmousemove = (event) => read(svg, job, scale, event);
         svg.onmouseleave = () => read(svg, job, scale, null);
     };
+
+    // Smoothed curves of several runs on the scale of `all` of them; a run alone shows its single steps too.
+    app.drawCurves = (svg, curves, all) => {
+        const points = all.flatMap((one) => one.points);
+        const scale = scales({
+            points: points.sort((a, b) => a[0] - b[0]), validations: all.flatMap((one) => one.validations),
+            total: Math.max(...all.map((one) => one.total)),
+        });
+        const drawn = curves.map((one) => {
+            const style = one.colour ? ` style="stroke: ${one.colour}"` : "";
+            const raw = curves.length === 1 ? `<path class="raw" d="${line(one.points, scale, 1)}"${style}/>` : "";
+            const dots = one.validations.map(([step, loss]) => `<circle class="validation" r="3" cx="${scale.x(step)}" cy="${scale.y(loss)}"/>`);
+            return raw + `<path class="smooth" d="${line(one.points, scale, 2)}"${style}/>` + dots.join("");
+        });
+        const clipped = "sdtrain_clip_" + (clips += 1);
+        svg.innerHTML = `<clipPath id="${clipped}"><rect x="${LEFT}" y="${TOP - 4}" width="${WIDTH - LEFT - RIGHT}"
+            height="${HEIGHT - TOP - BOTTOM + 8}"/></clipPath>` + grid(scale)
+            + `<g clip-path="url(#${clipped})">${drawn.join("")}</g><line class="cursor" y1="${TOP}" y2="${HEIGHT - BOTTOM}" visibility="hidden"/>`;
+        svg.onmousemove = (event) => readAll(svg, curves, scale, event);
+        svg.onmouseleave = () => readAll(svg, curves, scale, null);
+    };
+
+    function readAll(svg, curves, scale, event) {
+        const reading = svg.closest(".sdtrain-plot-box").querySelector("[data-part=reading]"), cursor = svg.querySelector(".cursor");
+        cursor.setAttribute("visibility", event ? "visible" : "hidden");
+        if (!event) {
+            reading.textContent = "";
+            return;
+        }
+        const box = svg.getBoundingClientRect(), step = scale.step((event.clientX - box.left) / box.width * WIDTH);
+        const at = Math.max(scale.start, Math.min(scale.last, step));
+        cursor.setAttribute("x1", scale.x(at));
+        cursor.setAttribute("x2", scale.x(at));
+        const told = curves.filter((one) => one.points.length).map((one) => {
+            const near = one.points.reduce((a, b) => Math.abs(b[0] - at) < Math.abs(a[0] - at) ? b : a);
+            const value = Number.isFinite(near[2]) ? near[2].toPrecision(3) : "not a number";
+            return curves.length > 1 ? `${one.label} ${value}` : `${value} (this step ${Number.isFinite(near[1]) ? near[1].toPrecision(3) : "not a number"})`;
+        });
+        reading.textContent = `step ${Math.round(at)}: ${told.join(", ")}`;
+    }
 
     function read(svg, job, scale, event) {
         const reading = svg.closest(".sdtrain-plot-box").querySelector("[data-part=reading]");

@@ -100,6 +100,7 @@
             image.src = new URL(`sdtrain/v1/job/${job.id}/preview/${previewStep}/${index}`, document.baseURI);
             image.alt = image.title = infotext.split("\n")[0];
             figure.appendChild(element("figcaption", image.alt)).title = image.alt;
+            app.addPictureActs(figure, infotext);
             return figure;
         }));
     }
@@ -111,12 +112,30 @@
 
     function ended(page, job) {
         pressed = "";
-        app.press("sdtrain_runs_refresh");
         if (app.byId("refresh_sd_model_checkpoint")) app.press("refresh_sd_model_checkpoint");
         app.press("sdtrain_train_ended");
     }
 
+    function queueWords(queue) {
+        if (!queue.waiting) return "";
+        const rest = queue.waiting > 1 ? ` and ${queue.waiting - 1} more` : "";
+        return `${queue.held ? "Held in the queue" : "Then"}: ${queue.next}${rest}`;
+    }
+
+    // The form is in sight beside a running job, to set up what comes after it.
+    app.leaveRun = () => {
+        const page = app.page(), active = page.dataset.state === "running" || page.dataset.state === "waiting";
+        if (active) page.dataset.another = "true";
+        else if (app.job) sessionStorage.setItem(DISMISSED, app.jobId());
+        if (!active) page.dataset.state = "idle";
+    };
+
     app.views.push((page, current) => {
+        const busy = Boolean(current && !ENDED[current.state]);
+        page.dataset.busy = String(busy);
+        if (!busy) page.dataset.another = "false";
+        const queued = app.byId("sdtrain_train_queue");
+        if (queued) queued.textContent = queueWords(app.queue);
         const job = current && current.kind === "train" ? current : null; // other sub-tabs show their own
         const state = pageState(job);
         page.dataset.state = state;
@@ -156,8 +175,10 @@
                 part("status").textContent = statusOf(app.job);
                 if (how === "go_on") setTimeout(() => { pressed = ""; }, 4000);
                 app.pollSoon(300);
-            } else if (button.id === "sdtrain_train_start" || button.id === "sdtrain_train_resume") {
+            } else if (["start", "resume", "enqueue"].includes(button.id.replace("sdtrain_train_", ""))) {
                 app.pollEagerly();
+            } else if (button.id === "sdtrain_train_another") {
+                page.dataset.another = String(page.dataset.another !== "true");
             } else if (button.id === "sdtrain_train_again") {
                 sessionStorage.setItem(DISMISSED, app.jobId());
                 page.dataset.state = "idle";

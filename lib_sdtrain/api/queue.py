@@ -79,7 +79,8 @@ class Queue:
 
     def __init__(self, runner: JobRunner, file: Path, kinds: Mapping[str, Kind]) -> None:
         self._runner, self._file, self._kinds = runner, file, kinds
-        self._lock, self._turn = threading.RLock(), threading.Lock()
+        # a job that is over at once tells so in the very thread that has started it
+        self._lock, self._turn = threading.RLock(), threading.RLock()
         self._waiting: list[Task] = []
         self._ended: list[Task] = []
         self._current: Task | None = None
@@ -180,6 +181,12 @@ class Queue:
             running = self._current.as_dict(with_requests) if self._current else None
             return {"held": self.held, "notice": self.notice, "running": running, "waiting": view(self._waiting),
                     "ended": view(self._ended)}  # fmt: skip
+
+    def brief(self) -> dict[str, Any]:
+        """What every page shows: how many wait, the next one's label, by whom it is held."""
+        with self._lock:
+            label = self._waiting[0].label if self._waiting else ""
+            return {"waiting": len(self._waiting), "next": label, "held": self.held}
 
     def _open(self) -> Iterable[Task]:
         return (*((self._current,) if self._current else ()), *self._waiting)

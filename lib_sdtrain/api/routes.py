@@ -14,7 +14,7 @@ from lib_sdtrain.api.watching import add_watching
 
 def add_routes(app: FastAPI, services: Services, access: Access, programs: bool) -> None:
     """What the tab polls always, the rest when other programs are welcome (`--api`)."""
-    add_watching(app, services.runner, access)
+    add_watching(app, services.runner, access, services.queue)
     add_sampling(app, services.sample, access)
     routes = [*history_programs(services).viewing(), *live_viewing(services.merge.live)]
     for route in [*routes, *(program_routes(services) if programs else [])]:

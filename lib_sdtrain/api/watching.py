@@ -7,6 +7,7 @@ from fastapi import FastAPI, HTTPException, Request
 from fastapi.responses import FileResponse, JSONResponse
 
 from lib_sdtrain.api.access import Access
+from lib_sdtrain.api.queue import Queue
 from lib_sdtrain.api.routing import finite
 from lib_sdtrain.events import Preview
 from lib_sdtrain.jobs import Job, JobRunner
@@ -21,12 +22,13 @@ def preview_file(job: Job, step: int, index: int) -> Path | None:
     return None
 
 
-def add_watching(app: FastAPI, runner: JobRunner, access: Access) -> None:
+def add_watching(app: FastAPI, runner: JobRunner, access: Access, queue: Queue) -> None:
     """GET job and GET preview pictures."""
 
     def job(request: Request, id: str = "", after: int = 0) -> JSONResponse:  # noqa: A002 - name in the address
         access.page(request)
-        return JSONResponse({"job": finite(runner.view(id, after))}, headers={"Cache-Control": "no-store"})
+        document = {"job": finite(runner.view(id, after)), "queue": queue.brief()}
+        return JSONResponse(document, headers={"Cache-Control": "no-store"})
 
     def preview(request: Request, job_id: str, step: int, index: int) -> FileResponse:
         access.page(request)

@@ -6,8 +6,9 @@ from pathlib import Path
 import gradio as gr
 
 from lib_sdtrain.api.services import Services
+from lib_sdtrain.ui.merge.queueing import attach_queue
 from lib_sdtrain.ui.merge.tab import MergeTab
-from lib_sdtrain.ui.runs_tab import RunsTab
+from lib_sdtrain.ui.runs.tab import RunsTab
 from lib_sdtrain.ui.sample.tab import SampleTab
 from lib_sdtrain.ui.seam import forget_in_ui_config
 from lib_sdtrain.ui.train.tab import TrainTab
@@ -23,12 +24,12 @@ def build_tab(services: Services, **blocks: object) -> gr.Blocks:
         gr.HTML(f"<style>{style}</style>", elem_id="sdtrain_style")
         with gr.Tabs(elem_id="sdtrain_tabs"):
             with gr.Tab("Train", elem_id="sdtrain_tab_train"):
-                TrainTab(services.train)
+                TrainTab(services)
             with gr.Tab("Merge", elem_id="sdtrain_tab_merge"):
-                MergeTab(services.merge)
+                attach_queue(MergeTab(services.merge), services.queue)
             with gr.Tab("Sample", elem_id="sdtrain_tab_sample"):
                 SampleTab(services.sample)
             with gr.Tab("Runs", elem_id="sdtrain_tab_runs"):
-                RunsTab(services.train)
+                RunsTab(services)
     forget_in_ui_config(page.blocks.values())
     return page

@@ -35,3 +35,8 @@ def problems_html(problems: Sequence[Problem], panel: str = PANEL) -> str:
         for problem in problems
     )
     return f"<ul class='sdtrain-problems' role='alert'>{lines}</ul>"
+
+
+def notes_html(notes: Sequence[str]) -> str:
+    """What the user should know, a line each."""
+    return "".join(f"<p class='sdtrain-note'>{html.escape(note)}</p>" for note in notes)

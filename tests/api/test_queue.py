@@ -4,6 +4,7 @@ from __future__ import annotations
 import json
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from tests.api.merge_site import keyed_site
 from tests.api.sites import PRESET, client_of, draw_subject, run, services_in
 from tests.fake_engine import FakeEngine
 
-WAIT = 20
+WAIT = 60
 
 
 class Gate:
@@ -94,7 +95,7 @@ def test_a_failed_or_stopped_task_does_not_keep_the_next_from_its_turn(services,
     for name in ("breaks", "stopped", "ends"):
         services.queue.add("train", train(name, 3000 if name == "stopped" else 3))
     gate.open.set()
-    until(lambda: (services.queue.as_dict()["running"] or {}).get("label") == "stopped")
+    until(lambda: services.runner.job.label == "stopped")
     services.runner.stop("save")
     until(lambda: len(labels(services, "ended")) == 3)
     ended = {task["label"]: task for task in services.queue.as_dict()["ended"]}
@@ -117,6 +118,25 @@ def test_a_task_that_has_become_impossible_ends_as_failed_and_says_why(services,
     assert ended["gone"]["state"] == "failed"
     assert "no picture" in ended["gone"]["problems"][0]
     assert ended["two"]["state"] == "finished"
+
+
+def test_jobs_that_are_over_before_their_start_has_returned(tmp_path, monkeypatch):
+    services = services_in(tmp_path)
+    submitted = ThreadPoolExecutor.submit
+
+    def at_once(self, *args):
+        future = submitted(self, *args)
+        future.exception(WAIT)
+        return future
+
+    monkeypatch.setattr(ThreadPoolExecutor, "submit", at_once)
+    services.queue.hold()
+    for name in "abc":
+        services.queue.add("train", train(name))
+    thread = threading.Thread(target=services.queue.go_on, daemon=True)
+    thread.start()
+    thread.join(WAIT)
+    assert labels(services, "ended") == ["c", "b", "a"]
 
 
 def test_a_held_queue_starts_nothing_until_it_goes_on(services, gate):

@@ -45,7 +45,7 @@ def finish(served) -> dict:
 
 
 def test_nothing_has_run_yet(served):
-    assert served.client.get("/sdtrain/v1/job").json() == {"job": None}
+    assert served.client.get("/sdtrain/v1/job").json()["job"] is None
 
 
 def test_a_run_is_planned_started_and_watched(served):

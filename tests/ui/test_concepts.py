@@ -8,10 +8,9 @@ import pytest
 from lib_sdtrain import textfiles
 from lib_sdtrain.api.choice import Choice
 from lib_sdtrain.api.copies import command_line
-from lib_sdtrain.api.service import TrainService
+from lib_sdtrain.api.services import Services
 from lib_sdtrain.errors import Problem
 from lib_sdtrain.host.standalone import StandaloneHost
-from lib_sdtrain.jobs import JobRunner
 from lib_sdtrain.settings.parse import build
 from lib_sdtrain.settings.run import RunSettings
 from lib_sdtrain.ui.train.concepts import CONCEPTS, FIRST, Concepts
@@ -23,9 +22,13 @@ PRESET = "toybox-dreambooth"
 
 
 @pytest.fixture
-def form(tmp_path: Path) -> Form:
-    host = StandaloneHost(tmp_path)
-    return Form(TrainService(host, FakeEngine("/pictures"), JobRunner(host)))
+def services(tmp_path: Path) -> Services:
+    return Services(StandaloneHost(tmp_path), FakeEngine("/pictures"))
+
+
+@pytest.fixture
+def form(services) -> Form:
+    return Form(services.train)
 
 
 def with_concepts(values: dict, concepts: Concepts) -> dict:
@@ -65,9 +68,9 @@ def test_a_removed_subject_is_gone_and_the_last_one_stays(form):
     assert one.removed() == one
 
 
-def test_a_subject_of_the_preset_can_be_removed(form):
+def test_a_subject_of_the_preset_can_be_removed(form, services):
     values = two_subjects(form)
-    TrainHandlers(form.service).save_preset("both", PRESET, values)
+    TrainHandlers(services).save_preset("both", PRESET, values)
     both = form.filled(Choice("both"))
     one = with_concepts(both, Concepts.of(both).removed())
     choice = form.choice("both", one)
@@ -75,16 +78,16 @@ def test_a_subject_of_the_preset_can_be_removed(form):
     assert '--set \'data.concepts=[{"name": "subject-2"' in command_line(choice)
 
 
-def test_a_preset_with_several_subjects_is_shown_and_comes_back_unchanged(form):
-    TrainHandlers(form.service).save_preset("both", PRESET, two_subjects(form))
+def test_a_preset_with_several_subjects_is_shown_and_comes_back_unchanged(form, services):
+    TrainHandlers(services).save_preset("both", PRESET, two_subjects(form))
     values = form.filled(Choice("both"))
     assert Concepts.of(values).titles() == ["1: sks-cup", "2: subject-2"]
     assert form.choice("both", values).changes == {}
 
 
-def test_the_yaml_of_several_subjects_gives_the_same_run(form):
+def test_the_yaml_of_several_subjects_gives_the_same_run(form, services):
     values = two_subjects(form)
-    text = TrainHandlers(form.service).yaml(PRESET, values)
+    text = TrainHandlers(services).yaml(PRESET, values)
     again = build(RunSettings, textfiles.parse_yaml(text, "yaml"))
     assert again == form.service.resolve(form.choice(PRESET, values)).settings
 

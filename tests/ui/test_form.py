@@ -8,10 +8,9 @@ import pytest
 from lib_sdtrain import textfiles
 from lib_sdtrain.api.choice import Choice
 from lib_sdtrain.api.copies import command_line
-from lib_sdtrain.api.service import TrainService
+from lib_sdtrain.api.services import Services
 from lib_sdtrain.errors import Problem, UserError
 from lib_sdtrain.host.standalone import StandaloneHost
-from lib_sdtrain.jobs import JobRunner
 from lib_sdtrain.settings.run import RunSettings
 from lib_sdtrain.ui.texts import problems_html, size_text, time_text
 from lib_sdtrain.ui.train.concepts import CONCEPTS, FIRST, Concepts
@@ -24,9 +23,13 @@ PRESET = "toybox-dreambooth"
 
 
 @pytest.fixture
-def service(tmp_path: Path) -> TrainService:
-    host = StandaloneHost(tmp_path)
-    return TrainService(host, FakeEngine("/pictures"), JobRunner(host))
+def services(tmp_path: Path) -> Services:
+    return Services(StandaloneHost(tmp_path), FakeEngine("/pictures"))
+
+
+@pytest.fixture
+def service(services):
+    return services.train
 
 
 @pytest.fixture
@@ -71,8 +74,8 @@ def test_where_each_value_came_from(service):
     assert resolved.origin("data.resolution") == "sd1 on cpu"
 
 
-def test_a_preset_of_ones_own_comes_back_as_it_was(service, form):
-    handlers = TrainHandlers(service)
+def test_a_preset_of_ones_own_comes_back_as_it_was(service, form, services):
+    handlers = TrainHandlers(services)
     values = {**form.filled(Choice(PRESET)), "train.length": "55", f"{FIRST}.instance_prompt": "a photo of xyz"}
     assert "Saved" in handlers.save_preset("my own", PRESET, values)
     assert service.presets.names() == [PRESET, "my-own"]
@@ -82,8 +85,8 @@ def test_a_preset_of_ones_own_comes_back_as_it_was(service, form):
 
 
 @pytest.mark.parametrize("name", ["", "  ", PRESET])
-def test_presets_need_a_name_of_their_own(service, form, name):
-    answer = TrainHandlers(service).save_preset(name, "", form.filled(Choice()))
+def test_presets_need_a_name_of_their_own(service, form, name, services):
+    answer = TrainHandlers(services).save_preset(name, "", form.filled(Choice()))
     assert "sdtrain-problems" in answer
 
 
@@ -96,17 +99,17 @@ def test_a_preset_with_a_syntax_error_is_told_and_the_others_work(service, form)
     assert form.filled(Choice(PRESET))["train.length"] == "40"
 
 
-def test_outputs_that_cannot_be_written_are_told(service, form, tmp_path):
+def test_outputs_that_cannot_be_written_are_told(service, form, tmp_path, services):
     (tmp_path / "outputs").write_text("a file is in the way", encoding="utf-8")
-    assert "cannot be written" in TrainHandlers(service).save_preset("mine", "", form.filled(Choice()))
-    folder, message = TrainHandlers(service).drop([__file__.replace(".py", ".png")])
+    assert "cannot be written" in TrainHandlers(services).save_preset("mine", "", form.filled(Choice()))
+    folder, message = TrainHandlers(services).drop([__file__.replace(".py", ".png")])
     assert folder == ""
     assert "cannot be kept" in message
 
 
-def test_the_yaml_gives_the_same_run(service, form):
+def test_the_yaml_gives_the_same_run(service, form, services):
     values = {**form.filled(Choice(PRESET)), "train.length": "30 epochs", "loss.min_snr_gamma": "5"}
-    text = TrainHandlers(service).yaml(PRESET, values)
+    text = TrainHandlers(services).yaml(PRESET, values)
     from lib_sdtrain.settings.parse import build
 
     again = build(RunSettings, textfiles.parse_yaml(text, "yaml"))

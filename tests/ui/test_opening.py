@@ -8,9 +8,8 @@ from PIL import Image
 
 from lib_sdtrain import textfiles
 from lib_sdtrain.api.choice import Choice
-from lib_sdtrain.api.service import TrainService
+from lib_sdtrain.api.services import Services
 from lib_sdtrain.host.standalone import StandaloneHost
-from lib_sdtrain.jobs import JobRunner
 from lib_sdtrain.ui.train.handlers import TrainHandlers
 from lib_sdtrain.ui.train.layout import NO_PRESET
 from tests.fake_engine import FakeEngine
@@ -24,7 +23,7 @@ def handlers(tmp_path: Path) -> TrainHandlers:
     subject.mkdir()
     Image.new("RGB", (64, 64)).save(subject / "0.png")
     host = StandaloneHost(tmp_path)
-    return TrainHandlers(TrainService(host, FakeEngine(str(subject)), JobRunner(host)))
+    return TrainHandlers(Services(host, FakeEngine(str(subject))))
 
 
 def start(handlers: TrainHandlers, **changes: object) -> None:

@@ -213,6 +213,8 @@ def _footer(parts: MergeParts, hosted: bool, live: bool) -> None:
     parts.more["ended"] = gr.Button("ended", visible=False, elem_id=_id("ended"))
     parts.more["weighed"] = gr.Button("weighed", visible=False, elem_id=_id("weighed"))
     parts.more["job"] = gr.Textbox(visible=False, elem_id=_id("job"))
+    parts.more["fill"] = gr.Button("fill", visible=False, elem_id=_id("fill"))
+    parts.more["source"] = gr.Textbox(visible=False, elem_id=_id("source"))
     with gr.Column(elem_id=_id("foot"), elem_classes=["sdm-foot"]):
         gr.HTML(RUN_HTML)
         with gr.Row(elem_classes=["sdtrain-row", "sdm-stop"]):
@@ -232,3 +234,4 @@ def _footer(parts: MergeParts, hosted: bool, live: bool) -> None:
                 min_width=240, max_lines=1,
             )
             parts.more["start"] = gr.Button("Merge", variant="primary", elem_id=_id("start"), scale=0, min_width=150)
+            parts.more["enqueue"] = _button("enqueue", "Add to queue", scale=0, min_width=120)

@@ -12,6 +12,7 @@ from lib_sdtrain.settings.run import RunSettings
 from lib_sdtrain.ui.controls import raw, shown
 from lib_sdtrain.ui.train.concepts import CONCEPTS, FIRST, Concepts, blank_entry, concept_items, shown_entry
 
+PREVIEWS = "preview.prompts"
 INSTANCE_DIR, PROMPT, CLASS_PROMPT = f"{FIRST}.instance_dir", f"{FIRST}.instance_prompt", f"{FIRST}.class_prompt"
 
 

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import html
+import json
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,11 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from lib_sdtrain.api.choice import Choice
+from lib_sdtrain.api.queue import Queue
+from lib_sdtrain.api.queue_kinds import TRAIN
 from lib_sdtrain.api.service import TOYBOX_PRESET, Outlook, TrainService
+from lib_sdtrain.api.services import Services
+from lib_sdtrain.api.sources import preview_of, source_of
 from lib_sdtrain.errors import UserError
-from lib_sdtrain.ui.texts import problems_html
+from lib_sdtrain.ui.controls import raw, shown
+from lib_sdtrain.ui.texts import notes_html, problems_html
 from lib_sdtrain.ui.train.concepts import Concepts
-from lib_sdtrain.ui.train.form import CLASS_PROMPT, INSTANCE_DIR, PROMPT, Form, default_values
+from lib_sdtrain.ui.train.form import CLASS_PROMPT, INSTANCE_DIR, PREVIEWS, PROMPT, Form, default_values, form_items
 from lib_sdtrain.ui.train.layout import NO_PRESET
 from lib_sdtrain.ui.train.pictures import keep_dropped, thumbnails_html
 from lib_sdtrain.ui.train.plan_view import plan_html
@@ -33,7 +39,17 @@ class Opening:
 class TrainHandlers:
     """Answers of the Train sub-tab."""
 
-    service: TrainService
+    services: Services
+
+    @property
+    def service(self) -> TrainService:
+        """Training."""
+        return self.services.train
+
+    @property
+    def queue(self) -> Queue:
+        """What waits for its turn."""
+        return self.services.queue
 
     @property
     def form(self) -> Form:
@@ -133,6 +149,39 @@ class TrainHandlers:
         self.service.last.write(choice)
         return ""
 
+    def enqueue(self, preset: str, values: Mapping[str, Any]) -> tuple[str, str]:
+        """Put the run into the queue; what to show, and the name for the next result."""
+        try:
+            choice = self.form.choice(self.name_of(preset), values)
+            task = self.queue.add(TRAIN, {"preset": choice.preset, "settings": dict(choice.changes)})
+        except UserError as error:
+            shown = plan_html(Outlook({}, tuple(error.problems), {}), Concepts.of(values))
+            return shown, str(values["save.name"] or "")
+        self.service.last.write(choice)
+        name = self.form.with_free_name(values)["save.name"]
+        place = self.queue.brief()["waiting"]
+        waits = f"waits in the queue, number {place}" if place else "begins now"
+        note = f"<p class='sdtrain-note sdtrain-queued'>✓ {html.escape(task.label)} {waits}.</p>"
+        return note + self.plan(preset, {**values, "save.name": name}), name
+
+    def filled_from(self, asked: str) -> Opening:
+        """The form with settings from elsewhere: `{"task": id}`, which leaves the queue, `{"run": name}`,
+        `{"text": ..., "name": ...}` of a file. Raises `UserError` when there is nothing to take.
+        """
+        found = source_of(asked, self.services)
+        values = self.form.with_free_name(self.form.filled(found.choice))
+        if found.task:
+            self.queue.remove(found.task)
+        return Opening(self.title_of(found.choice.preset), values, notes_html(found.notes))
+
+    def with_preview(self, infotext: str, values: Mapping[str, Any]) -> dict[str, Any]:
+        """The previews with one more, which is drawn as an infotext says. Raises `UserError` for what is none."""
+        item = dict(form_items())[PREVIEWS]
+        found = raw(item, values[PREVIEWS]) or []
+        if infotext.strip() not in found:
+            found = [*found, preview_of(infotext)]
+        return {**values, PREVIEWS: shown(item, found)}
+
     def stop(self, how: str, job: str) -> None:
         """Pass on a stop that was pressed on a page showing `job`."""
         self.service.runner.stop(how, job or None)
@@ -168,3 +217,12 @@ class TrainHandlers:
             return self.service.command(self.form.choice(self.name_of(preset), values))
         except UserError as error:
             return "\n".join(f"# {problem}" for problem in error.problems)
+
+
+def wished_preview(asked: str) -> str | None:
+    """The infotext of `{"preview": infotext}`; None for another wish."""
+    try:
+        wish = json.loads(asked or "{}")
+    except ValueError:
+        return None
+    return str(wish["preview"]) if isinstance(wish, dict) and "preview" in wish else None

@@ -48,6 +48,9 @@ class TrainParts:
     message: Any = None
     plan: Any = None
     start: Any = None
+    enqueue: Any = None
+    fill: Any = None
+    source: Any = None
     load: Any = None
     job: Any = None
     stops: dict[str, Any] = field(default_factory=dict)
@@ -196,10 +199,14 @@ def _keeping(parts: TrainParts) -> None:
 def _plan_and_start(parts: TrainParts) -> None:
     with gr.Row(elem_id=_id("footer"), elem_classes=["sdtrain-footer"]):
         parts.plan = gr.HTML("", elem_id=_id("plan"))
-        parts.start = gr.Button("Start training", variant="primary", elem_id=_id("start"), scale=0, min_width=190)
+        with gr.Column(scale=0, min_width=190, elem_id=_id("starts"), elem_classes=["sdtrain-starts"]):
+            parts.start = gr.Button("Start training", variant="primary", elem_id=_id("start"))
+            parts.enqueue = gr.Button("Add to queue", elem_id=_id("enqueue"), size="sm")
     parts.load = gr.Button("load", visible=False, elem_id=_id("load"))
     parts.ended = gr.Button("ended", visible=False, elem_id=_id("ended"))
+    parts.fill = gr.Button("fill", visible=False, elem_id=_id("fill"))
     parts.job = gr.Textbox(visible=False, elem_id=_id("job"))
+    parts.source = gr.Textbox(visible=False, elem_id=_id("source"))
 
 
 def _run_panel(parts: TrainParts, hosted: bool) -> None:
@@ -209,6 +216,8 @@ def _run_panel(parts: TrainParts, hosted: bool) -> None:
             for how, label in (("save", "Stop and save"), ("go_on", "Save, go on"), ("now", "Stop now")):
                 variant = "stop" if how == "now" else "secondary"
                 parts.stops[how] = gr.Button(label, variant=variant, elem_id=_id(f"stop_{how}"))
+            gr.Button("Set up another run", elem_id=_id("another"))
+        gr.HTML("<div id='sdtrain_train_queue' class='sdtrain-note'></div>")
         with gr.Row(elem_classes=["sdtrain-row", "sdtrain-after"]):
             parts.resume = gr.Button("Go on from here", variant="primary", elem_id=_id("resume"))
             if hosted:

@@ -4,25 +4,26 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from lib_sdtrain.api.service import TrainService
+from lib_sdtrain.api.services import Services
 from lib_sdtrain.errors import UserError
 from lib_sdtrain.ui.seam import listen, update
 from lib_sdtrain.ui.texts import problems_html
 from lib_sdtrain.ui.train.concepts import CONCEPTS, Concepts
 from lib_sdtrain.ui.train.form import CLASS_PROMPT, INSTANCE_DIR, PROMPT, default_values
-from lib_sdtrain.ui.train.handlers import TrainHandlers
+from lib_sdtrain.ui.train.handlers import Opening, TrainHandlers, wished_preview
 from lib_sdtrain.ui.train.layout import NO_PRESET, TrainParts, build_train
 from lib_sdtrain.ui.train.words import read_prompts, reading_html
 
 CHECKPOINT, NAME = "model.checkpoint", "save.name"
+ASKED = "(source, ...rest) => [window.sdtrain ? window.sdtrain.asked : '{}', ...rest]"
 
 
 class TrainTab:
     """Builds the sub-tab and attaches its handlers."""
 
-    def __init__(self, service: TrainService) -> None:
-        self.service = service
-        self.handlers = TrainHandlers(service)
+    def __init__(self, services: Services) -> None:
+        service = self.service = services.train
+        self.handlers = TrainHandlers(services)
         self.hosted = service.host.name != "standalone"
         self.parts: TrainParts = build_train(default_values(), self.hosted, service.host.hides_folders)
         self.paths = {control.component: path for path, control in self.parts.controls.items()}
@@ -31,6 +32,33 @@ class TrainTab:
         self._attach_concepts()
         self._attach_presets()
         self._attach_run()
+        self._attach_filling()
+
+    # settings from elsewhere
+
+    def _attach_filling(self) -> None:
+        parts = self.parts
+        held = [*self.paths, parts.preset, parts.concepts]
+
+        def filled(asked: str, *shown: Any) -> dict[Any, Any]:
+            data = dict(zip(held, shown, strict=True))
+            try:
+                opening = self._from_elsewhere(asked, data)
+            except UserError as error:
+                return {parts.message: problems_html(error.problems)}
+            answer = {**self._shown(opening.preset, opening.values), parts.message: opening.message}
+            answer[self._component(CHECKPOINT)] = update(choices=self._titles(), value=opening.values[CHECKPOINT])
+            return answer | {parts.preset: opening.preset, parts.base_preset: opening.preset}
+
+        listen(parts.fill.click, filled, [parts.source, *held],
+               [*self._everything, parts.preset, parts.base_preset, parts.message], js=ASKED)  # fmt: skip
+
+    def _from_elsewhere(self, asked: str, data: Mapping[Any, Any]) -> Opening:
+        infotext = wished_preview(asked)
+        if infotext is None:
+            return self.handlers.filled_from(asked)
+        values = self.handlers.with_preview(infotext, self._values(data))
+        return Opening(data[self.parts.preset], values, "<p class='sdtrain-note'>One more preview; see Previews.</p>")
 
     # reading and writing the form
 
@@ -226,7 +254,12 @@ class TrainTab:
             mistakes = self.handlers.start(data[parts.preset], self._values(data))
             return mistakes or update()
 
+        def queued(data: Mapping[Any, Any]) -> dict[Any, Any]:
+            shown, name = self.handlers.enqueue(data[parts.preset], self._values(data))
+            return {parts.plan: shown, self._component(NAME): name}
+
         listen(parts.start.click, started, self._inputs, [parts.plan])
+        listen(parts.enqueue.click, queued, self._inputs, [parts.plan, self._component(NAME)])
         shown_job = "() => [window.sdtrain ? window.sdtrain.jobId() : '']"
         for how, button in parts.stops.items():
             listen(button.click, self._stopper(how), [parts.job], None, js=shown_job)
