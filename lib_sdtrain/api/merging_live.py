@@ -108,10 +108,15 @@ class LiveMerging:
 
     # wishes
 
-    def show(self, form: Mapping[str, Any]) -> None:
-        """Have the loaded model show the merge of a form, soon. Raises `UserError` for mistakes and during a job."""
-        settings = self._settings({**form, "name": ""})
-        kept = dict(form)
+    def show(self, form: Mapping[str, Any], checked: bool = False) -> None:
+        """Have the loaded model show the merge of a form, soon. Raises `UserError` for mistakes and during a job.
+
+        `checked`: whoever asks has looked for mistakes in the models and weights.
+        """
+        settings, kept = self._settings({**form, "name": ""}), dict(form)
+        if not checked:
+            with opened(settings):
+                pass
         self._ask(lambda: self.show_now(settings, kept))
 
     def revert(self) -> None:

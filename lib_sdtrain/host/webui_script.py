@@ -1,7 +1,8 @@
 """SD Train's part in making a picture in the WebUI: pictures of a live merge say so."""
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, ClassVar
 
 from modules import scripts, sd_models
 
@@ -11,7 +12,9 @@ INFOTEXT = "SD Train merge"
 
 
 class LiveMergeScript(scripts.Script):
-    """Without controls of its own, always at work."""
+    """Without controls of its own, always at work. `before` is asked before every picture."""
+
+    before: ClassVar[Callable[[Any], None] | None] = None
 
     def title(self) -> str:
         """Its name in the WebUI's lists."""
@@ -21,6 +24,13 @@ class LiveMergeScript(scripts.Script):
         """In txt2img and img2img alike."""
         del is_img2img
         return scripts.AlwaysVisible
+
+    def before_process(self, p: Any, *args: Any) -> None:
+        """A cell of the X/Y/Z plot may want another merge."""
+        del args
+        before = type(self).before
+        if before is not None:
+            before(p)
 
     def process(self, p: Any, *args: Any) -> None:
         """The recipe goes into the infotext; a merge that a refiner has pushed out comes back first."""

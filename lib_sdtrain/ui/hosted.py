@@ -4,10 +4,11 @@ from __future__ import annotations
 from typing import Any
 
 from lib_sdtrain.api.access import Access, parse_users
+from lib_sdtrain.api.axes import Axes
 from lib_sdtrain.api.routes import add_routes
 from lib_sdtrain.api.services import Services
 from lib_sdtrain.api.training import TrainingEngine
-from lib_sdtrain.host import webui, webui_live
+from lib_sdtrain.host import webui, webui_axes, webui_live, webui_script
 from lib_sdtrain.ui.tab import ELEMENT_ID, TITLE, build_tab
 
 
@@ -25,7 +26,16 @@ def routes(demo: Any, app: Any) -> None:
     """`on_app_started`: the routes, the API's only with `--api`."""
     del demo
     options = webui.options()
+    before_ui()  # with --nowebui no page is built, and the plot is there all the same
     add_routes(app, services(), Access(app, parse_users(options.api_auth)), programs=options.api)
+
+
+def before_ui() -> None:
+    """`on_before_ui`: our axes in the X/Y/Z plot."""
+    here = services()
+    axes = Axes(here.merge, here.history)
+    webui_script.LiveMergeScript.before = staticmethod(axes.before)
+    webui_axes.register(axes.all(), axes.ended)
 
 
 def model_loaded(model: Any) -> None:

@@ -47,7 +47,7 @@ class MergeHandlers:
         outlook = self._outlook(values)
         if values.get(LIVE) and not outlook.problems:
             try:
-                self.service.live.show(self.form(values))
+                self.service.live.show(self.form(values), checked=True)
             except UserError as error:
                 outlook = MergeOutlook(problems=tuple(error.problems))
         return outlook_html(outlook)
