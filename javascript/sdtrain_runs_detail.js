@@ -162,8 +162,8 @@
         columns.append(plots(), previews());
         parts.push(columns);
         if (detail.files.length) parts.push(folded("files", detail.files.length === 1 ? "One model was written" : `${detail.files.length} models were written`, filesTable(detail), true));
-        parts.push(folded("settings", `${Object.keys(detail.settings).length} settings`, settingsTable(detail.settings)));
-        if (detail.notices.length) parts.push(folded("notices", `${detail.notices.length} notices`, lines(detail.notices, "sdtrain-notices")));
+        parts.push(folded("settings", `Settings (${Object.keys(detail.settings).length})`, settingsTable(detail.settings)));
+        if (detail.notices.length) parts.push(folded("notices", `Notices (${detail.notices.length})`, lines(detail.notices, "sdtrain-notices")));
         return parts;
     }
 

@@ -172,7 +172,8 @@ def shown(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, float):
-        return f"{value:g}"
+        head, exponent, power = f"{value:g}".partition("e")
+        return f"{head}e{int(power)}" if exponent else head
     return ", ".join(map(shown, value)) if isinstance(value, (list, tuple)) else str(value)
 
 
