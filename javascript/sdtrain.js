@@ -2,7 +2,7 @@
 (function () {
     "use strict";
 
-    const BUSY_MS = 700;
+    const BUSY_MS = 700; // unless the WebUI's settings say otherwise
     const ELSEWHERE_MS = 5000; // a run goes on while another tab of the WebUI is looked at
     const IDLE_MS = 4000;
     const OFFLINE_MS = [5000, 15000, 30000, 60000];
@@ -92,8 +92,9 @@
     // while nobody looks, and a server that does not answer is left in peace for longer and longer.
     function pause(page) {
         if (failures) return OFFLINE_MS[Math.min(failures, OFFLINE_MS.length) - 1];
-        if (!inSight(page)) return busy() ? ELSEWHERE_MS : BUSY_MS;
-        return busy() || Date.now() < eagerUntil ? BUSY_MS : IDLE_MS;
+        const often = 1000 * (window.opts && window.opts.sdtrain_poll_seconds) || BUSY_MS;
+        if (!inSight(page)) return busy() ? ELSEWHERE_MS : often;
+        return busy() || Date.now() < eagerUntil ? often : IDLE_MS;
     }
 
     async function poll() {

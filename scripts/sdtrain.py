@@ -6,5 +6,6 @@ from lib_sdtrain.ui import hosted
 
 script_callbacks.on_ui_tabs(hosted.tabs)
 script_callbacks.on_app_started(hosted.routes)
+script_callbacks.on_ui_settings(hosted.settings)
 script_callbacks.on_before_ui(hosted.before_ui)
 script_callbacks.on_model_loaded(hosted.model_loaded)

@@ -13,7 +13,7 @@ import torch
 from modules import call_queue, devices, paths_internal, sd_models, shared
 
 from lib_sdtrain.events import Event, Phase, Started, Step
-from lib_sdtrain.host import webui_live
+from lib_sdtrain.host import webui_live, webui_settings
 from lib_sdtrain.host.paths import confined, resolved
 from lib_sdtrain.host.protocol import CheckpointEntry, LiveMerge, LiveTensors
 from lib_sdtrain.host.standalone import TOYBOX
@@ -111,8 +111,8 @@ class WebuiHost:
         return state.interrupted or state.stopping_generation
 
     def output_dir(self) -> Path:
-        """outputs/sdtrain in the WebUI's data folder."""
-        return Path(paths_internal.data_path) / "outputs" / "sdtrain"
+        """outputs/sdtrain in the WebUI's data folder, or what its settings say."""
+        return webui_settings.output_dir()
 
     def checkpoint_dir(self) -> Path | None:
         """Where the WebUI looks for checkpoints."""
@@ -128,7 +128,7 @@ class WebuiHost:
             return resolved(path, where)
         given = (*shared.cmd_opts.gradio_allowed_path, shared.cmd_opts.ckpt_dir, shared.cmd_opts.lora_dir)
         roots = (paths_internal.data_path, paths_internal.models_path, TOYBOX.path.parent, *filter(None, given))
-        return confined(path, map(Path, roots), where)
+        return confined(path, [*map(Path, roots), *webui_settings.allowed_roots()], where)
 
     def adopt(self, checkpoint: Path) -> None:
         """A scaled-down model gets a description that names CLIP's files on this machine."""

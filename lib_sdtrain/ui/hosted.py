@@ -8,7 +8,7 @@ from lib_sdtrain.api.axes import Axes
 from lib_sdtrain.api.routes import add_routes
 from lib_sdtrain.api.services import Services
 from lib_sdtrain.api.training import TrainingEngine
-from lib_sdtrain.host import webui, webui_axes, webui_live, webui_script
+from lib_sdtrain.host import webui, webui_axes, webui_live, webui_script, webui_settings
 from lib_sdtrain.ui.tab import ELEMENT_ID, TITLE, build_tab
 
 
@@ -28,6 +28,11 @@ def routes(demo: Any, app: Any) -> None:
     options = webui.options()
     before_ui()  # with --nowebui no page is built, and the plot is there all the same
     add_routes(app, services(), Access(app, parse_users(options.api_auth)), programs=options.api)
+
+
+def settings() -> None:
+    """`on_ui_settings`: what belongs to this machine."""
+    webui_settings.add_settings()
 
 
 def before_ui() -> None:

@@ -113,6 +113,13 @@ class LiveSite:
         return self.state()
 
 
+def reload_ui(page: Any) -> None:
+    """The WebUI's own Reload UI, until the page is back."""
+    page.locator("#footer a", has_text="Reload UI").click()
+    page.wait_for_function("() => !document.querySelector('#sdtrain_train[data-booted]')", timeout=LONG)
+    page.wait_for_selector("#sdtrain_train[data-booted]", state="attached", timeout=LONG)
+
+
 def moved(index: int, value: float, weights: list[float] = HALF) -> list[float]:
     """The weights with one of them changed."""
     return [value if place == index else weight for place, weight in enumerate(weights)]

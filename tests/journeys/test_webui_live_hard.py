@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from lib_sdtrain.host.live_weights import VAE
-from tests.journeys.live_site import HALF, IN04, LiveSite, moved
+from tests.journeys.live_site import HALF, IN04, LiveSite, moved, reload_ui
 from tests.journeys.steps import LONG
 from tests.sample.test_engine import lora
 
@@ -151,7 +151,7 @@ def test_reload_ui_keeps_it(site, open_page):
     site.show(HALF)
     live = site.picture()
     page = open_page(site.webui.url)
-    page.locator("#footer a", has_text="Reload UI").click()
+    reload_ui(page)
     page.wait_for_selector("#sdtrain_live_badge", timeout=LONG)
     assert site.state()["on"] is True
     assert site.picture() == live
