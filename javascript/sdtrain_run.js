@@ -113,6 +113,9 @@
     function ended(page, job) {
         pressed = "";
         if (app.byId("refresh_sd_model_checkpoint")) app.press("refresh_sd_model_checkpoint");
+        for (const part of ["txt2img", "img2img"]) {
+            for (const kind of ["lora", "textual_inversion", "checkpoints"]) app.press(`${part}_${kind}_extra_refresh_internal`);
+        }
         app.press("sdtrain_train_ended");
     }
 

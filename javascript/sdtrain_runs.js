@@ -215,8 +215,30 @@
         lastKey = key;
     });
 
+    // The run or merge behind a picture is shown; what stands in no list goes into its form.
+    async function showOrigin(file) {
+        runs.send({do: "origin", infotext: await app.infotextOf(file) || "this picture holds no infotext"});
+    }
+
+    function followAnswer() {
+        const found = app.byId("sdtrain_runs_message").querySelector("[data-choose], [data-merge]");
+        if (!found) return;
+        if (found.dataset.choose) runs.choose(found.dataset.choose);
+        else if (found.dataset.merge) app.fillMerge({out: found.dataset.merge});
+    }
+
     app.onReady(() => {
         const view = runs.view();
+        for (const type of ["dragover", "drop"]) {
+            part("origin").addEventListener(type, (event) => {
+                event.preventDefault();
+                if (type === "drop" && event.dataTransfer.files.length) showOrigin(event.dataTransfer.files[0]);
+            });
+        }
+        part("origin-file").addEventListener("change", (event) => {
+            if (event.target.files.length) showOrigin(event.target.files[0]);
+            event.target.value = "";
+        });
         for (const name of ["search", "kind"]) part(name).addEventListener("input", showList);
         view.addEventListener("click", (event) => {
             const wanted = event.target.closest("[data-do]");
@@ -225,7 +247,7 @@
             else runs.send({do: wanted.dataset.do});
         });
         // the answer to a wish has come
-        new MutationObserver(runs.lookSoon).observe(app.byId("sdtrain_runs_message"), {childList: true, subtree: true});
+        new MutationObserver(() => { runs.lookSoon(); followAnswer(); }).observe(app.byId("sdtrain_runs_message"), {childList: true, subtree: true});
         new IntersectionObserver((seen) => { if (seen.some((one) => one.isIntersecting)) look(); }).observe(view);
     });
 })();

@@ -23,6 +23,13 @@
         return copied;
     };
 
+    // Tells below the buttons that the text is on the clipboard, or that it has to be taken by hand.
+    app.copied = async (text) => {
+        const done = await app.copy(text);
+        const label = app.root().querySelector("#sdtrain_train_copied label");
+        if (label) label.dataset.copied = done ? "copied" : "select and copy it";
+    };
+
     app.download = (name, text) => {
         const link = document.createElement("a");
         link.href = URL.createObjectURL(new Blob([text], {type: "text/yaml"}));
@@ -51,6 +58,33 @@
         app.press("sdtrain_merge_fill");
         app.openSubTab("Merge");
     };
+
+    // The infotext in a PNG's text chunk `parameters` (PNG specification, 11.3.3); empty when there is none.
+    async function infotextOf(file) {
+        const view = new DataView(await file.arrayBuffer());
+        const bytes = (at, length) => new Uint8Array(view.buffer, at, length);
+        const read = (part, words) => new TextDecoder(words).decode(part);
+        for (let at = 8; at + 12 <= view.byteLength;) {
+            const length = view.getUint32(at), kind = read(bytes(at + 4, 4), "latin1");
+            if (at + 12 + length > view.byteLength) return "";
+            if (kind === "tEXt" || kind === "iTXt") {
+                const part = bytes(at + 8, length), end = part.indexOf(0);
+                if (read(part.subarray(0, end), "latin1") === "parameters") {
+                    if (kind === "tEXt") return read(part.subarray(end + 1), "latin1");
+                    const language = part.indexOf(0, end + 3), translated = part.indexOf(0, language + 1);
+                    return part[end + 1] ? "" : read(part.subarray(translated + 1), "utf-8");
+                }
+            }
+            at += 12 + length;
+        }
+        return "";
+    }
+    app.infotextOf = infotextOf;
+
+    async function loadFile(file) {
+        if (/\.png$/i.test(file.name)) app.fillTrain({infotext: await infotextOf(file) || "this picture holds no infotext"});
+        else app.fillTrain({name: file.name, text: await file.text()});
+    }
 
     // The WebUI's own tabs read an infotext from their prompt box when its arrow is pressed.
     const prompt = () => app.root().querySelector("#txt2img_prompt textarea");
@@ -117,6 +151,12 @@
     }
 
     app.onReady(() => {
+        app.root().addEventListener("change", (event) => {
+            const box = event.target;
+            if (!box.matches || !box.matches("input[type=file][data-part=load-file]") || !box.files.length) return;
+            loadFile(box.files[0]);
+            box.value = "";
+        });
         if (!prompt()) return; // not in the WebUI
         addSender(app.root().querySelector("#image_buttons_txt2img .form, #image_buttons_txt2img"), "txt2img_send_to_sdtrain", () => shownInfotext("txt2img"));
         const ofPng = app.root().querySelector("#pnginfo_send_to_txt2img, #tab_pnginfo #txt2img_tab");

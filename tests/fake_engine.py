@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -88,7 +89,7 @@ class FakeEngine:
     ) -> Iterator[Event]:
         settings = build(RunSettings, textfiles.read_mapping(run_dir / "config.yaml"))
         settings = resolve(RunSettings, [Layer("config.yaml", to_plain(settings)), Layer("set", changes)]).settings
-        step = json.loads((run_dir / "state" / "step.json").read_text())
+        step = json.loads(next((run_dir / "state").glob("*/step.json")).read_text())
         yield from self._logged(run_dir, self._go(settings, run_dir, token, step))
 
     def _logged(self, run: Path, events: Iterator[Event]) -> Iterator[Event]:
@@ -122,8 +123,9 @@ class FakeEngine:
         if token.stopping_now:
             yield Stopped(step=step, saved=(run / "state").is_dir())
             return
-        (run / "state").mkdir(exist_ok=True)
-        (run / "state" / "step.json").write_text(json.dumps(step))
+        shutil.rmtree(run / "state", ignore_errors=True)
+        (run / "state" / f"{step:06d}").mkdir(parents=True)
+        (run / "state" / f"{step:06d}" / "step.json").write_text(json.dumps(step))
         yield Saved(file="state", kind="state", step=step)
         name = settings.save.name or settings.data.concepts[0].name
         folder = Path(settings.save.dir) if settings.save.dir else run / "checkpoints"

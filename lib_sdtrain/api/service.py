@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lib_sdtrain import textfiles
+from lib_sdtrain.api.cards import carded
 from lib_sdtrain.api.choice import Choice
 from lib_sdtrain.api.copies import command_line, yaml_of
 from lib_sdtrain.api.engine import Engine, Place
@@ -121,7 +122,7 @@ class TrainService:
         workload = str(self.engine.plan(settings, place).get("workload", ""))
 
         def work(token: CancelToken) -> Iterator[Event]:
-            return self.pace.measuring(workload, self.engine.train(settings, place, token))
+            return carded(self.pace.measuring(workload, self.engine.train(settings, place, token)), self.host)
 
         return self.runner.start("train", self.label(settings), work)
 
@@ -200,7 +201,7 @@ class TrainService:
 
     def _resuming(self, path: Path, changes: Mapping[str, Any]) -> Any:
         def work(token: CancelToken) -> Iterator[Event]:
-            return chain(past_events(path), self.engine.resume(path, changes, self.place, token))
+            return carded(chain(past_events(path), self.engine.resume(path, changes, self.place, token)), self.host)
 
         return work
 

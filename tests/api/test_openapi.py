@@ -130,7 +130,7 @@ def test_bodies_that_are_no_objects_are_told(site, content):
 
 
 def test_a_page_of_another_site_cannot_command(site):
-    client, _, services = site
+    client, _, _ = site
     for headers in ({"Sec-Fetch-Site": "cross-site"}, {"Sec-Fetch-Site": "same-site", "Content-Type": "text/plain"}):
         answer = client.post(f"{PREFIX}/queue-clear", headers=headers)
         assert answer.status_code == 422

@@ -152,7 +152,7 @@ def test_a_page_that_others_reach_may_not_read_folders_or_write_anywhere(tmp_pat
 def test_every_setting_that_is_a_path_is_confined():
     paths = {item.path for cls in (RunSettings, Concept) for item in declared(cls) if item.meta.kind in PATH_KINDS}
     named = {item.path for cls in (RunSettings, Concept) for item in declared(cls)
-             if item.name.endswith(("dir", "vae", "file", "folder", "path"))}  # fmt: skip
+             if item.type is str and item.name.endswith(("dir", "vae", "file", "folder", "path"))}  # fmt: skip
     assert {"instance_dir", "class_dir", "data.cache_dir", "save.dir"} <= paths
     assert named <= paths
 

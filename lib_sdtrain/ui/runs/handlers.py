@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from lib_sdtrain.api.history import MERGE
+from lib_sdtrain.api.origin import origin_of
 from lib_sdtrain.api.removal import RUN, STATE, Removed
 from lib_sdtrain.api.services import Services
 from lib_sdtrain.errors import UserError
@@ -27,6 +29,8 @@ class RunsHandlers:
             wish = json.loads(text or "{}")
             name = wish.get("do") if isinstance(wish, dict) else None
             act = self._acts().get(str(name))
+            if name == "origin":
+                return self._origin(str(wish.get("infotext") or ""))
             if act is None:
                 raise UserError(f"{name!r} is not known", where="do", fix="reload the page")
             return _note(act({key: str(value) for key, value in wish.items()}))
@@ -34,6 +38,14 @@ class RunsHandlers:
             return problems_html(error.problems, PANEL)
         except ValueError:
             return problems_html(UserError("the page sent no JSON", fix="reload the page").problems, PANEL)
+
+    def _origin(self, infotext: str) -> str:
+        """Where a picture comes from; the page follows `data-choose` to the list and `data-merge` to the form."""
+        found = origin_of(infotext, self.services.history, self.services.merge.files)
+        place = f" data-choose='{html.escape(found.id)}'" if found.id else ""
+        if found.kind == MERGE and found.file:
+            place = f" data-merge='{html.escape(found.file)}'"
+        return f"<p class='sdtrain-note'{place}>{html.escape(found.words)}</p>"
 
     def _acts(self) -> Mapping[str, Callable[[Mapping[str, str]], str]]:
         queue = self.services.queue

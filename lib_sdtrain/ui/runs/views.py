@@ -22,6 +22,9 @@ VIEW_HTML = """
     <select data-part="kind" aria-label="What to list" title="What to list"><option value="">runs and merges</option>
       <option value="run">runs</option><option value="merge">merges</option></select>
     <span class="sdtrain-note" data-part="count"></span><span class="sdr-space"></span>
+    <label class="sdtrain-file" data-part="origin"
+      title="Drop a picture: the run or merge that made its model is shown">Where does a picture come from?
+      <small>.png</small><input type="file" data-part="origin-file" accept=".png"></label>
     <button type="button" class="sdr-button" data-do="compare" disabled
       title="Tick two to six: loss, previews and settings side by side">Compare the ticked</button>
   </div>

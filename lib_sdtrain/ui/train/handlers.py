@@ -128,6 +128,15 @@ class TrainHandlers:
             return problems_html(error.problems)
         return f"<p class='sdtrain-note'>Saved as preset {html.escape(kept)}.</p>"
 
+    def delete_preset(self, preset: str) -> tuple[str, bool]:
+        """Delete a preset of the user's own; what to show, and whether it is gone."""
+        try:
+            gone = self.service.presets.delete(self.name_of(preset))
+        except UserError as error:
+            return problems_html(error.problems), False
+        words = f"Deleted the preset {gone}; its settings are still below."
+        return f"<p class='sdtrain-note'>{html.escape(words)}</p>", True
+
     def drop(self, files: list[Any] | None) -> tuple[str, str]:
         """Keep dropped pictures; the folder they are in now, and a message."""
         if not files:

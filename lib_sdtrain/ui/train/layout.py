@@ -14,6 +14,9 @@ from lib_sdtrain.ui.train.form import INSTANCE_DIR, form_items
 from lib_sdtrain.ui.train.run_view import RUN_HTML
 
 NO_PRESET = "my own settings"
+LOAD_HTML = """<label class="sdtrain-file" title="A preset, a run's config.yaml, or a PNG drawn with a model that was
+trained here">Load a file <small>.yaml, .json or .png</small><input type="file" data-part="load-file"
+accept=".yaml,.yml,.json,.png"></label>"""
 #: Title of a section and the setting groups whose basic settings it holds.
 SECTIONS = (("1", "Model", ("model", "method")), ("2", "Subject", (FIRST, "data")), ("3", "How long", ()))
 
@@ -31,6 +34,9 @@ class TrainParts:
     yaml_button: Any = None
     command_button: Any = None
     copied: Any = None
+    copied_text: Any = None
+    delete_preset: Any = None
+    file_button: Any = None
     refresh: Any = None
     add_toybox: Any = None
     concepts: Any = None
@@ -191,8 +197,12 @@ def _keeping(parts: TrainParts) -> None:
                 label="Name", info="Saves these settings as a preset of your own.", elem_id=_id("preset_name")
             )
             parts.save_preset = gr.Button("Save preset", elem_id=_id("save_preset"), size="sm")
-            parts.command_button = gr.Button("Show as command", elem_id=_id("as_command"), size="sm")
-            parts.yaml_button = gr.Button("Show as YAML", elem_id=_id("as_yaml"), size="sm")
+            parts.delete_preset = gr.Button("Delete the chosen preset", elem_id=_id("delete_preset"), size="sm")
+        with gr.Row(elem_classes=["sdtrain-row"]):
+            parts.command_button = gr.Button("Copy as command", elem_id=_id("as_command"), size="sm")
+            parts.yaml_button = gr.Button("Copy as YAML", elem_id=_id("as_yaml"), size="sm")
+            parts.file_button = gr.Button("Save as file", elem_id=_id("as_file"), size="sm")
+            gr.HTML(LOAD_HTML)
         parts.copied = gr.Code(label="The same run elsewhere", visible=False, elem_id=_id("copied"), interactive=False)
 
 
@@ -204,6 +214,7 @@ def _plan_and_start(parts: TrainParts) -> None:
             parts.enqueue = gr.Button("Add to queue", elem_id=_id("enqueue"), size="sm")
     parts.load = gr.Button("load", visible=False, elem_id=_id("load"))
     parts.ended = gr.Button("ended", visible=False, elem_id=_id("ended"))
+    parts.copied_text = gr.Textbox(visible=False, elem_id=_id("copied_text"))
     parts.fill = gr.Button("fill", visible=False, elem_id=_id("fill"))
     parts.job = gr.Textbox(visible=False, elem_id=_id("job"))
     parts.source = gr.Textbox(visible=False, elem_id=_id("source"))

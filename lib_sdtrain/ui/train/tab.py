@@ -15,6 +15,8 @@ from lib_sdtrain.ui.train.layout import NO_PRESET, TrainParts, build_train
 from lib_sdtrain.ui.train.words import read_prompts, reading_html
 
 CHECKPOINT, NAME = "model.checkpoint", "save.name"
+COPY = "(text, name) => { window.sdtrain.copied(text); }"
+DOWNLOAD = "(text, name) => { window.sdtrain.download(`${name || 'sdtrain'}.yaml`, text); }"
 ASKED = "(source, ...rest) => [window.sdtrain ? window.sdtrain.asked : '{}', ...rest]"
 
 
@@ -236,14 +238,25 @@ class TrainTab:
         listen(parts.preset.input, chosen, self._inputs, [*self._everything, parts.base_preset, parts.message])
         listen(parts.forget.click, forgotten, self._inputs, [*self._everything, parts.message])
         listen(parts.save_preset.click, saved, {*self._inputs, parts.preset_name}, [parts.message, parts.preset])
-        for button, make in ((parts.yaml_button, self.handlers.yaml), (parts.command_button, self.handlers.command)):
-            listen(button.click, self._copier(make), self._inputs, [parts.copied])
+        listen(parts.delete_preset.click, self._deleted, [parts.preset], [parts.message, parts.preset])
+        for button, make, then in (
+            (parts.yaml_button, self.handlers.yaml, COPY), (parts.command_button, self.handlers.command, COPY),
+            (parts.file_button, self.handlers.yaml, DOWNLOAD),
+        ):
+            done = listen(button.click, self._copier(make), self._inputs, [parts.copied, parts.copied_text])
+            listen(done.then, None, [parts.copied_text, self._component(NAME)], None, js=then)
 
     def _copier(self, make: Callable[[str, Mapping[str, Any]], str]) -> Callable[[Mapping[Any, Any]], Any]:
         def copied(data: Mapping[Any, Any]) -> Any:
-            return update(value=make(data[self.parts.preset], self._values(data)), visible=True)
+            text = make(data[self.parts.preset], self._values(data))
+            return [update(value=text, visible=True), text]
 
         return copied
+
+    def _deleted(self, preset: str) -> list[Any]:
+        message, gone = self.handlers.delete_preset(preset)
+        titles = self._preset_titles()
+        return [message, update(choices=titles, value=NO_PRESET) if gone else update(choices=titles)]
 
     # the run
 
