@@ -44,12 +44,17 @@ class Axes:
 
     def all(self) -> list[Axis]:
         """Every axis that works here."""
+        steps = Axis(
+            f"{PREFIX}Trained steps", str, self._steps, self._check_steps, _FILE_COST, choices=self.saved_steps
+        )
+        if not self.merge.live.available:
+            return [steps]
         return [
             self._live("Block weight", str, "blocks", prepare=self._expanded),
             self._live("Weights of all blocks", str, "weights", choices=self.merge.presets.names),
             self._live("Alpha of all blocks", float, "alpha"),
             self._live("Beta of all blocks", float, "beta"),
-            Axis(f"{PREFIX}Trained steps", str, self._steps, self._check_steps, _FILE_COST, choices=self.saved_steps),
+            steps,
         ]
 
     # live merges

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from lib_sdtrain.merge.session import MergeSession
     from lib_sdtrain.settings.merge import MergeSettings
 
+Tell = Callable[[int, int], None]
 JOB = "SD Train: live merge"
 OFF, WAITING, WORKING, ON = "off", "waiting", "working", "on"
 _HASH_LENGTH = 10
@@ -104,7 +105,7 @@ class LiveMerging:
     @property
     def available(self) -> bool:
         """Whether the host has a loaded model that can be changed."""
-        return isinstance(self.host, LiveHost)
+        return isinstance(self.host, LiveHost) and self.host.shows_live
 
     # wishes
 
@@ -117,7 +118,7 @@ class LiveMerging:
         if not checked:
             with opened(settings):
                 pass
-        self._ask(lambda: self.show_now(settings, kept))
+        self._ask(lambda: self.show_now(settings, kept, self._tell_host))
 
     def revert(self) -> None:
         """Have the loaded model's own weights back, soon. Raises `Busy` during a job."""
@@ -169,8 +170,11 @@ class LiveMerging:
 
     # what the wishes do, for whoever has the machine
 
-    def show_now(self, settings: MergeSettings, form: Mapping[str, Any]) -> None:
-        """Have the loaded model show a merge, for whoever has the machine. Raises `UserError`."""
+    def show_now(self, settings: MergeSettings, form: Mapping[str, Any], tell: Tell | None = None) -> None:
+        """Have the loaded model show a merge, for whoever has the machine. `tell(done, total)` hears of the way.
+
+        Raises `UserError`; then, and where `tell` raises, the loaded model is its file's again.
+        """
         shown, self._shown = self._shown, None
         if shown is not None and self.host.live() is not shown.merge:
             shown = None  # the WebUI has loaded weights since
@@ -180,7 +184,8 @@ class LiveMerging:
             known = shown is not None and digests == shown.digests
             merge = described(session, digests)
             self._progress = (WORKING, 0, 1)
-            self.host.apply_live(merge, tensors, [tensors.name(key) for key in changed] if known else None, self._tell)
+            keys = [tensors.name(key) for key in changed] if known else None
+            self.host.apply_live(merge, tensors, keys, tell or _untold)
         self._shown = _Shown(merge, session, digests)
         self._form = dict(form)
 
@@ -198,7 +203,7 @@ class LiveMerging:
             hashes.start(paths.values())
             return {role: hashes.get(path) for role, path in paths.items()}
 
-    def _tell(self, done: int, total: int) -> None:
+    def _tell_host(self, done: int, total: int) -> None:
         self._progress = (WORKING, done, total)
         if self.host.report(Phase(name="merging into the loaded model", done=done, total=total)):
             raise Cancelled
@@ -239,6 +244,10 @@ def described(session: MergeSession, digests: Mapping[str, str]) -> LiveMerge:
     recipe = json.dumps({name: value for name, value in ours.items() if value}, ensure_ascii=False)
     path, settings = session.inputs.a.path, session.settings
     return LiveMerge(path, f"{path.stem} (merged, not saved)", digest, recipe, lambda: opened(settings))
+
+
+def _untold(done: int, total: int) -> None:
+    """Nobody listens."""
 
 
 def _told(error: BaseException) -> tuple[Problem, ...]:

@@ -118,6 +118,9 @@ class LiveMerge:
 class LiveHost(Protocol):
     """A host whose loaded model can be changed in memory. Both commands are for whoever holds `exclusive`."""
 
+    #: Whether it can here and now.
+    shows_live: bool
+
     def live(self) -> LiveMerge | None:
         """The merge that the loaded model shows now; None when its weights are its file's."""
 

@@ -5,6 +5,7 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -140,6 +141,11 @@ class WebuiHost:
     def refresh(self) -> None:
         """Read the checkpoint folders again."""
         sd_models.list_models()
+
+    @property
+    def shows_live(self) -> bool:
+        """Forge keeps its models in another way."""
+        return find_spec("modules_forge") is None
 
     def live(self) -> LiveMerge | None:
         """What the loaded model shows; None when its weights are its file's."""

@@ -4,7 +4,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-from modules import scripts
+from modules import errors, scripts
+
+from lib_sdtrain.errors import UserError
 
 _SCRIPT = "xyz_grid.py"
 
@@ -54,6 +56,8 @@ def _at_close(cell: Any, ended: Callable[[Any], None]) -> None:
         del cell.close
         try:
             ended(cell)
+        except UserError as error:
+            errors.report(f"SD Train: the live merge of before could not be shown again: {error}")
         finally:
             close()
 

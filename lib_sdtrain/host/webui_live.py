@@ -198,7 +198,9 @@ def again() -> bool:
     """
     wanted: LiveMerge | None = getattr(shared, WANTED, None)
     model = sd_models.model_data.sd_model
-    if wanted is None or live() is not None or Path(model.sd_checkpoint_info.filename) != wanted.checkpoint:
+    if wanted is None or model is None or live() is not None:
+        return False
+    if Path(model.sd_checkpoint_info.filename) != wanted.checkpoint:
         return False
     with wanted.opened() as tensors:
         apply(wanted, tensors, None, lambda done, total: None)

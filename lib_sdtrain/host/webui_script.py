@@ -4,8 +4,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, ClassVar
 
-from modules import scripts, sd_models
+from modules import scripts, sd_models, shared
 
+from lib_sdtrain.errors import UserError
 from lib_sdtrain.host import webui_live
 
 INFOTEXT = "SD Train merge"
@@ -26,11 +27,16 @@ class LiveMergeScript(scripts.Script):
         return scripts.AlwaysVisible
 
     def before_process(self, p: Any, *args: Any) -> None:
-        """A cell of the X/Y/Z plot may want another merge."""
+        """A cell of the X/Y/Z plot may want another merge. Where that fails no picture is to be taken for it."""
         del args
         before = type(self).before
-        if before is not None:
+        if before is None:
+            return
+        try:
             before(p)
+        except UserError:
+            shared.state.interrupt()
+            raise  # the WebUI tells it and goes on to the next script
 
     def process(self, p: Any, *args: Any) -> None:
         """The recipe goes into the infotext; a merge that a refiner has pushed out comes back first."""

@@ -26,6 +26,7 @@ class LiveFolderHost(StandaloneHost):
     """A standalone host with a loaded model: models/a.safetensors."""
 
     loaded: Loaded = field(default_factory=Loaded)
+    shows_live: bool = True
 
     def live(self) -> LiveMerge | None:
         """The last merge."""
