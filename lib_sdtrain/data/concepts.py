@@ -1,28 +1,48 @@
 """From folders to pictures with captions: what a concept consists of, and what had to be left out."""
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
-from lib_sdtrain.data.pictures import SUFFIXES, BadPicture, decode, read_bytes
+from lib_sdtrain.data.index import Found, list_files
+from lib_sdtrain.data.metadata import MetadataFile, caption_of
+from lib_sdtrain.data.pictures import SUFFIXES
 from lib_sdtrain.errors import UserError
-from lib_sdtrain.events import CancelToken, Notice, Phase
 from lib_sdtrain.settings.run import Concept
 
 CAPTION_SUFFIXES = (".txt", ".caption")
 MAX_CAPTION_BYTES = 64 * 1024
+MASK_LABEL = "-masklabel"
+_MARKS = re.compile(r"\[(?:(name|folder)|column:([^\]]+))\]")
+
+_NO_COLUMNS: Mapping[str, Any] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A readable picture: its file, the SHA-256 of its bytes, its upright size, the caption beside it (or None)."""
+    """A readable picture: its file, the SHA-256 of its bytes, its upright size, its caption (or None).
+
+    `columns` are what a metadata file says of it, `mask` a file that tells how much its parts count,
+    `look` what it looks like (`look_of`).
+    """
 
     path: Path
     sha256: str
     size: tuple[int, int]
     caption: str | None
+    columns: Mapping[str, Any] = field(default_factory=lambda: _NO_COLUMNS, compare=False)
+    look: int = field(default=0, compare=False)
+    mask: Path | None = field(default=None, compare=False)
+
+    def column(self, name: str) -> Any:
+        """A value by name: of the metadata, or width, height, name, folder, caption. None where there is none."""
+        own = {"width": self.size[0], "height": self.size[1], "name": self.path.stem, "folder": self.path.parent.name,
+               "caption": self.caption}  # fmt: skip
+        return self.columns[name] if name in self.columns else own.get(name)
 
 
 @dataclass(frozen=True)
@@ -70,17 +90,20 @@ class Material:
 
 
 def find_pictures(folder: Path) -> list[Path]:
-    """Every picture file below `folder`, hidden ones left out, in an order that does not depend on the system."""
+    """Every picture file below `folder`, hidden ones and masks (NAME-masklabel.png) left out.
+
+    Their order does not depend on the system.
+    """
+    return [found.path for found in pictures_among(folder, list_files(folder))]
+
+
+def pictures_among(folder: Path, files: Iterable[Found]) -> list[Found]:
+    """The pictures of a listing of `folder`, in an order that does not depend on the system."""
     found = [
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in SUFFIXES and path.is_file() and not _hidden(path.relative_to(folder))
+        file for file in files
+        if file.path.suffix.lower() in SUFFIXES and not file.path.stem.endswith(MASK_LABEL)
     ]
-    return sorted(found, key=lambda path: path.relative_to(folder).as_posix())
-
-
-def _hidden(path: Path) -> bool:
-    return any(part.startswith(".") or part == "__MACOSX" for part in path.parts)
+    return sorted(found, key=lambda file: file.path.relative_to(folder).as_posix())
 
 
 def check_folder(folder: str, where: str) -> Path:
@@ -100,14 +123,15 @@ def _nearest_folder(path: Path) -> str:
     return f"the nearest folder that exists is {parent.resolve()}" if parent else "check the path"
 
 
-def read_caption(picture: Path) -> str | None:
+def read_caption(picture: Path, keep_lines: bool = False, files: Collection[Path] | None = None) -> str | None:
     """The caption beside a picture, white space and control characters reduced to single spaces; None without one.
 
-    Raises `UserError` when the file is not UTF-8 text of a sensible size.
+    `keep_lines` leaves its lines apart; `files` are those that are there, where that is known. Raises `UserError` when
+    the file is not UTF-8 text of a sensible size.
     """
     for suffix in CAPTION_SUFFIXES:
         path = picture.with_suffix(suffix)
-        if not path.is_file():
+        if not (path.is_file() if files is None else path in files):
             continue
         if path.stat().st_size > MAX_CAPTION_BYTES:
             fix = f"at most {MAX_CAPTION_BYTES // 1024} KB"
@@ -116,35 +140,68 @@ def read_caption(picture: Path) -> str | None:
             text = path.read_bytes().decode("utf-8-sig")
         except UnicodeDecodeError as error:
             raise UserError("the caption is not UTF-8 text", where=str(path), fix="save it as UTF-8") from error
-        return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+        return "\n".join(filter(None, map(tidy, text.splitlines()))) if keep_lines else tidy(text)
     return None
 
 
-def read_picture(path: Path) -> Picture:
-    """Decode once to be sure it can be. Raises `BadPicture`, or `UserError` for its caption."""
-    content = read_bytes(path)
-    size = decode(content).size
-    return Picture(path, hashlib.sha256(content).hexdigest(), size, read_caption(path))
+def tidy(text: str) -> str:
+    """White space and control characters reduced to single spaces."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
 
 
-def scan(folder: Path, token: CancelToken, limit: int | None = None) -> Iterator[Phase | Notice | Picture]:
-    """Read the pictures below `folder` (the first `limit` readable ones): progress, a notice for each one left out."""
-    paths = find_pictures(folder)
-    kept = 0
-    for done, path in enumerate(paths, 1):
-        token.check()
-        if limit is not None and kept >= limit:
-            return
-        try:
-            yield read_picture(path)
-            kept += 1
-        except BadPicture as error:
-            yield Notice(text=f"left out: {error}", where=str(path))
-        yield Phase(name=f"reading pictures of {folder.name}", done=done, total=len(paths), unit="pictures")
+@dataclass(frozen=True)
+class Captions:
+    """Where the captions of a folder's pictures come from: beside them, a metadata file, the file names."""
+
+    root: Path
+    metadata: MetadataFile | None = None
+    column: str = ""
+    from_names: bool = False
+    keep_lines: bool = False
+    mask_dir: Path | None = None
+
+    def of(
+        self, picture: Path, files: Collection[Path] | None = None
+    ) -> tuple[str | None, Mapping[str, Any]]:
+        """(caption, columns) of a picture; `files` are those that are there, where that is known.
+
+        Raises `UserError` for a caption file that cannot be read.
+        """
+        row = self.metadata.row(picture, self.root) if self.metadata else _NO_COLUMNS
+        caption = read_caption(picture, self.keep_lines, files)
+        if caption is None and row:
+            said = caption_of(row, self.column)
+            caption = tidy(said) if said else None
+        if caption is None and self.from_names:
+            caption = tidy(picture.stem.partition("_")[0])
+        return caption, row
 
 
-def prompt_of(caption: str | None, prompt: str) -> str:
-    """The words of a picture: `[filewords]` in the prompt is the caption, else the caption wins over the prompt."""
+    def mask_of(self, picture: Path, files: Collection[Path] | None = None) -> Path | None:
+        """The mask file of a picture: of the same name in `mask_dir`, or NAME-masklabel.png beside it."""
+        beside = picture.with_name(f"{picture.stem}{MASK_LABEL}.png")
+        candidates = [beside] if files is None or beside in files else []
+        if self.mask_dir is not None:
+            below = self.mask_dir / picture.relative_to(self.root)
+            candidates = [below.with_suffix(suffix) for suffix in (".png", picture.suffix)] + candidates
+        return next((path for path in candidates if path.is_file()), None)
+
+
+def prompt_of(caption: str | None, prompt: str, picture: Picture | None = None) -> str:
+    """The words of a picture: marks in the prompt are filled in, else the caption wins over the prompt.
+
+    `[filewords]` is the caption, `[name]` the file name without suffix, `[folder]` the folder's name, `[column:x]` a
+    column of the metadata.
+    """
+    if picture is not None:
+        prompt = _MARKS.sub(lambda match: _filled(picture, match), prompt)
     if "[filewords]" in prompt:
         return " ".join(prompt.replace("[filewords]", caption or "").split())
     return prompt if caption is None else caption
+
+
+def _filled(picture: Picture, match: re.Match[str]) -> str:
+    value = picture.column(match[1] or match[2].strip())
+    if isinstance(value, (list, tuple)):
+        value = ", ".join(map(str, value))
+    return "" if value is None else str(value)

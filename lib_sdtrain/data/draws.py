@@ -7,13 +7,15 @@ enough of their size for a batch (`batching.py`).
 """
 from __future__ import annotations
 
+import random
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import count as counting
 from typing import NamedTuple
 
 from lib_sdtrain.data.batching import batched
-from lib_sdtrain.data.captions import vary_caption
+from lib_sdtrain.data.bigasp import make_prompt, read_aliases
+from lib_sdtrain.data.captions import dropped_caption, replace_words, split_tags, vary_caption
 from lib_sdtrain.data.concepts import Group, Material, Picture, prompt_of
 from lib_sdtrain.data.interleave import Replayed, fair_order
 from lib_sdtrain.data.pictures import Fit
@@ -21,6 +23,9 @@ from lib_sdtrain.data.randomness import python_random
 from lib_sdtrain.data.rounds import Rounds
 from lib_sdtrain.data.sizes import Misfit, Place, Size, sizing_of
 from lib_sdtrain.settings.run import DataSettings
+
+BIGASP = "bigasp"
+MIDDLE = (0.5, 0.5)
 
 
 @dataclass(frozen=True)
@@ -87,8 +92,12 @@ class Draws:
     Samples k x batch_size and the following batch_size - 1 have one size.
     """
 
-    def __init__(self, materials: Sequence[Material], data: DataSettings, seed: int, batch_size: int = 1) -> None:
-        self.materials, self.data, self.seed = list(materials), data, seed
+    def __init__(
+        self, materials: Sequence[Material], data: DataSettings, seed: int, batch_size: int = 1, replace_from: int = 0,
+    ) -> None:  # fmt: skip
+        """`replace_from` is the sample from which on words are replaced (data.replace_words)."""
+        self.materials, self.data, self.seed, self.replace_from = list(materials), data, seed, replace_from
+        self.aliases = read_aliases(data.tag_aliases, "data.tag_aliases") if data.tag_aliases else {}
         self.sizing = sizing_of(data)
         self._turns = [_Turns(number, material, seed) for number, material in enumerate(materials)]
         weights = [material.concept.weight for material in materials]
@@ -127,7 +136,7 @@ class Draws:
         return self._draw(index, picture, ("class", slot.concept), Group(), target)
 
     def all_forms(self) -> Iterator[Draw]:
-        """Every picture in every way in which it is trained, without words; crops in the middle."""
+        """Every picture in every way in which it is trained, without words."""
         flips = {0.0: (False,), 1.0: (True,)}.get(self.data.flip_p, (False, True))
         for concept, material in enumerate(self.materials):
             sizes = set()
@@ -142,8 +151,10 @@ class Draws:
     def _forms(
         self, picture: Picture, bucket: Size, flips: Sequence[bool], is_class: bool = False
     ) -> Iterator[Draw]:
-        fit = self._place(picture, bucket).fit()
-        yield from (Draw(0, picture, "", flip, (0.5, 0.5), fit, is_class) for flip in flips)
+        kept = range(self.data.cache_crops or 0) if self.data.random_crop else ()
+        crops = [self._kept_crop(picture, number) for number in kept] or [MIDDLE]
+        place = self._place(picture, bucket)
+        yield from (Draw(0, picture, "", flip, crop, place.fit(crop), is_class) for crop in crops for flip in flips)
 
     def _in_order(self) -> Iterator[_Slot]:
         return map(self._drawn, counting())
@@ -207,14 +218,41 @@ class Draws:
         purpose, data = f"{role[0]} {role[1]}", self.data
         concept = self.materials[role[1]].concept
         prompt = concept.class_prompt if role[0] == "class" else concept.instance_prompt
-        crops = python_random(self.seed, f"crop {purpose}", index)
-        where = (crops.random(), crops.random()) if data.random_crop else (0.5, 0.5)
+        where = self._crop(index, picture, purpose)
         flip = python_random(self.seed, f"flip {purpose}", index).random() < group.flip_chance(data.flip_p)
-        words = vary_caption(
-            prompt_of(picture.caption, prompt), _own(data, group), python_random(self.seed, f"caption {purpose}", index)
-        )
+        words = self._words(index, picture, prompt, _own(data, group), purpose)
         fit = self._place(picture, bucket).fit(where)
         return Draw(index, picture, words, flip, where, fit, role[0] == "class", group.loss_scale)
+
+    def _crop(self, index: int, picture: Picture, purpose: str) -> tuple[float, float]:
+        """Where this sample is cropped: anywhere, or at one of the picture's `cache_crops` places."""
+        if not self.data.random_crop:
+            return MIDDLE
+        rng = python_random(self.seed, f"crop {purpose}", index)
+        if self.data.cache_crops is None:
+            return rng.random(), rng.random()
+        return self._kept_crop(picture, rng.randrange(self.data.cache_crops))
+
+    def _kept_crop(self, picture: Picture, number: int) -> tuple[float, float]:
+        rng = python_random(self.seed, f"kept crop {picture.sha256}", number)
+        return rng.random(), rng.random()
+
+    def _words(self, index: int, picture: Picture, prompt: str, data: DataSettings, purpose: str) -> str:
+        rng = python_random(self.seed, f"caption {purpose}", index)
+        said = prompt_of(picture.caption, prompt, picture)
+        if data.caption_generator == BIGASP and not purpose.startswith("class"):
+            said = self._generated(said, picture, data, rng)
+        else:
+            said = vary_caption(said, data, rng)
+        return replace_words(said, data.replace_words) if index >= self.replace_from else said
+
+    def _generated(self, said: str, picture: Picture, data: DataSettings, rng: random.Random) -> str:
+        if data.caption_dropout_rate and rng.random() < data.caption_dropout_rate:
+            return dropped_caption(data.caption_dropout_mode, rng)
+        score = picture.column("score")
+        number = None if score in (None, "") else int(float(score))
+        tags = split_tags(said, data.caption_separator)
+        return make_prompt(tags, number, rng, data.important_tags, self.aliases)
 
 
 def _own(data: DataSettings, group: Group) -> DataSettings:

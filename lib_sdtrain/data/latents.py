@@ -1,15 +1,17 @@
 """What the VAE makes of the pictures: encoded once, kept in memory or on disk.
 
 Kept is the distribution (mean and standard deviation), not a sample of it, so that cached training equals
-uncached training bit for bit. Pictures are encoded one at a time for the same reason.
+uncached training bit for bit. Pictures are encoded one at a time for the same reason; they are decoded and cut to
+size by threads ahead of that.
 """
 from __future__ import annotations
 
 import hashlib
 import os
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -17,10 +19,12 @@ from torch import Tensor
 from lib_sdtrain.data import pictures
 from lib_sdtrain.data.draws import Draw
 from lib_sdtrain.data.randomness import torch_generator
-from lib_sdtrain.errors import UserError
-from lib_sdtrain.events import CancelToken, Phase
+from lib_sdtrain.data.shards import DamagedShard, ShardStore
+from lib_sdtrain.errors import JobFailed, UserError
+from lib_sdtrain.events import CancelToken, Event, Notice, Phase
 from lib_sdtrain.settings.run import DataSettings
 
+STEPS_AN_OCTAVE = 16
 Encode = Callable[[Tensor], Tensor]
 """(3, H, W) pixels in [-1, 1] -> (2C, H/8, W/8): mean and standard deviation, unscaled."""
 
@@ -40,22 +44,27 @@ def load_pixels(draw: Draw, data: DataSettings) -> Tensor:
 
 @dataclass
 class Latents:
-    """Latent distributions of draws; `vae_key` names the autoencoder in the disk cache."""
+    """Latent distributions of draws; `vae_key` names the autoencoder on disk, `store` is where they are kept there."""
 
     encode: Encode
     data: DataSettings
     vae_key: str
-    folder: Path | None = None
+    store: ShardStore | None = None
     memory: dict[str, Tensor] = field(default_factory=dict)
 
     def moments(self, draw: Draw) -> Tensor:
-        """(2C, h, w) float32: mean and standard deviation of the picture's latents."""
+        """(2C, h, w) float32: mean and standard deviation of the picture's latents.
+
+        Raises `JobFailed` when what is kept on disk was damaged since it was checked.
+        """
         if self.data.cache_latents == "none":
-            return self.encode(load_pixels(draw, self.data))
-        name = self._name(draw)
+            return self._encoded(load_pixels(draw, self.data)).float()
+        name = self.name(draw)
+        if self.store is not None:
+            return self._stored(name, draw)
         if name not in self.memory:
-            self.memory[name] = self._from_disk(name, draw) if self.folder else self._encoded(draw)
-        return self.memory[name]
+            self.memory[name] = self._encoded(load_pixels(draw, self.data))
+        return self.memory[name].float()
 
     def sample(self, draw: Draw, seed: int, scale_factor: float) -> Tensor:
         """(C, h, w): a keyed sample of the distribution times the model's scale factor."""
@@ -64,35 +73,93 @@ class Latents:
         noise = torch.randn(mean.shape, generator=torch_generator(seed, purpose, draw.index))
         return (mean + std * noise) * scale_factor
 
-    def prepare(self, draws: Iterable[Draw], token: CancelToken) -> Iterator[Phase]:
-        """Encode what is not yet kept, with progress. Stopping keeps what is done."""
-        wanted = {self._name(draw): draw for draw in draws}
-        for done, (name, draw) in enumerate(wanted.items(), 1):
-            token.check()
-            if name not in self.memory:
-                self.moments(draw)
+    def prepare(self, draws: Iterable[Draw], token: CancelToken) -> Iterator[Event]:
+        """Encode what is not yet kept, with progress; damaged shards are named and made again.
+
+        Stopping keeps what is done.
+        """
+        wanted = {self.name(draw): draw for draw in draws}
+        if self.store is not None:
+            yield from self._check(wanted, token)
+        missing = {name: draw for name, draw in wanted.items() if not self.has(name)}
+        done = len(wanted) - len(missing)
+        if wanted and not missing:
             yield Phase(name="encoding pictures", done=done, total=len(wanted), unit="pictures")
+        try:
+            for number, (name, pixels) in enumerate(self._decoded(missing, token), done + 1):
+                self._keep(name, self._encoded(pixels))
+                yield Phase(name="encoding pictures", done=number, total=len(wanted), unit="pictures")
+        finally:
+            if self.store is not None:
+                self.store.flush()
 
-    def _name(self, draw: Draw) -> str:
-        text = f"{draw.picture.sha256} {draw.fit} {self.data.pad_color} {draw.flip} {self.vae_key}"
-        return hashlib.sha256(text.encode()).hexdigest()
+    def has(self, name: str) -> bool:
+        """Whether the latents of this name are kept."""
+        return name in (self.memory if self.store is None else self.store)
 
-    def _encoded(self, draw: Draw) -> Tensor:
-        return self.encode(load_pixels(draw, self.data)).float().cpu().contiguous()
+    def name(self, draw: Draw) -> str:
+        """What the latents of a draw depend on: content, resize, crop, ground, mirroring, autoencoder, precision."""
+        facts = f"{draw.fit} {self.data.pad_color} {draw.flip} {self.vae_key} {self.data.latent_precision}"
+        return hashlib.sha256(f"{draw.picture.sha256} {facts}".encode()).hexdigest()
 
-    def _from_disk(self, name: str, draw: Draw) -> Tensor:
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file, save_file
+    def _check(self, names: Iterable[str], token: CancelToken) -> Iterator[Event]:
+        for file in self.store.damaged:
+            yield Notice(text="cached latents are damaged and made again", where=str(self.store.folder / file))
+        for number, (file, whole) in enumerate(self.store.check(names), 1):
+            token.check()
+            yield Phase(name="checking cached latents", done=number, total=0, unit="files")
+            if not whole:
+                self.store.drop(file)
+                yield Notice(text="cached latents are damaged and made again", where=str(self.store.folder / file))
 
-        path = self.folder / f"{name}.safetensors"
-        if path.is_file():
+    def _decoded(self, draws: dict[str, Draw], token: CancelToken) -> Iterator[tuple[str, Tensor]]:
+        """Pixels of the draws in order, read a little ahead by threads."""
+        workers = min(8, os.cpu_count() or 1)
+        ahead: deque[tuple[str, Future[Tensor]]] = deque()
+        with ThreadPoolExecutor(workers, thread_name_prefix="decode") as pool:
             try:
-                return load_file(path)["moments"]
-            except (SafetensorError, KeyError):
-                path.unlink()  # damaged: made again below
-        moments = self._encoded(draw)
-        self.folder.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(f".{os.getpid()}.tmp")
-        save_file({"moments": moments}, temporary)
-        temporary.replace(path)
-        return moments
+                for name, draw in draws.items():
+                    ahead.append((name, pool.submit(load_pixels, draw, self.data)))
+                    if len(ahead) > 2 * workers:
+                        token.check()
+                        first, pixels = ahead.popleft()
+                        yield first, pixels.result()
+                while ahead:
+                    token.check()
+                    first, pixels = ahead.popleft()
+                    yield first, pixels.result()
+            finally:
+                for _, pixels in ahead:
+                    pixels.cancel()
+
+    def _encoded(self, pixels: Tensor) -> Tensor:
+        moments = self.encode(pixels).float().cpu().contiguous()
+        return rounded(moments) if self.data.latent_precision == "fp16" else moments
+
+    def _keep(self, name: str, moments: Tensor) -> None:
+        if self.store is None:
+            self.memory[name] = moments
+        else:
+            self.store.put(name, moments)
+
+    def _stored(self, name: str, draw: Draw) -> Tensor:
+        try:
+            found = self.store.get(name)
+        except DamagedShard as error:
+            raise JobFailed(
+                f"cached latents were damaged while training: {error}", where=str(self.store.folder),
+                fix="go on with the run: they are made again",
+            ) from error
+        if found is None:
+            found = self._encoded(load_pixels(draw, self.data))
+            self.store.put(name, found)
+        return found.float()
+
+
+def rounded(moments: Tensor) -> Tensor:
+    """Moments (2C, h, w) as fp16; the deviations to sixteenths of a power of two, which is 2 % at most of what is a
+    hundredth of the latents, and compresses well.
+    """
+    mean, deviation = moments.chunk(2)
+    steps = (deviation.log2() * STEPS_AN_OCTAVE).round() / STEPS_AN_OCTAVE
+    return torch.cat([mean, steps.exp2()]).half()

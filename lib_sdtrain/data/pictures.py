@@ -129,6 +129,16 @@ def apply_fit(image: Image.Image, fit: Fit, background: str = "white") -> Image.
     return ground
 
 
+def look_of(image: Image.Image) -> int:
+    """64 bits of what a picture looks like: whether it gets brighter from left to right, on an 8 x 8 grid (dHash).
+
+    Pictures that look alike differ in few bits.
+    """
+    small = np.asarray(image.convert("L").resize((9, 8), Image.Resampling.BOX), dtype=np.int16)
+    bits = (small[:, 1:] > small[:, :-1]).flatten()
+    return int.from_bytes(np.packbits(bits).tobytes(), "big")
+
+
 def to_tensor(image: Image.Image) -> torch.Tensor:
     """(3, H, W) float32 in [-1, 1], as the VAE takes it."""
     import torch

@@ -226,10 +226,12 @@ def build_text_encoders(
 
 
 def load_model(
-    checkpoint: Checkpoint, device: str | torch.device, dtype: torch.dtype, vae: TensorSource | None = None
+    checkpoint: Checkpoint, device: str | torch.device, dtype: torch.dtype, vae: TensorSource | None = None,
+    with_vae: bool = True,
 ) -> LoadedModel:
     """All modules of a checkpoint, frozen, in evaluation mode; the VAE from a file of its own where one is given.
 
+    Without `with_vae` the VAE has no weights (it is on the meta device), for who may do without.
     An SD2 whose prediction type nothing names is asked (`probe_prediction`). Raises `UserError` for what is missing
     or unknown.
     """
@@ -245,7 +247,8 @@ def load_model(
     tokenizers = [Tokenizer(config.tokenizer_style) for config in family.text]
     if family.prediction_guessed:
         family = family.with_prediction_type(probe_prediction(unet))
-    return LoadedModel(family, unet, texts, tokenizers, build_vae(checkpoint, device, dtype, vae), checkpoint)
+    autoencoder = build_vae(checkpoint, device, dtype, vae) if with_vae else empty_modules(family)[VAE]
+    return LoadedModel(family, unet, texts, tokenizers, autoencoder, checkpoint)
 
 
 @torch.no_grad()

@@ -44,6 +44,21 @@ class ModelSettings:
         step=1,
         unit="layers",
     )
+    max_token_length: str = setting(
+        "75",
+        "Longest prompt",
+        "Tokens of a caption that count. 150 and 225: longer ones are read in chunks of 75; a batch has as many "
+        "chunks as its longest caption.",
+        choices=("75", "150", "225"),
+        unit="tokens",
+    )
+    long_prompts: str = setting(
+        "webui",
+        "Form of long prompts",
+        "webui: as the WebUI reads them, each chunk with its own start and end. kohya: one start and one end, always "
+        "the whole length.",
+        choices=("webui", "kohya"),
+    )
     prediction_type: str = setting(
         "auto",
         "Prediction type",

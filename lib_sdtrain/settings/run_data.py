@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lib_sdtrain.settings.fields import BASIC, setting
+from lib_sdtrain.settings.lengths import Length
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,8 @@ class Concept:
         "",
         "Prompt",
         "What the pictures show, with the word that will call the subject: a photo of sks dog. A caption file "
-        "(.txt) beside a picture wins; [filewords] is replaced by the caption.",
+        "(.txt) beside a picture wins; [filewords] is replaced by the caption, [name] by the file name, [folder] by "
+        "the folder's, [column:x] by a column of the metadata.",
         level=BASIC,
         kind="text",
     )
@@ -58,6 +60,32 @@ class Concept:
         "Share of this concept among all, whatever its number of pictures.",
         minimum=0.0,
         exclusive_minimum=True,
+    )
+    metadata_file: str = setting(
+        "",
+        "Metadata",
+        "A file with captions and columns of the pictures: kohya's .json, .jsonl, .csv, .parquet. A caption file "
+        "beside a picture wins.",
+        kind="file",
+    )
+    caption_column: str = setting(
+        "",
+        "Caption column",
+        "Which column of the metadata is the caption.",
+        kind="text",
+        default_text="caption, text or prompt, then tags",
+    )
+    filename_captions: bool = setting(
+        False,
+        "File names as captions",
+        "A picture without another caption is called by its file name up to the first underscore (EveryDream).",
+    )
+    mask_dir: str = setting(
+        "",
+        "Masks",
+        "loss.masked: a folder of masks named as the pictures, white where the picture counts. A NAME-masklabel.png "
+        "beside a picture is one too; without either its transparency is.",
+        kind="folder",
     )
     weighting: str = setting(
         "none",
@@ -161,9 +189,19 @@ class DataSettings:
         choices=("cover", "pad"),
     )
     pad_color: str = setting("white", "Pad colour", "Ground for pad, and for transparent pictures.", kind="color")
-    random_crop: bool = setting(False, "Random crop", "Crop at random instead of the middle; needs cache_latents none.")
+    random_crop: bool = setting(
+        False, "Random crop", "Crop at random instead of the middle; to cache crops, set cache_crops."
+    )
     flip_p: float = setting(
         0.0, "Flip", "Chance to mirror a picture left to right.", minimum=0.0, maximum=1.0, step=0.05
+    )
+    filter: str = setting(
+        "",
+        "Filter",
+        "Which pictures to use, by their columns: score > 0 and rating != 'e'. Columns come from a concept's "
+        "metadata_file; width, height, name, folder and caption are always there. Pictures without a value are left "
+        "out.",
+        kind="text",
     )
     caption_dropout_rate: float = setting(
         0.0,
@@ -173,10 +211,24 @@ class DataSettings:
         maximum=1.0,
         step=0.01,
     )
+    caption_dropout_mode: str = setting(
+        "empty",
+        "Dropped captions",
+        "What stands for a dropped caption: an empty one, a space (EveryDream), or zeroed, no text at all. split: "
+        "empty or zeroed by chance (bigASP's code).",
+        choices=("empty", "space", "zeroed", "split"),
+    )
     shuffle_caption: bool = setting(False, "Shuffle caption", "Shuffle the comma-separated tags of each caption.")
     keep_tokens: int = setting(
         0, "Keep tokens", "Leave the first tags in place when shuffling or dropping.", minimum=0, step=1
     )
+    keep_tokens_separator: str = setting(
+        "",
+        "Keep separator",
+        "A mark in captions, ||| for instance: the tags before it stay in place, and those after a second one too.",
+        kind="text",
+    )
+    caption_separator: str = setting(",", "Tag separator", "What stands between tags.", kind="text")
     tag_dropout_rate: float = setting(
         0.0,
         "Tag dropout",
@@ -185,10 +237,47 @@ class DataSettings:
         maximum=1.0,
         step=0.01,
     )
+    enable_wildcard: bool = setting(
+        False,
+        "Wildcards",
+        "Choose one of {this|that} in captions, and one line of captions of several lines, anew for each sample.",
+    )
+    underscores: str = setting(
+        "keep",
+        "Underscores",
+        "In tags: keep them, write them as spaces, or either at random. Short tags such as ^_^ stay.",
+        choices=("keep", "spaces", "random"),
+    )
+    unescape_brackets: bool = setting(
+        False, "Escaped brackets", r"Read \( and \) in captions as plain brackets, as the WebUI's prompts do."
+    )
+    replace_words: dict[str, Any] = setting(
+        {},
+        "Replace words",
+        "Whole words of captions and prompts to write otherwise: {Bfan2: Bofa2}.",
+        default_text="{}",
+    )
+    replace_words_from: Length = setting(
+        Length(0), "Replace words from", "When in the run the words begin to be replaced.", minimum=0
+    )
+    caption_generator: str = setting(
+        "none",
+        "Caption generator",
+        "bigasp: a caption of tags is made anew for each sample as bigASP was trained, with some of the tags in random "
+        "order and spelling, after tags of the column score.",
+        choices=("none", "bigasp"),
+    )
+    important_tags: tuple[str, ...] = setting(
+        ("watermark",), "Important tags", "bigasp: tags that are never left out."
+    )
+    tag_aliases: str = setting(
+        "", "Tag aliases", "bigasp: a JSON or YAML file of other names, {tag: [name, name]}; used at 20 %.", kind="file"
+    )
     cache_latents: str = setting(
         "memory",
         "Cache latents",
-        "Encode each picture once and keep the result. disk also serves the next run.",
+        "Encode each picture once and keep the result. disk also serves the next run, and when all is there the VAE is "
+        "not loaded.",
         choices=("memory", "disk", "none"),
     )
     cache_dir: str = setting(
@@ -197,4 +286,26 @@ class DataSettings:
         "Where cache_latents disk keeps its files.",
         kind="folder",
         default_text="beside the outputs",
+    )
+    latent_precision: str = setting(
+        "fp32",
+        "Precision of latents",
+        "fp16 halves what the cache takes. Latents are rounded the same way whether they are cached or not.",
+        choices=("fp32", "fp16"),
+    )
+    cache_crops: int | None = setting(
+        None,
+        "Cached crops",
+        "random_crop: how many random crops of each picture there are, so that they can be cached.",
+        minimum=1,
+        maximum=1000,
+        step=1,
+        default_text="off: a new crop each time, not cached",
+    )
+    boxes_column: str = setting(
+        "boxes",
+        "Boxes column",
+        "loss.masked: the column of the metadata with boxes that do not count, watermarks for instance: "
+        "[[left, top, right, bottom]] in pixels or fractions.",
+        kind="text",
     )

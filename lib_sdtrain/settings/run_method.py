@@ -209,6 +209,20 @@ class LossSettings:
         maximum=1.0,
         step=0.01,
     )
+    masked: bool = setting(
+        False,
+        "Masked loss",
+        "Weigh each part of a picture by its mask: a file, transparency, or boxes. See data.concepts.N.mask_dir.",
+    )
+    unmasked_weight: float = setting(
+        0.0,
+        "Weight of what is masked out",
+        "masked: how much the rest of a picture still counts.",
+        minimum=0.0,
+        maximum=1.0,
+        step=0.05,
+    )
+
 
 
 @dataclass(frozen=True)

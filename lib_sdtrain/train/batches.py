@@ -9,6 +9,7 @@ from torch import Tensor
 
 from lib_sdtrain.data.draws import Draw
 from lib_sdtrain.data.latents import Latents
+from lib_sdtrain.data.masks import mask_for
 from lib_sdtrain.data.randomness import torch_generator
 from lib_sdtrain.settings.run_method import LossSettings
 from lib_sdtrain.train.noise import noise_for, perturbed, role_of
@@ -19,8 +20,9 @@ class Batch:
     """A micro-batch on the CPU: instance samples, then the class samples that go with them.
 
     latents and noise (B, 4, h, w) float32, timesteps (B,) int64, is_class (B,) bool, prompts B texts, weights (B,) of
-    the samples' losses. `added` (B, 4, h, w) is what is added to the latents where that is not the noise. A family's
-    own conditioning (`conditioning.py`): `sizes` (B, 6), `hidden` (B, 5, h, w).
+    the samples' losses. `mask` (B, 1, h, w) weighs the parts of a picture. `added` (B, 4, h, w) is what is added to the
+    latents where that is not the noise. A family's own conditioning (`conditioning.py`): `sizes` (B, 6), `hidden`
+    (B, 5, h, w).
     """
 
     latents: Tensor
@@ -32,6 +34,7 @@ class Batch:
     added: Tensor | None = None
     sizes: Tensor | None = None
     hidden: Tensor | None = None
+    mask: Tensor | None = None
 
 
 def make_batch(
@@ -52,7 +55,14 @@ def make_batch(
         tuple(draw.prompt for draw in draws),
         torch.tensor([draw.loss_weight for draw in draws]),
         added,
+        mask=masks_of(draws, clean, latents.data.boxes_column, loss) if loss.masked else None,
     )
+
+
+def masks_of(draws: Sequence[Draw], clean: Tensor, boxes_column: str, loss: LossSettings) -> Tensor:
+    """How much each part of the latents `clean` (B, 4, h, w) counts, (B, 1, h, w)."""
+    downscale = draws[0].target[0] // clean.shape[-1]
+    return torch.stack([mask_for(draw, downscale, boxes_column, loss.unmasked_weight) for draw in draws])
 
 
 def timestep_for(draw: Draw, seed: int, timesteps: int) -> int:

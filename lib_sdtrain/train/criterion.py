@@ -28,11 +28,17 @@ class Criterion:
         noise = batch.noise.to(clean.device)
         return objective.target_of(self.prediction_type, clean, noise, self.alphas_cumprod, batch.timesteps)
 
-    def per_sample(self, prediction: Tensor, target: Tensor, timesteps: Tensor) -> Tensor:
-        """The weighted loss of each sample, (B,); weights of timesteps multiply, as in kohya's scripts."""
+    def per_sample(
+        self, prediction: Tensor, target: Tensor, timesteps: Tensor, mask: Tensor | None = None
+    ) -> Tensor:
+        """The weighted loss of each sample, (B,); weights of timesteps multiply, as in kohya's scripts.
+
+        `mask` (B, 1, h, w) multiplies the errors before their mean over the whole picture (kohya's masked loss).
+        """
         chosen = self.settings
         widths = objective.huber_widths(chosen.huber_schedule, chosen.huber_c, self.alphas_cumprod, timesteps)
-        losses = objective.errors(chosen.kind, prediction, target, widths).flatten(1).mean(1)
+        errors = objective.errors(chosen.kind, prediction, target, widths)
+        losses = (errors if mask is None else errors * mask.to(errors)).flatten(1).mean(1)
         for weights in self._weights(timesteps):
             losses = losses * weights.to(losses)
         return losses
@@ -50,7 +56,7 @@ class Criterion:
 
     def total(self, prediction: Tensor, target: Tensor, batch: Batch) -> Tensor:
         """One loss for the batch, with its graph."""
-        losses = self.per_sample(prediction, target, batch.timesteps) * batch.weights.to(prediction.device)
+        losses = self.per_sample(prediction, target, batch.timesteps, batch.mask) * batch.weights.to(prediction.device)
         return objective.reduce_losses(
             losses, batch.is_class.to(losses.device), self.settings.prior_loss_weight, self.settings.prior_reduction
         )

@@ -2,18 +2,30 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict
+import sqlite3
+from collections import Counter, defaultdict
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from lib_sdtrain.data.concepts import Group, Material, Picture
+from lib_sdtrain.data.concepts import Captions, Group, Material, Picture, check_folder
+from lib_sdtrain.data.draws import BIGASP, Draws
+from lib_sdtrain.data.filters import Filter, number_or_text
 from lib_sdtrain.data.groups import hint, weighted
+from lib_sdtrain.data.index import PictureIndex
+from lib_sdtrain.data.metadata import MetadataFile
 from lib_sdtrain.data.sizes import Misfit, Size, Sizing, sizing_of
 from lib_sdtrain.errors import Problems, UserError
 from lib_sdtrain.events import Event, Notice
-from lib_sdtrain.settings.run import DataSettings
+from lib_sdtrain.settings.run import Concept, DataSettings
+
+if TYPE_CHECKING:
+    from lib_sdtrain.train.plan import Plan
+
+HIGHEST_SCORE = 99
+CHUNK = 75
+MEASURED = 500
 
 
 def fit_materials(
@@ -24,15 +36,16 @@ def fit_materials(
     Yields a notice for each picture that is left out. A concept that is left with none is a problem.
     """
     sizing, done = sizing_of(data), []
+    chosen = Filter(data.filter) if data.filter else None
     for index, (material, root) in enumerate(zip(materials, roots, strict=True)):
         where = f"data.concepts.{index}"
         if text := hint(root, material.concept):
             yield Notice(text=text, where=f"{where}.weighting")
-        fitting = yield from _fitting(material, sizing)
+        fitting = yield from _fitting(material, sizing, chosen, where)
         if not fitting:
             problems.add(
-                "none of its pictures has a place in the buckets", where=f"{where}.instance_dir",
-                fix="choose other buckets, or larger pictures",
+                "none of its pictures is left after data.filter and the buckets", where=f"{where}.instance_dir",
+                fix="choose other buckets, larger pictures or another filter",
             )
             continue
         try:
@@ -42,18 +55,87 @@ def fit_materials(
             continue
         if grouped.epoch is not None and not grouped.groups:
             problems.add("all of its pictures weigh 0", where=f"{where}.instance_dir", fix="raise a weight")
+        if data.caption_generator == BIGASP:
+            _check_scores(grouped, problems)
         done.append(grouped)
     return done
 
 
-def _fitting(material: Material, sizing: Sizing) -> Generator[Event, None, Sequence[Picture]]:
-    fitting = []
+def _check_scores(material: Material, problems: Problems) -> None:
     for picture in material.pictures:
-        why = misfit(sizing, picture.size)
-        if why:
+        score = number_or_text(picture.column("score"))
+        if score not in (None, "") and not (isinstance(score, (int, float)) and 0 <= score <= HIGHEST_SCORE):
+            problems.add(
+                f"its score {score!r} is not a number from 0 to {HIGHEST_SCORE}", where=str(picture.path),
+                fix="correct the column score of the metadata",
+            )
+
+
+def captions_of(concept: Concept, index: int, root: Path | None, data: DataSettings) -> Captions | None:
+    """Where a concept's captions and masks come from; None without a folder. Raises `UserError` for a missing one."""
+    if root is None:
+        return None
+    name, where = concept.metadata_file, f"data.concepts.{index}.metadata_file"
+    file = MetadataFile(name, where) if name else None
+    masks = check_folder(concept.mask_dir, f"data.concepts.{index}.mask_dir") if concept.mask_dir else None
+    return Captions(root, file, concept.caption_column, concept.filename_captions, data.enable_wildcard, masks)
+
+
+def open_index(outputs: Path) -> PictureIndex | None:
+    """What is known of pictures from earlier times, beside the outputs; None where there are none yet, or it cannot be
+    written there.
+    """
+    if not outputs.is_dir():
+        return None
+    try:
+        return PictureIndex(outputs / "pictures.sqlite")
+    except (OSError, sqlite3.Error):
+        return None
+
+
+def draws_of(plan: Plan) -> Draws:
+    """The samples of a run."""
+    settings = plan.settings
+    first_replaced = plan.in_samples(settings.data.replace_words_from)
+    return Draws(plan.materials, settings.data, settings.train.seed, settings.train.batch_size, first_replaced)
+
+
+def token_report(plan: Plan, draws: Draws) -> dict[str, Any]:
+    """How long the captions of the first samples are: `longest` in tokens, `cut` (share that loses its end) and
+    `chunks`, the share of captions by the tokens that they take: 75, 150, 225.
+    """
+    from lib_sdtrain.model.tokenizer import Tokenizer
+
+    tokenizer, limit = Tokenizer(), int(plan.settings.model.max_token_length)
+    samples = max(1, min(MEASURED, plan.steps * plan.samples_a_step))
+    lengths = [len(tokenizer.encode(draws.at(index).prompt)) for index in range(samples)]
+    chunks = Counter(min(limit, max(1, math.ceil(length / CHUNK)) * CHUNK) for length in lengths)
+    return {
+        "longest": max(lengths), "cut": round(sum(length > limit for length in lengths) / samples, 4),
+        "chunks": {str(size): round(count / samples, 4) for size, count in sorted(chunks.items())},
+    }
+
+
+def token_line(report: Mapping[str, Any]) -> str:
+    """The report for people."""
+    parts = ", ".join(f"{share:.0%} take {size}" for size, share in report["chunks"].items())
+    lost = f"; {report['cut']:.0%} are cut off: raise model.max_token_length" if report["cut"] else ""
+    return f"captions of up to {report['longest']} tokens: {parts}{lost}"
+
+
+def _fitting(
+    material: Material, sizing: Sizing, chosen: Filter | None, where: str
+) -> Generator[Event, None, Sequence[Picture]]:
+    fitting, filtered = [], 0
+    for picture in material.pictures:
+        if chosen and not chosen({name: picture.column(name) for name in chosen.columns}):
+            filtered += 1
+        elif why := misfit(sizing, picture.size):
             yield Notice(text=f"left out: {why}", where=str(picture.path))
         else:
             fitting.append(picture)
+    if filtered:
+        yield Notice(text=f"{filtered} of {len(material.pictures)} pictures left out by data.filter", where=where)
     return material.pictures if len(fitting) == len(material.pictures) else tuple(fitting)
 
 

@@ -10,38 +10,80 @@ from torch import Tensor, nn
 
 from lib_sdtrain.data.draws import Draw, Draws
 from lib_sdtrain.data.latents import Latents
-from lib_sdtrain.model.build import LoadedModel
+from lib_sdtrain.data.shards import ShardStore
+from lib_sdtrain.model.build import LoadedModel, build_vae
+from lib_sdtrain.model.keys import VAE, part_rows
+from lib_sdtrain.train.data_plan import draws_of
 from lib_sdtrain.train.plan import Plan
+from lib_sdtrain.train.starting import vae_source
+
+DISK, UNCACHED = "disk", "none"
 
 
 def latents_of(plan: Plan, model: LoadedModel, outputs: Path) -> Latents:
     """Latents of a run's pictures; `cache_latents: disk` keeps them below `outputs` unless cache_dir says where."""
-    vae, data = model.vae, plan.settings.data
 
     @torch.no_grad()
     def encode(pixels: Tensor) -> Tensor:
+        vae = loaded_vae(plan, model)
         vae.to(plan.device, torch.float32).eval()
         distribution = vae.encode(pixels[None].to(plan.device)).latent_dist
         return torch.cat([distribution.mean[0], distribution.std[0]]).cpu()
 
-    folder = Path(data.cache_dir).expanduser() if data.cache_dir else outputs / "latents"
-    if data.cache_latents != "disk":
+    data = plan.settings.data
+    if data.cache_latents != DISK:
         return Latents(encode, data, vae_key="")
-    return Latents(encode, data, vae_fingerprint(vae), folder)
+    return Latents(encode, data, vae_fingerprint(plan), ShardStore(cache_folder(plan, outputs)))
 
 
-def vae_fingerprint(vae: nn.Module) -> str:
-    """A hash of the autoencoder's weights: another VAE does not find this one's latents in the cache."""
+def cache_folder(plan: Plan, outputs: Path) -> Path:
+    """Where latents are kept on disk."""
+    chosen = plan.settings.data.cache_dir
+    return Path(chosen).expanduser() if chosen else outputs / "latents"
+
+
+def loaded_vae(plan: Plan, model: LoadedModel) -> nn.Module:
+    """The model's VAE, read from its file now when the model was loaded without."""
+    if next(model.vae.parameters()).is_meta:
+        model.vae = build_vae(plan.checkpoint, plan.device, torch.float32, vae_source(plan))
+    return model.vae
+
+
+def vae_fingerprint(plan: Plan) -> str:
+    """A hash of the autoencoder's weights in their file: another VAE does not find this one's latents in the cache."""
+    source = vae_source(plan) or plan.checkpoint
     digest = hashlib.sha256()
-    for name, value in vae.state_dict().items():
-        digest.update(name.encode())
-        digest.update(memoryview(value.detach().cpu().contiguous().view(torch.uint8).numpy().reshape(-1)))
+    for row in part_rows(plan.family)[VAE]:
+        value = source.tensor(row.key).contiguous()
+        digest.update(f"{row.key} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(memoryview(value.reshape(-1).view(torch.uint8).numpy()))
     return digest.hexdigest()
+
+
+def vae_needed(plan: Plan, outputs: Path, samples: int, step: int) -> bool:
+    """Whether the VAE has to be loaded for what is left of a run from this sample and step on: not when all latents are
+    on disk, no class picture and no preview has to be drawn, and the model does not look at pictures itself.
+    """
+    settings = plan.settings
+    draws_pictures = settings.preview.prompts or any(plan.missing_class) or plan.family.variant != "base"
+    if settings.data.cache_latents != DISK or draws_pictures:
+        return True
+    store = ShardStore(cache_folder(plan, outputs))
+    try:
+        latents, draws = Latents(_never, settings.data, vae_fingerprint(plan), store), draws_of(plan)
+        wanted = draws_to_encode(draws, plan, draws.batch_start(samples), plan.steps - step)
+        return not all(latents.has(latents.name(draw)) for draw in wanted)
+    finally:
+        store.close()
+
+
+def _never(pixels: Tensor) -> Tensor:
+    raise RuntimeError("nothing is encoded while it is found out whether that is needed")
 
 
 def draws_to_encode(draws: Draws, plan: Plan, first: int, steps: int) -> Iterator[Draw]:
     """What is cached before training: of a short rest of a run what it will see, else every picture in each form."""
-    if plan.settings.data.cache_latents == "none":
+    if plan.settings.data.cache_latents == UNCACHED:
         return
     samples = plan.samples_a_step * steps
     if samples < plan.pictures:
@@ -58,5 +100,6 @@ def free_vae(plan: Plan, model: LoadedModel) -> None:
 
     An inpainting model needs it at every step.
     """
-    if plan.settings.data.cache_latents != "none" and plan.family.variant == "base":
+    loaded = not next(model.vae.parameters()).is_meta
+    if loaded and plan.settings.data.cache_latents != UNCACHED and plan.family.variant == "base":
         model.vae.to("cpu")

@@ -4,12 +4,21 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from lib_sdtrain.data.draws import Draws
+from lib_sdtrain.data.captions import ZEROED
 from lib_sdtrain.model.keys import TEXT_ENCODERS, UNET
 from lib_sdtrain.settings.fields import declared, get_path, item_class
 from lib_sdtrain.settings.layers import Resolved
 from lib_sdtrain.settings.run import RunSettings
-from lib_sdtrain.train.data_plan import bucket_lines, bucket_table, concept_rows, group_lines, largest_size
+from lib_sdtrain.train.data_plan import (
+    bucket_lines,
+    bucket_table,
+    concept_rows,
+    draws_of,
+    group_lines,
+    largest_size,
+    token_line,
+    token_report,
+)  # fmt: skip
 from lib_sdtrain.train.layout import child_specs, size_of
 from lib_sdtrain.train.lora_layers import count_weights
 from lib_sdtrain.train.plan import Plan
@@ -40,6 +49,7 @@ def forecast(plan: Plan) -> dict[str, Any]:
         ],
         "buckets": bucket_table(plan.materials, plan.settings.data),
         "prompts": sample_prompts(plan),
+        "tokens": token_report(plan, draws_of(plan)),
         "memory_bytes": memory_bytes(plan),
         "disk_bytes": disk_bytes(plan),
     }
@@ -47,9 +57,9 @@ def forecast(plan: Plan) -> dict[str, Any]:
 
 def sample_prompts(plan: Plan) -> list[str]:
     """The words of the first samples exactly as training will see them."""
-    draws = Draws(plan.materials, plan.settings.data, plan.settings.train.seed, plan.settings.train.batch_size)
+    draws = draws_of(plan)
     samples = min(SHOWN_PROMPTS, plan.steps * plan.samples_a_step)
-    return [draws.at(index).prompt for index in range(samples)]
+    return [draws.at(index).prompt.replace(ZEROED, "(nothing)") for index in range(samples)]
 
 
 def memory_bytes(plan: Plan) -> int:
@@ -114,6 +124,7 @@ def forecast_text(document: dict[str, Any], resolved: Resolved[RunSettings]) -> 
     lines += bucket_lines(document["buckets"])
     memory, disk = (document[key] / 2**30 for key in ("memory_bytes", "disk_bytes"))
     lines.append(f"about {memory:.1f} GB of memory, {disk:.1f} GB on disk")
+    lines.append(token_line(document["tokens"]))
     lines += ["", "Prompts as training will see them:", *(f"  {prompt!r}" for prompt in document["prompts"])]
     lines += ["", "Settings and where they came from:", *origin_lines(resolved)]
     return "\n".join(lines)

@@ -2,12 +2,17 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from lib_sdtrain.data.concepts import Material, Picture, check_folder, scan
+from lib_sdtrain.data.concepts import Captions, Material, Picture, check_folder
+from lib_sdtrain.data.groups import KOHYA
+from lib_sdtrain.data.index import PictureIndex
+from lib_sdtrain.data.review import remarks
+from lib_sdtrain.data.scanning import scan
 from lib_sdtrain.data.sizes import parse_resolution
 from lib_sdtrain.durable import safe_name
 from lib_sdtrain.errors import Problems, UserError
@@ -18,11 +23,20 @@ from lib_sdtrain.model.vae_file import open_vae
 from lib_sdtrain.settings.lengths import Length
 from lib_sdtrain.settings.run import Concept, RunSettings
 from lib_sdtrain.train.checks import check_settings
-from lib_sdtrain.train.data_plan import fit_materials
+from lib_sdtrain.train.data_plan import captions_of, fit_materials, open_index
 from lib_sdtrain.train.families import check_family, family_of
 from lib_sdtrain.train.preview_requests import check_previews
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What reading a folder needs; `index` knows the files of earlier times."""
+
+    token: CancelToken
+    index: PictureIndex | None = None
+    captions: Captions | None = None
 
 
 @dataclass(frozen=True)
@@ -61,6 +75,10 @@ class Plan:
         """A length in optimiser steps; 0 for None."""
         return length.steps(self.samples_a_step, self.epoch_samples) if length else 0
 
+    def in_samples(self, length: Length) -> int:
+        """A length in samples, whole steps."""
+        return self.in_steps(length) * self.samples_a_step
+
     @property
     def missing_class(self) -> tuple[int, ...]:
         """Class pictures each concept still lacks."""
@@ -93,18 +111,32 @@ def make_plan(
         check_previews(settings, target, checkpoint.family if checkpoint else None, problems)
     folders = [_folders(concept, index, checkpoint, outputs, problems)
                for index, concept in enumerate(settings.data.concepts)]
-    materials = []
-    for index, concept in enumerate(settings.data.concepts):
-        materials.append((yield from _material(concept, index, folders[index], token, problems)))
+    materials = yield from _read_folders(settings, folders, Reading(token, open_index(outputs)), problems)
     problems.raise_if_any()
     roots = [instance for instance, _ in folders]
     materials = yield from fit_materials(materials, roots, settings.data, problems)
     problems.raise_if_any()
+    yield from remarks(materials)
     family = family_of(checkpoint.family, settings.model)
     return Plan(
         settings, checkpoint, family, target, tuple(materials),
         tuple(folder for _, folder in folders), device,
     )
+
+
+def _read_folders(
+    settings: RunSettings, folders: Sequence[tuple[Path | None, Path | None]], reading: Reading, problems: Problems
+) -> Generator[Event, None, list[Material]]:
+    materials = []
+    try:
+        for index, concept in enumerate(settings.data.concepts):
+            captions = _try(problems, partial(captions_of, concept, index, folders[index][0], settings.data))
+            own = replace(reading, captions=captions)
+            materials.append((yield from _material(concept, index, folders[index], own, problems)))
+    finally:
+        if reading.index is not None:
+            reading.index.close()
+    return materials
 
 
 def _try(problems: Problems, call: Callable[[], T]) -> T | None:
@@ -153,22 +185,26 @@ def _class_folder_name(concept: Concept, checkpoint: Checkpoint) -> str:
 
 
 def _material(
-    concept: Concept, index: int, folders: tuple[Path | None, Path | None], token: CancelToken, problems: Problems
+    concept: Concept, index: int, folders: tuple[Path | None, Path | None], reading: Reading, problems: Problems
 ) -> Generator[Event, None, Material]:
     where = f"data.concepts.{index}.instance_dir"
     instance, class_folder = folders
-    found = (yield from collect(scan(instance, token), problems)) if instance else []
-    if instance and not found:
+    found = []
+    if instance and reading.captions:
+        found = yield from collect(scan(instance, reading.token, None, reading.captions, reading.index), problems)
+    if instance and reading.captions and not found:
         problems.add(f"{instance} has no picture that can be read", where=where, fix=_what_is_there(instance))
     unnamed = sum(picture.caption is None for picture in found)
-    if unnamed and not concept.instance_prompt:
+    if unnamed and not concept.instance_prompt and concept.weighting != KOHYA:
         problems.add(
             f"{unnamed} of {len(found)} pictures have no caption and there is no prompt",
             where=f"data.concepts.{index}.instance_prompt", fix="write one, for instance: a photo of sks dog",
         )
     kept = []
     if class_folder and class_folder.is_dir():
-        kept = yield from collect(scan(class_folder, token, concept.num_class_images), problems)
+        kept = yield from collect(
+            scan(class_folder, reading.token, concept.num_class_images, index=reading.index), problems
+        )
     return Material(concept, tuple(found), tuple(kept))
 
 

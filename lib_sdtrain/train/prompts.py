@@ -8,18 +8,24 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from lib_sdtrain.data.captions import ZEROED
 from lib_sdtrain.model import text
 from lib_sdtrain.model.build import LoadedModel
 from lib_sdtrain.model.keys import TEXT_ENCODERS
 from lib_sdtrain.model.text import Encoded
+from lib_sdtrain.settings.run import ModelSettings
+from lib_sdtrain.train.long_prompts import chunks_of, empty_chunk, joined
 
-CHUNK = 75
 KEPT = 4096
+Chunk = tuple[int, ...]
 
 
 @dataclass(frozen=True)
 class Words:
-    """context (B, 77, width of all encoders together); pooled (B, width) for families that use it, else None."""
+    """context (B, tokens, width of all encoders together); pooled (B, width) for families that use it, else None.
+
+    tokens: 77 for each chunk of 75 (`long_prompts.py`).
+    """
 
     context: Tensor
     pooled: Tensor | None = None
@@ -28,46 +34,67 @@ class Words:
 class PromptEncoder:
     """Captions to `Words` by the model's text encoders; `trained` names those whose weights change.
 
-    What a frozen encoder says of a caption is kept.
+    What a frozen encoder says of a chunk is kept.
     """
 
-    def __init__(self, model: LoadedModel, clip_skip: int, trained: Collection[str] = ()) -> None:
-        self.model, self.clip_skip = model, clip_skip
+    def __init__(self, model: LoadedModel, settings: ModelSettings, trained: Collection[str] = ()) -> None:
+        self.model, self.clip_skip = model, settings.clip_skip
+        self.limit, self.form = int(settings.max_token_length), settings.long_prompts
         names = TEXT_ENCODERS[: len(model.text_encoders)]
         self.trained = [name in trained for name in names]
-        self._kept: list[OrderedDict[str, Encoded]] = [OrderedDict() for _ in names]
+        self._kept: list[OrderedDict[Chunk, Encoded]] = [OrderedDict() for _ in names]
 
     def encode(self, prompts: Sequence[str]) -> Words:
-        """The words of each prompt; equal prompts are encoded once."""
+        """The words of each prompt; equal prompts are encoded once. All get as many chunks as the longest has."""
         unique = list(dict.fromkeys(prompts))
-        said = [self._said(index, unique) for index in range(len(self.trained))]
+        said = [self._said(index, chunks) for index, chunks in enumerate(self._chunks(unique))]
         rows = torch.tensor([unique.index(prompt) for prompt in prompts], device=said[0].hidden.device)
         context = said[0].hidden if len(said) == 1 else torch.cat([one.hidden for one in said], dim=2)
         pooled = said[-1].pooled
-        return Words(context[rows], None if pooled is None else pooled[rows])
+        words = Words(context[rows], None if pooled is None else pooled[rows])
+        return _without_dropped(words, prompts) if ZEROED in unique else words
 
-    def ids(self, prompts: Sequence[str], index: int = 0) -> Tensor:
-        """Framed token ids (B, 77) for encoder `index`; what does not fit into one chunk is cut off."""
-        tokenizer = self.model.tokenizers[index]
-        return torch.tensor([tokenizer.frame(tokenizer.encode(prompt)[:CHUNK]) for prompt in prompts])
+    def _chunks(self, prompts: Sequence[str]) -> list[list[list[Chunk]]]:
+        """Chunks by encoder and prompt, the same number everywhere."""
+        tokenizers = self.model.tokenizers[: len(self.trained)]
+        found = [[chunks_of(tokenizer, prompt, self.limit, self.form) for prompt in prompts]
+                 for tokenizer in tokenizers]  # fmt: skip
+        most = max(len(chunks) for by_prompt in found for chunks in by_prompt)
+        for tokenizer, by_prompt in zip(tokenizers, found, strict=True):
+            for chunks in by_prompt:
+                chunks += [empty_chunk(tokenizer)] * (most - len(chunks))
+        return found
 
-    def _said(self, index: int, prompts: Sequence[str]) -> Encoded:
+    def _said(self, index: int, prompts: Sequence[Sequence[Chunk]]) -> Encoded:
+        """Joined hidden states of each prompt, and the pooled output of its first chunk."""
+        count = len(prompts[0])
+        chunks = [chunk for prompt in prompts for chunk in prompt]
         if self.trained[index]:
-            return self._encode(index, prompts)
-        with torch.no_grad():
-            rows = [self._remembered(index, prompt) for prompt in prompts]
-        pooled = [row.pooled for row in rows if row.pooled is not None]
-        return Encoded(torch.cat([row.hidden for row in rows]), torch.cat(pooled) if pooled else None)
+            found = self._encode(index, chunks)
+        else:
+            with torch.no_grad():
+                rows = [self._remembered(index, chunk) for chunk in chunks]
+            pooled = [row.pooled for row in rows if row.pooled is not None]
+            found = Encoded(torch.cat([row.hidden for row in rows]), torch.cat(pooled) if pooled else None)
+        hidden = joined(found.hidden.unflatten(0, (len(prompts), count)), self.form)
+        return Encoded(hidden, None if found.pooled is None else found.pooled[::count])
 
-    def _encode(self, index: int, prompts: Sequence[str]) -> Encoded:
+    def _encode(self, index: int, chunks: Sequence[Chunk]) -> Encoded:
         encoder = self.model.text_encoders[index]
-        ids = self.ids(prompts, index).to(next(encoder.parameters()).device)
+        ids = torch.tensor(chunks).to(next(encoder.parameters()).device)
         return text.encode(encoder, self.model.family.text[index], ids, self.clip_skip)
 
-    def _remembered(self, index: int, prompt: str) -> Encoded:
+    def _remembered(self, index: int, chunk: Chunk) -> Encoded:
         kept = self._kept[index]
-        if prompt not in kept:
-            kept[prompt] = self._encode(index, [prompt])
+        if chunk not in kept:
+            kept[chunk] = self._encode(index, [chunk])
             if len(kept) > KEPT:
                 kept.popitem(last=False)
-        return kept[prompt]
+        return kept[chunk]
+
+
+def _without_dropped(words: Words, prompts: Sequence[str]) -> Words:
+    """Zeros where a caption was dropped altogether."""
+    kept = torch.tensor([prompt != ZEROED for prompt in prompts], device=words.context.device)
+    pooled = None if words.pooled is None else words.pooled * kept[:, None]
+    return Words(words.context * kept[:, None, None], pooled)

@@ -10,7 +10,7 @@ import torch
 from lib_sdtrain.errors import UserError
 from lib_sdtrain.model.build import LoadedModel, load_model
 from lib_sdtrain.model.checkpoint import Checkpoint, open_checkpoint
-from lib_sdtrain.model.vae_file import open_vae
+from lib_sdtrain.model.vae_file import VaeFile, open_vae
 from lib_sdtrain.settings.layers import Layer, Resolved, resolve
 from lib_sdtrain.settings.run import RunSettings
 from lib_sdtrain.train.families import family_of
@@ -49,11 +49,17 @@ def resolve_run(layers: Sequence[Layer], device: str) -> Resolved[RunSettings]:
     return resolve(RunSettings, [family_layer(checkpoint, device, first.settings.method.kind), *layers])
 
 
-def load_for_training(plan: Plan) -> LoadedModel:
+def vae_source(plan: Plan) -> VaeFile | None:
+    """The VAE's own file, None where the checkpoint's VAE is used."""
+    return open_vae(plan.settings.model.vae, plan.family.vae) if plan.settings.model.vae else None
+
+
+def load_for_training(plan: Plan, with_vae: bool = True) -> LoadedModel:
     """The model in fp32 on the run's device, predicting what the settings say, or what the weights tell.
+
+    Without `with_vae` its VAE has no weights.
 
     Raises `UserError` when only the weights told that zero terminal SNR is out of the question.
     """
-    vae = open_vae(plan.settings.model.vae, plan.family.vae) if plan.settings.model.vae else None
-    model = load_model(plan.checkpoint, device=plan.device, dtype=torch.float32, vae=vae)
+    model = load_model(plan.checkpoint, plan.device, torch.float32, vae_source(plan), with_vae)
     return replace(model, family=family_of(model.family, plan.settings.model))

@@ -54,7 +54,7 @@ class Trainer:
         self.criterion = Criterion(self.settings.loss, family.prediction_type, family.schedule.table())
         self.conditioning = Conditioning(family, latents, self.settings.model.inpainting_mask, self.settings.train.seed)
         self.parts = trained_parts(self.settings, model)
-        self.prompts = PromptEncoder(model, self.settings.model.clip_skip, self.parts)
+        self.prompts = PromptEncoder(model, self.settings.model, self.parts)
         self._prepare_modules()
         self.optimizer = make_optimizer(self.settings, self.parts, self.device.type)
         self.scaler = torch.amp.GradScaler(self.device.type) if self._precision == "fp16" else None

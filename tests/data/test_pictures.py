@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lib_sdtrain.data.concepts import find_pictures, prompt_of, read_caption, scan
+from lib_sdtrain.data.concepts import find_pictures, prompt_of, read_caption
 from lib_sdtrain.data.pictures import BadPicture, apply_fit, cover, decode, pad, to_tensor
+from lib_sdtrain.data.scanning import scan
 from lib_sdtrain.errors import UserError
 from lib_sdtrain.events import CancelToken, Notice
 

@@ -56,7 +56,7 @@ def test_pictures_without_a_place_are_named_and_left_out(tiny_checkpoint, shapes
     (notice,) = of_kind(seen, Notice)
     assert notice.where.endswith("upright0.png")
     assert "64x128 is smaller than its bucket 64x192" in notice.text
-    with pytest.raises(UserError, match="none of its pictures has a place"):
+    with pytest.raises(UserError, match="none of its pictures is left"):
         finish(make_plan(run_settings(tiny_checkpoint, shapes, data__bucketing="sdxl"), tmp_path, "cpu", CancelToken()))
 
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch.nn import functional
 
-from lib_sdtrain.data.draws import Draws
 from lib_sdtrain.events import CancelToken
+from lib_sdtrain.train.data_plan import draws_of
 from lib_sdtrain.train.encoding import latents_of
 from lib_sdtrain.train.plan import make_plan
 from lib_sdtrain.train.starting import load_for_training
@@ -24,7 +24,7 @@ def make_trainer(settings, tmp_path):
             plan = end.value
             break
     model = load_for_training(plan)
-    draws = Draws(plan.materials, settings.data, settings.train.seed, settings.train.batch_size)
+    draws = draws_of(plan)
     trainer = Trainer(plan, model, latents_of(plan, model, tmp_path), draws)
     for module in (model.unet, *model.text_encoders):
         module.double()
@@ -121,8 +121,9 @@ def test_a_frozen_text_encoder_gets_no_gradient_and_is_asked_once_a_prompt(
         run_settings(tiny_checkpoint, picture_folder("i", 2), method__train_text_encoder=False), tmp_path)
     asked = []
     encode = trainer.prompts._encode
-    monkeypatch.setattr(trainer.prompts, "_encode", lambda index, words: asked.append(words) or encode(index, words))
+    monkeypatch.setattr(trainer.prompts, "_encode", lambda index, ids: asked.append(ids) or encode(index, ids))
     for _ in range(3):
         trainer.loss(double_batch(trainer)).backward()
-    assert asked == [["a photo of sks dog"]]
+    tokenizer = trainer.model.tokenizers[0]
+    assert asked == [[tuple(tokenizer.frame(tokenizer.encode("a photo of sks dog")))]]
     assert all(p.grad is None for p in trainer.model.text_encoders[0].parameters())

@@ -1,0 +1,91 @@
+"""Expressions that choose pictures by their columns: `score > 0 and rating != 'e'`."""
+from __future__ import annotations
+
+import ast
+import operator
+from collections.abc import Callable, Mapping
+from itertools import pairwise
+from typing import Any
+
+from lib_sdtrain.errors import UserError
+
+_COMPARE: dict[type[ast.cmpop], Callable[[Any, Any], bool]] = {
+    ast.Gt: operator.gt, ast.GtE: operator.ge, ast.Lt: operator.lt, ast.LtE: operator.le, ast.Eq: operator.eq,
+    ast.NotEq: operator.ne, ast.In: lambda a, b: a in b, ast.NotIn: lambda a, b: a not in b,
+}  # fmt: skip
+LONGEST = 2000
+WHERE = "data.filter"
+
+
+class _Unknown(Exception):  # noqa: N818 - a picture without the column that is asked for
+    pass
+
+
+class Filter:
+    """Whether a picture is used. A picture without one of the columns, or with nothing in it, is not."""
+
+    def __init__(self, text: str) -> None:
+        """Raise `UserError` for what is no such expression."""
+        fix = "for instance: score > 0 and rating != 'e'"
+        if len(text) > LONGEST:
+            raise UserError("the expression is too long", where=WHERE)
+        try:
+            self.tree = ast.parse(text.strip(), mode="eval").body
+        except (SyntaxError, ValueError, RecursionError) as error:
+            raise UserError(f"{text!r} is not an expression", where=WHERE, fix=fix) from error
+        _check(self.tree, text, fix)
+        self.columns = sorted({node.id for node in ast.walk(self.tree) if isinstance(node, ast.Name)})
+
+    def __call__(self, row: Mapping[str, Any]) -> bool:
+        """The expression's value for a picture's columns. Raises `UserError` for text compared with a number."""
+        try:
+            return bool(_value(self.tree, row))
+        except _Unknown:
+            return False
+        except TypeError as error:
+            raise UserError(f"a column holds text where the filter has a number, or the other way round: {error}",
+                            where=WHERE) from error
+
+
+def _check(node: ast.AST, text: str, fix: str) -> None:
+    allowed = (
+        ast.BoolOp, ast.And, ast.Or, ast.UnaryOp, ast.Not, ast.USub, ast.Compare, ast.Name, ast.Load, ast.Constant,
+        ast.List, ast.Tuple, *_COMPARE,
+    )
+    for part in ast.walk(node):
+        if not isinstance(part, allowed):
+            raise UserError(f"{text!r}: {type(part).__name__} is not possible here", where=WHERE, fix=fix)
+
+
+def _value(node: ast.AST, row: Mapping[str, Any]) -> Any:
+    if isinstance(node, ast.BoolOp):
+        combine = all if isinstance(node.op, ast.And) else any
+        return combine(_value(part, row) for part in node.values)
+    if isinstance(node, ast.UnaryOp):
+        value = _value(node.operand, row)
+        return not value if isinstance(node.op, ast.Not) else -value
+    if isinstance(node, ast.Compare):
+        values = [_value(part, row) for part in (node.left, *node.comparators)]
+        return all(_COMPARE[type(test)](*pair) for test, pair in zip(node.ops, pairwise(values), strict=True))
+    if isinstance(node, ast.Name):
+        return _column(row, node.id)
+    if isinstance(node, (ast.List, ast.Tuple)):
+        return [_value(part, row) for part in node.elts]
+    return node.value
+
+
+def _column(row: Mapping[str, Any], name: str) -> Any:
+    value = row.get(name)
+    if value is None or value == "":
+        raise _Unknown(name)
+    return number_or_text(value)
+
+
+def number_or_text(value: Any) -> Any:
+    """Numbers that are written as text (in a CSV) as numbers."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return float(value)
+    except ValueError:
+        return value

@@ -1,0 +1,119 @@
+"""What a user should know of pictures and captions before training: twins, odd captions, words that CLIP confuses."""
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+
+from lib_sdtrain.data.captions import split_tags
+from lib_sdtrain.data.concepts import Material, Picture
+from lib_sdtrain.events import Notice
+from lib_sdtrain.model.tokenizer import Tokenizer
+
+NEAR_BITS = 3
+BANDS, BAND_BITS = 4, 16
+MOST = 50_000
+SHOWN = 3
+_WORD = re.compile(r"\w+")
+
+
+def remarks(materials: Sequence[Material]) -> Iterator[Notice]:
+    """Notices about each concept's pictures and captions, and about the words that call the concepts."""
+    for index, material in enumerate(materials):
+        where = f"data.concepts.{index}"
+        pictures = material.pictures[:MOST]
+        twins = ((exact_twins(pictures), "the same"), (near_twins(pictures), "nearly the same"))
+        for pairs, words in twins:
+            if pairs:
+                yield Notice(text=f"{_count(len(pairs), 'pair')} of {words} picture: {_shown(pairs)}", where=where)
+        for text in odd_captions(pictures):
+            yield Notice(text=text, where=where)
+    alike = words_alike(identifiers(materials))
+    for one, two in alike[:SHOWN]:
+        text = f"CLIP reads {one} and {two} alike but for one token and will confuse them: choose words that differ more"
+        yield Notice(text=text, where="data.concepts")
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'s' if number > 1 else ''}"
+
+
+def _shown(pairs: Sequence[tuple[Picture, Picture]]) -> str:
+    named = ", ".join(f"{one.path.name} and {two.path.name}" for one, two in pairs[:SHOWN])
+    return named + (" ..." if len(pairs) > SHOWN else "")
+
+
+def exact_twins(pictures: Iterable[Picture]) -> list[tuple[Picture, Picture]]:
+    """Each picture whose bytes came before, with the first that has them."""
+    first: dict[str, Picture] = {}
+    return [(first[picture.sha256], picture) for picture in pictures
+            if first.setdefault(picture.sha256, picture) is not picture]
+
+
+def near_twins(pictures: Iterable[Picture]) -> list[tuple[Picture, Picture]]:
+    """Pictures of other bytes that look alike: at most 3 of the 64 bits of `look_of` differ.
+
+    Two numbers that differ in 3 bits agree in one of their four quarters at least, so only those are compared.
+    Flat pictures, which have no bit set, are left out.
+    """
+    by_band: list[dict[int, list[Picture]]] = [defaultdict(list) for _ in range(BANDS)]
+    pairs, seen = [], set()
+    for picture in pictures:
+        if not picture.look or picture.sha256 in seen:
+            continue
+        seen.add(picture.sha256)
+        bands = [picture.look >> BAND_BITS * band & 2**BAND_BITS - 1 for band in range(BANDS)]
+        others = (other for table, band in zip(by_band, bands, strict=True) for other in table[band])
+        twin = next((other for other in others if (other.look ^ picture.look).bit_count() <= NEAR_BITS), None)
+        if twin is not None:
+            pairs.append((twin, picture))
+            continue
+        for table, band in zip(by_band, bands, strict=True):
+            table[band].append(picture)
+    return pairs
+
+
+def odd_captions(pictures: Sequence[Picture]) -> Iterator[str]:
+    """What looks like a mistake in the captions: missing, empty, repeated tags, broken characters."""
+    captions = [picture.caption for picture in pictures]
+    missing = sum(caption is None for caption in captions)
+    if 0 < missing < len(captions):
+        yield f"{missing} of {len(captions)} pictures have no caption and take the prompt"
+    checks = (
+        ("an empty caption", lambda text: not text.strip()),
+        ("a tag twice", lambda text: len(set(split_tags(text))) < len(split_tags(text))),
+        ("broken characters", lambda text: "\ufffd" in text),
+    )
+    for what, wrong in checks:
+        found = [p.path.name for p, text in zip(pictures, captions, strict=True) if text is not None and wrong(text)]
+        if found:
+            yield f"{_count(len(found), 'caption')} with {what}: {', '.join(found[:SHOWN])}"
+
+
+def identifiers(materials: Sequence[Material]) -> list[str]:
+    """The words that call the concepts: those of a prompt that its class prompt lacks, and words with a number in them
+    that come in captions more than once.
+    """
+    found = Counter()
+    for material in materials:
+        concept = material.concept
+        common = set(_WORD.findall(concept.class_prompt.lower()))
+        for word in set(_WORD.findall(concept.instance_prompt.lower())) - common:
+            found[word] += 2
+        for picture in material.pictures[:MOST]:
+            words = set(_WORD.findall((picture.caption or "").lower()))
+            found.update(word for word in words if any(c.isdigit() for c in word) and word[0].isalpha())
+    return sorted(word for word, count in found.items() if count > 1)
+
+
+def words_alike(words: Sequence[str]) -> list[tuple[str, str]]:
+    """Pairs that CLIP splits into as many tokens, two at least, of which only one differs."""
+    if len(words) < 2:
+        return []
+    tokenizer = Tokenizer()
+    split = {word: tuple(tokenizer.encode(word)) for word in words[:1000]}
+    masked: dict[tuple[int | None, ...], list[str]] = defaultdict(list)
+    for word, ids in split.items():
+        for place in range(len(ids)) if len(ids) > 1 else ():
+            masked[(*ids[:place], None, *ids[place + 1 :])].append(word)
+    return sorted({(group[0], other) for group in masked.values() for other in group[1:]})

@@ -1,0 +1,213 @@
+"""Captions: where they come from, and how a sample changes them."""
+import csv
+import json
+import math
+import random
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from lib_sdtrain.data.bigasp import make_prompt, read_aliases, score_tags, tag_count
+from lib_sdtrain.data.captions import ZEROED, replace_words, split_tags, vary_caption
+from lib_sdtrain.data.concepts import Captions, Material, Picture, prompt_of
+from lib_sdtrain.data.draws import Draws
+from lib_sdtrain.data.filters import Filter
+from lib_sdtrain.data.metadata import MetadataFile
+from lib_sdtrain.errors import UserError
+from lib_sdtrain.settings.run import Concept, DataSettings
+
+
+def varied(caption, count=400, **data):
+    return [vary_caption(caption, DataSettings(**data), random.Random(seed)) for seed in range(count)]
+
+
+def test_the_keep_separator_holds_both_ends():
+    for said in varied("1girl, sks ||| a, b, c, d ||| end, fin", shuffle_caption=True, keep_tokens_separator="|||"):
+        tags = said.split(", ")
+        assert tags[:2] == ["1girl", "sks"]
+        assert sorted(tags[2:6]) == list("abcd")
+        assert tags[6:] == ["end", "fin"]
+    assert varied("a ||| b", 1, keep_tokens_separator="|||") == ["a, b"]
+    orders = set(varied("x, a, b, c", shuffle_caption=True, keep_tokens=1))
+    assert len(orders) == 6
+    assert all(order.startswith("x, ") for order in orders)
+
+
+def test_another_separator():
+    said = set(varied("a dog; in the rain; at night", shuffle_caption=True, caption_separator=";"))
+    assert len(said) == 6
+    assert "in the rain; a dog; at night" in said
+
+
+@pytest.mark.parametrize(("mode", "expected"), [
+    ("empty", {""}), ("space", {" "}), ("zeroed", {ZEROED}), ("split", {"", ZEROED})])
+def test_what_stands_for_a_dropped_caption(mode, expected):
+    assert set(varied("a dog", caption_dropout_rate=1.0, caption_dropout_mode=mode)) == expected
+
+
+def test_wildcards_choose_lines_and_alternatives():
+    said = Counter(varied("a {red|blue} {{dog}} {x}\na cat", 2000, enable_wildcard=True))
+    assert set(said) == {"a red {dog} {x}", "a blue {dog} {x}", "a cat"}
+    assert abs(said["a cat"] - 1000) < 4 * math.sqrt(500)
+    assert varied("a {red|blue} dog", 1) == ["a {red|blue} dog"]
+
+
+def test_underscores_and_brackets():
+    assert varied("long_hair, ^_^, sky", 1, underscores="spaces") == ["long hair, ^_^, sky"]
+    assert set(varied("long_hair, sky", underscores="random")) == {"long hair, sky", "long_hair, sky"}
+    assert varied(r"rem \(re:zero\), a_b", 1, unescape_brackets=True) == ["rem (re:zero), a_b"]
+
+
+def test_trigger_words_change_from_a_sample_on():
+    assert replace_words("Bfan2, Bfan22 and xBfan2: Bfan2", {"Bfan2": "Bofa2"}) == "Bofa2, Bfan22 and xBfan2: Bofa2"
+    assert replace_words("a b, b a", {"a b": "x", "b": "y"}) == "x, y a"
+    pictures = (Picture(Path("a.png"), "a", (8, 8), "Bfan2 smiles"),)
+    draws = Draws([Material(Concept(), pictures)], DataSettings(replace_words={"Bfan2": "Bofa2"}), 0, replace_from=3)
+    assert [draws.at(n).prompt for n in range(5)] == ["Bfan2 smiles"] * 3 + ["Bofa2 smiles"] * 2
+
+
+def test_templates():
+    picture = Picture(Path("dogs/rex_01.png"), "", (8, 8), "on grass", {"artist": "me", "tags": ["a", "b"]})
+    assert prompt_of("on grass", "[folder] [name], [filewords]", picture) == "dogs rex_01, on grass"
+    assert prompt_of("x", "by [column:artist]: [column:tags] [column:none][filewords]", picture) == "by me: a, b x"
+
+
+ROWS = [{"file_name": "a.png", "caption": "a dog", "tags": "dog, grass", "score": 3},
+        {"file_name": "sub/b.png", "text": "a cat", "score": 0}]
+
+
+def written(folder, name):
+    path = folder / name
+    if name.endswith(".json"):
+        path.write_text(json.dumps({row["file_name"]: row for row in ROWS}))
+    elif name.endswith(".jsonl"):
+        path.write_text("\n".join(json.dumps(row) for row in ROWS))
+    elif name.endswith(".csv"):
+        with path.open("w", newline="") as file:
+            table = csv.DictWriter(file, ["file_name", "caption", "text", "tags", "score"])
+            table.writeheader()
+            table.writerows(ROWS)
+    else:
+        parquet, arrow = pytest.importorskip("pyarrow.parquet"), pytest.importorskip("pyarrow")
+        parquet.write_table(arrow.Table.from_pylist(ROWS), path)
+    return str(path)
+
+
+@pytest.mark.parametrize("name", ["meta.json", "meta.jsonl", "meta.csv", "meta.parquet"])
+def test_one_file_for_all_captions(tmp_path, name):
+    captions = Captions(tmp_path, MetadataFile(written(tmp_path, name), "x"))
+    caption, row = captions.of(tmp_path / "a.png")
+    assert caption == "a dog, dog, grass"
+    assert float(row["score"]) == 3
+    assert captions.of(tmp_path / "sub" / "b.png")[0] == "a cat"
+    assert captions.of(tmp_path / "c.png") == (None, {})
+    (tmp_path / "a.txt").write_text("beside it")
+    assert captions.of(tmp_path / "a.png")[0] == "beside it"
+    by_tags = Captions(tmp_path, captions.metadata, column="tags")
+    assert by_tags.of(tmp_path / "sub" / "b.png")[0] is None
+
+
+def test_kohyas_keys_with_and_without_suffix_and_path(tmp_path):
+    keys = {str(tmp_path / "x"): {"caption": "one", "train_resolution": [512, 512]}, "y": {"tags": "two"}}
+    (tmp_path / "meta.json").write_text(json.dumps(keys))
+    captions = Captions(tmp_path, MetadataFile(str(tmp_path / "meta.json"), "x"))
+    assert captions.of(tmp_path / "x.png")[0] == "one"
+    assert captions.of(tmp_path / "y.webp")[0] == "two"
+
+
+def test_file_names_as_captions_and_lines(tmp_path):
+    assert Captions(tmp_path, from_names=True).of(tmp_path / "a red dog_12_x.jpg")[0] == "a red dog"
+    (tmp_path / "a.txt").write_text("one\n\n  two  words\n")
+    assert Captions(tmp_path).of(tmp_path / "a.png")[0] == "one two words"
+    assert Captions(tmp_path, keep_lines=True).of(tmp_path / "a.png")[0] == "one\ntwo words"
+
+
+@pytest.mark.parametrize(("name", "content", "said"), [
+    ("m.json", "{", "cannot be read"), ("m.json", "3", "neither pictures by name"), ("m.json", "[3]", "no mapping"),
+    ("m.jsonl", '{"file": "a"}\n{', "line 2 is not JSON"), ("m.csv", "a,b\n1,2\n", "names no picture"),
+    ("m.csv", b"file_name\n\xff\n", "cannot be read"), ("m.xml", "<a/>", "of no kind that is read"),
+    ("m.json", "{}", "names no picture"),
+])
+def test_metadata_that_cannot_be_read_is_said_in_one_line(tmp_path, name, content, said):
+    path = tmp_path / name
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(UserError, match=said) as caught:
+        MetadataFile(str(path), "data.concepts.0.metadata_file")
+    assert len(caught.value.problems) == 1
+
+
+@pytest.mark.parametrize(("expression", "row", "expected"), [
+    ("score > 0", {"score": 3}, True), ("score > 0", {"score": "0"}, False), ("score > 0", {}, False),
+    ("score > 0", {"score": ""}, False), ("1 <= score < 5 and rating != 'e'", {"score": "4", "rating": "g"}, True),
+    ("rating in ['g', 's'] or score >= 9", {"score": 9, "rating": "e"}, True), ("not score > 2", {"score": 1}, True),
+    ("'dog' in tags", {"tags": "a dog"}, True), ("score == -1", {"score": -1}, True),
+])
+def test_filters(expression, row, expected):
+    assert Filter(expression)(row) is expected
+
+
+@pytest.mark.parametrize("expression", [
+    "score =", "score = 3", "__import__('os')", "a.b > 1", "score > f(1)", "x" * 3000])
+def test_filters_are_comparisons_and_nothing_else(expression):
+    with pytest.raises(UserError, match=r"data\.filter"):
+        Filter(expression)
+
+
+def test_a_filter_that_compares_text_with_a_number_says_so():
+    with pytest.raises(UserError, match="text where the filter has a number"):
+        Filter("score > 3")({"score": "good"})
+
+
+def normal(x):
+    return 0.5 * (1 + math.erf((x - 32) / 19.8 / math.sqrt(2)))
+
+
+def test_bigasps_number_of_tags_is_its_distribution():
+    """Chi-square over 100,000 draws: 5 takes everything below 6, then whole numbers, everything from 80 on in one."""
+    rng, counts, draws = random.Random(0), Counter(), 100_000
+    for _ in range(draws):
+        counts[min(80, tag_count(10**6, 1, rng))] += 1
+    expected = {5: normal(6), 80: 1 - normal(80)} | {n: normal(n + 1) - normal(n) for n in range(6, 80)}
+    assert sum(expected.values()) == pytest.approx(1)
+    assert expected[5] == pytest.approx(0.095, abs=0.001)
+    distance = sum((counts[n] - draws * p) ** 2 / (draws * p) for n, p in expected.items())
+    assert distance < 118.6                                         # 99.9 % of chi-square with 75 degrees
+
+
+def test_bigasps_score_tags_spelling_and_aliases():
+    rng = random.Random(1)
+    counts = Counter(len(score_tags(7, rng)) for _ in range(9000))
+    assert all(abs(counts[k] - 3000) < 5 * math.sqrt(2000) for k in (1, 2, 3))
+    assert set(score_tags(0, rng)) == {"score_0"}
+    assert {tag for _ in range(300) for tag in score_tags(2, rng)} == {"score_1_up", "score_2_up", "score_2"}
+    tags = ["long_hair", "watermark", "dog", *(f"tag_{n}" for n in range(60))]
+    kept = spaced = aliased = seen = comma = 0
+    for seed in range(8000):
+        said = make_prompt(tags, 5, random.Random(seed), aliases={"dog": ("hound",)})
+        assert "watermark" in said
+        assert said.startswith("score_")
+        kept, spaced = kept + ("long_hair" in said), spaced + ("long hair" in said)
+        aliased, seen = aliased + ("hound" in said), seen + ("dog" in said) + ("hound" in said)
+        comma += " " not in said.replace(", ", ",").replace("score", "")
+    assert kept / (kept + spaced) == pytest.approx(0.4, abs=0.02)
+    assert aliased / seen == pytest.approx(0.2, abs=0.02)
+    assert make_prompt(["a"], None, random.Random(0)) == "a"
+    assert comma
+
+
+def test_bigasps_prompts_of_a_run(tmp_path):
+    (tmp_path / "aliases.yaml").write_text("dog: [hound]\ncat: feline\n")
+    assert read_aliases(str(tmp_path / "aliases.yaml"), "x") == {"dog": ("hound",), "cat": ("feline",)}
+    pictures = (Picture(Path("a.png"), "a", (8, 8), "dog, watermark, red_hat", {"score": "4"}),)
+    data = DataSettings(
+        caption_generator="bigasp", tag_aliases=str(tmp_path / "aliases.yaml"), caption_dropout_rate=0.2)
+    draws = Draws([Material(Concept(), pictures)], data, 3)
+    prompts = [draws.at(n).prompt for n in range(300)]
+    assert 30 < prompts.count("") < 95
+    assert all("watermark" in prompt for prompt in prompts if prompt)
+    assert any("hound" in prompt for prompt in prompts)
+
+
+def test_tags_are_split_as_people_write_them():
+    assert split_tags(" a ,, b,c , ") == ["a", "b", "c"]

@@ -1,0 +1,97 @@
+"""Cached training: the same bits, nothing encoded twice, nothing loaded that is not needed."""
+from pathlib import Path
+
+import pytest
+
+from lib_sdtrain import train
+from lib_sdtrain.data import latents as latents_module
+from lib_sdtrain.events import CancelToken, Finished, Notice, Phase, Stopped
+from lib_sdtrain.model import build
+from tests.train.runs import finish, of_kind, run_settings
+
+
+@pytest.fixture
+def decoded(monkeypatch):
+    """Names of the pictures that were read for encoding."""
+    found, load = [], latents_module.load_pixels
+    monkeypatch.setattr(latents_module, "load_pixels", lambda *a: found.append(a[0].picture.path.name) or load(*a))
+    return found
+
+
+def result_of(seen):
+    assert isinstance(seen[-1], Finished), seen[-1]
+    return Path(seen[-1].result["checkpoint"]).read_bytes()
+
+
+def test_half_precision_and_kept_crops_are_the_same_in_every_cache(tiny_checkpoint, picture_folder, tmp_path, decoded):
+    files, counts = {}, {}
+    folder = picture_folder("i", 3)
+    for cache in ("none", "memory", "disk"):
+        decoded.clear()
+        settings = run_settings(
+            tiny_checkpoint, folder, data__cache_latents=cache, data__latent_precision="fp16", data__random_crop=True,
+            data__cache_crops=2, train__length=4,
+        )
+        files[cache] = result_of(finish(train(settings, run_dir=tmp_path / "runs" / cache)))
+        counts[cache] = len(decoded)
+    assert files["none"] == files["memory"] == files["disk"]
+    assert counts == {"none": 4, "memory": 6, "disk": 6}
+
+
+def test_only_what_changed_is_encoded_again(tiny_checkpoint, picture_folder, tmp_path, decoded):
+    folder = picture_folder("i", 3)
+
+    def run(name, **changes):
+        decoded.clear()
+        settings = run_settings(tiny_checkpoint, folder, data__cache_latents="disk", train__length=3, **changes)
+        return finish(train(settings, run_dir=tmp_path / "runs" / name))
+
+    run("a")
+    assert sorted(decoded) == ["0.png", "1.png", "2.png"]
+    (folder / "1.png").write_bytes((folder / "2.png").read_bytes() + b"\0")
+    run("b")
+    assert decoded == ["1.png"]
+    run("c", data__resolution="72")
+    assert len(decoded) == 3
+    run("d", train__seed=5)
+    assert decoded == []
+
+
+def test_the_vae_is_not_loaded_when_all_is_cached(tiny_checkpoint, picture_folder, tmp_path, monkeypatch):
+    parts, make = [], build.build_part
+    monkeypatch.setattr(build, "build_part", lambda part, *a: parts.append(part) or make(part, *a))
+    settings = run_settings(tiny_checkpoint, picture_folder("i", 2), data__cache_latents="disk", train__length=2)
+    first = result_of(finish(train(settings, run_dir=tmp_path / "runs" / "a")))
+    assert build.VAE in parts
+    parts.clear()
+    assert result_of(finish(train(settings, run_dir=tmp_path / "runs" / "b"))) == first
+    assert parts
+    assert build.VAE not in parts
+
+
+def test_damaged_latents_are_named_and_made_again(tiny_checkpoint, picture_folder, tmp_path, decoded):
+    settings = run_settings(tiny_checkpoint, picture_folder("i", 2), data__cache_latents="disk", train__length=2)
+    first = result_of(finish(train(settings, run_dir=tmp_path / "runs" / "a")))
+    (shard,) = (tmp_path / "latents").glob("*.shard")
+    content = bytearray(shard.read_bytes())
+    content[5] ^= 255
+    shard.write_bytes(content)
+    decoded.clear()
+    seen = finish(train(settings, run_dir=tmp_path / "runs" / "b"))
+    assert result_of(seen) == first
+    assert [notice.where for notice in of_kind(seen, Notice)] == [str(shard)]
+    assert len(decoded) == 2
+
+
+def test_stopping_while_encoding_keeps_what_is_done(tiny_checkpoint, picture_folder, tmp_path, decoded):
+    settings = run_settings(tiny_checkpoint, picture_folder("i", 40), data__cache_latents="disk", train__length=40)
+    token, seen = CancelToken(), []
+    for event in train(settings, token, run_dir=tmp_path / "runs" / "a"):
+        seen.append(event)
+        if isinstance(event, Phase) and event.name == "encoding pictures" and event.done == 3:
+            token.stop_and_save()
+    assert isinstance(seen[-1], Stopped)
+    decoded.clear()
+    events = train(settings, run_dir=tmp_path / "runs" / "b")
+    next(event for event in events if isinstance(event, Phase) and event.name == "encoding pictures")
+    assert "0.png" not in decoded
