@@ -5,13 +5,13 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from lib_sdtrain.data.draws import Draws
 from lib_sdtrain.errors import Cancelled
 from lib_sdtrain.events import CancelToken, Event, Finished, Notice, Phase, Started, Step, Stopped
 from lib_sdtrain.model.space import check_space
 from lib_sdtrain.settings.run import RunSettings
 from lib_sdtrain.train.class_images import make_class_pictures
-from lib_sdtrain.train.encoding import draws_to_encode, free_vae, latents_of
+from lib_sdtrain.train.data_plan import draws_of
+from lib_sdtrain.train.encoding import draws_to_encode, free_vae, latents_of, vae_needed
 from lib_sdtrain.train.forecast import checkpoint_bytes, disk_bytes, run_bytes
 from lib_sdtrain.train.layout import DROP
 from lib_sdtrain.train.outputs import Outputs
@@ -68,14 +68,16 @@ def run_plan(plan: Plan, run: RunDir, token: CancelToken, state: State | None = 
     yield Started(job="train", total=plan.steps, step=step, run_dir=str(run.path))
     try:
         yield Phase(name="loading model", done=0, total=1)
-        model = load_for_training(plan)
+        outputs_folder = run.path.parent.parent
+        samples = state.facts["samples"] if state else 0
+        model = load_for_training(plan, vae_needed(plan, outputs_folder, samples, step))
         yield Phase(name="loading model", done=1, total=1)
         if plan.checkpoint.parts["ema"]:
             yield from _about_average(plan)
         yield from make_class_pictures(plan, model, token)
         plan = yield from rescan_class_pictures(plan, token)
-        draws = Draws(plan.materials, plan.settings.data, plan.settings.train.seed, plan.settings.train.batch_size)
-        latents = latents_of(plan, model, run.path.parent.parent)
+        draws = draws_of(plan)
+        latents = latents_of(plan, model, outputs_folder)
         trainer = Trainer(plan, model, latents, draws)
         if state:
             trainer.restore(state)
