@@ -30,7 +30,7 @@ def remarks(materials: Sequence[Material]) -> Iterator[Notice]:
             yield Notice(text=text, where=where)
     alike = words_alike(identifiers(materials))
     for one, two in alike[:SHOWN]:
-        text = f"CLIP reads {one} and {two} alike but for one token and will confuse them: choose words that differ more"
+        text = f"CLIP reads {one} and {two} alike but for one token and confuses them: choose words that differ more"
         yield Notice(text=text, where="data.concepts")
 
 
