@@ -17,6 +17,8 @@ COMMANDS = {
     "convert": "prune, cast, bake, change the container",
     "tokens": "how CLIP reads words",
     "buckets": "which sizes pictures are trained at",
+    "captions": "search, replace and count captions",
+    "prepare": "resize, crop or pad pictures, or move them by tag",
     "test-data": "write a small subject to train on",
     "demo": "the whole way on the built-in model: train, merge, sample",
     "merge-demo": "two fine-tunes merged with the presets of AnimeDiffusion's card",

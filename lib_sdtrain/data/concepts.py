@@ -1,6 +1,7 @@
 """From folders to pictures with captions: what a concept consists of, and what had to be left out."""
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -99,11 +100,13 @@ def find_pictures(folder: Path) -> list[Path]:
 
 def pictures_among(folder: Path, files: Iterable[Found]) -> list[Found]:
     """The pictures of a listing of `folder`, in an order that does not depend on the system."""
-    found = [
-        file for file in files
-        if file.path.suffix.lower() in SUFFIXES and not file.path.stem.endswith(MASK_LABEL)
-    ]
-    return sorted(found, key=lambda file: file.path.relative_to(folder).as_posix())
+    found = []
+    for file in files:
+        stem, dot, suffix = file.name.rpartition(".")
+        if f"{dot}{suffix.lower()}" in SUFFIXES and not stem.endswith(MASK_LABEL):
+            found.append(file)
+    start = len(str(folder)) + 1
+    return sorted(found, key=lambda file: file.name[start:].replace(os.sep, "/"))
 
 
 def check_folder(folder: str, where: str) -> Path:
@@ -123,15 +126,18 @@ def _nearest_folder(path: Path) -> str:
     return f"the nearest folder that exists is {parent.resolve()}" if parent else "check the path"
 
 
-def read_caption(picture: Path, keep_lines: bool = False, files: Collection[Path] | None = None) -> str | None:
+def read_caption(picture: Path, keep_lines: bool = False, files: Collection[str] | None = None) -> str | None:
     """The caption beside a picture, white space and control characters reduced to single spaces; None without one.
 
     `keep_lines` leaves its lines apart; `files` are those that are there, where that is known. Raises `UserError` when
     the file is not UTF-8 text of a sensible size.
     """
+    stem = str(picture)[: -len(picture.suffix)]
     for suffix in CAPTION_SUFFIXES:
-        path = picture.with_suffix(suffix)
-        if not (path.is_file() if files is None else path in files):
+        if files is not None and stem + suffix not in files:
+            continue
+        path = Path(stem + suffix)
+        if not path.is_file():
             continue
         if path.stat().st_size > MAX_CAPTION_BYTES:
             fix = f"at most {MAX_CAPTION_BYTES // 1024} KB"
@@ -161,7 +167,7 @@ class Captions:
     mask_dir: Path | None = None
 
     def of(
-        self, picture: Path, files: Collection[Path] | None = None
+        self, picture: Path, files: Collection[str] | None = None
     ) -> tuple[str | None, Mapping[str, Any]]:
         """(caption, columns) of a picture; `files` are those that are there, where that is known.
 
@@ -177,10 +183,10 @@ class Captions:
         return caption, row
 
 
-    def mask_of(self, picture: Path, files: Collection[Path] | None = None) -> Path | None:
+    def mask_of(self, picture: Path, files: Collection[str] | None = None) -> Path | None:
         """The mask file of a picture: of the same name in `mask_dir`, or NAME-masklabel.png beside it."""
-        beside = picture.with_name(f"{picture.stem}{MASK_LABEL}.png")
-        candidates = [beside] if files is None or beside in files else []
+        beside = str(picture)[: -len(picture.suffix)] + f"{MASK_LABEL}.png"
+        candidates = [Path(beside)] if files is None or beside in files else []
         if self.mask_dir is not None:
             below = self.mask_dir / picture.relative_to(self.root)
             candidates = [below.with_suffix(suffix) for suffix in (".png", picture.suffix)] + candidates

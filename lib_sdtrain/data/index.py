@@ -27,11 +27,16 @@ class Known:
 
 @dataclass(frozen=True)
 class Found:
-    """A file in a listing."""
+    """A file in a listing: its path as text (a million `Path`s take seconds), bytes and time of change."""
 
-    path: Path
+    name: str
     size: int
     changed: int
+
+    @property
+    def path(self) -> Path:
+        """The path."""
+        return Path(self.name)
 
 
 def list_files(folder: Path) -> Iterator[Found]:
@@ -53,7 +58,7 @@ def list_files(folder: Path) -> Iterator[Found]:
                 if not entry.is_symlink():
                     waiting.append(entry.path)
             elif stat.S_ISREG(facts.st_mode):
-                yield Found(Path(entry.path), facts.st_size, facts.st_mtime_ns)
+                yield Found(entry.path, facts.st_size, facts.st_mtime_ns)
 
 
 class PictureIndex:
@@ -84,8 +89,8 @@ class PictureIndex:
         )
         self._base.commit()
 
-    def below(self, folder: Path) -> dict[Path, tuple[Found, Known]]:
-        """What is known of the files below a folder, each with the state in which that was learnt."""
+    def below(self, folder: Path) -> dict[str, tuple[Found, Known]]:
+        """What is known of the files below a folder by name, each with the state in which that was learnt."""
         root = str(folder.absolute())
         rows = self._base.execute(
             "select path, bytes, changed, sha256, width, height, look, problem from files where path > ? and path < ?",
@@ -93,7 +98,7 @@ class PictureIndex:
         )
         found = {}
         for path, size, changed, sha256, width, height, look, problem in rows:
-            file = folder / path[len(root) + 1 :]
+            file = os.path.join(folder, path[len(root) + 1 :])  # noqa: PTH118 - as os.scandir names it
             found[file] = (Found(file, size, changed), Known(sha256.hex(), (width, height), look + 2**63, problem))
         return found
 

@@ -13,6 +13,8 @@ from lib_sdtrain.data.index import Found, Known, PictureIndex, list_files
 from lib_sdtrain.data.pictures import BadPicture, decode, look_of, read_bytes
 from lib_sdtrain.events import CancelToken, Notice, Phase
 
+MANY, EVERY = 2000, 64
+
 
 def scan(
     folder: Path, token: CancelToken, limit: int | None = None, captions: Captions | None = None,
@@ -24,24 +26,25 @@ def scan(
     """
     files = list(list_files(folder))
     pictures = pictures_among(folder, files)
-    names, captions = {file.path for file in files}, captions or Captions(folder)
+    names, captions = {file.name for file in files}, captions or Captions(folder)
     kept = 0
     for done, (found, known) in enumerate(_facts(pictures, index.below(folder) if index else {}, index), 1):
         token.check()
         if limit is not None and kept >= limit:
             return
         if known.problem:
-            yield Notice(text=f"left out: {known.problem}", where=str(found.path))
+            yield Notice(text=f"left out: {known.problem}", where=found.name)
         else:
-            caption, columns = captions.of(found.path, names)
-            mask = captions.mask_of(found.path, names)
-            yield Picture(found.path, known.sha256, known.size, caption, columns, known.look, mask)
+            path = found.path
+            caption, columns = captions.of(path, names)
+            yield Picture(path, known.sha256, known.size, caption, columns, known.look, captions.mask_of(path, names))
             kept += 1
-        yield Phase(name=f"reading pictures of {folder.name}", done=done, total=len(pictures), unit="pictures")
+        if done % EVERY == 0 or len(pictures) < MANY or done == len(pictures):
+            yield Phase(name=f"reading pictures of {folder.name}", done=done, total=len(pictures), unit="pictures")
 
 
 def _facts(
-    pictures: list[Found], known: Mapping[Path, tuple[Found, Known]], index: PictureIndex | None
+    pictures: list[Found], known: Mapping[str, tuple[Found, Known]], index: PictureIndex | None
 ) -> Iterator[tuple[Found, Known]]:
     """What each picture's bytes tell, in order; new files are read a little ahead by threads."""
     workers = min(8, os.cpu_count() or 1)
@@ -49,7 +52,7 @@ def _facts(
     with ThreadPoolExecutor(workers, thread_name_prefix="scan") as pool:
         try:
             for found in pictures:
-                before = known.get(found.path)
+                before = known.get(found.name)
                 same = before is not None and before[0] == found
                 ahead.append((found, before[1] if same else pool.submit(read_facts, found.path)))
                 if len(ahead) > 2 * workers:

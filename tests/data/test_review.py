@@ -111,10 +111,10 @@ def test_an_index_of_twenty_thousand_opens_in_a_moment(tmp_path):
 
     index = PictureIndex(tmp_path / "index.sqlite")
     for number in range(20_000):
-        index.learn(Found(tmp_path / f"{number}.png", 5, number), Known("ab" * 32, (8, 9), number))
+        index.learn(Found(str(tmp_path / f"{number}.png"), 5, number), Known("ab" * 32, (8, 9), number))
     index.close()
     began = time.process_time()
     known = PictureIndex(tmp_path / "index.sqlite").below(tmp_path)
     assert time.process_time() - began < 2
-    assert known[tmp_path / "77.png"][1] == Known("ab" * 32, (8, 9), 77)
+    assert known[str(tmp_path / "77.png")][1] == Known("ab" * 32, (8, 9), 77)
     assert len(known) == 20_000
