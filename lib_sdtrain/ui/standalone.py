@@ -6,7 +6,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,9 +58,13 @@ def scripts() -> list[Path]:
 
 
 def serve(
-    engine: Engine, folder: Path, host: str = "127.0.0.1", port: int | None = None, api: bool = False
+    engine: Engine, folder: Path, host: str = "127.0.0.1", port: int | None = None, api: bool = False,
+    users: Mapping[str, str] | None = None,
 ) -> Server:
-    """Start serving and return; without a port, any that is free. Raises `UserError` when the port is taken."""
+    """Start serving and return; without a port, any that is free; the API for all or for `users` with passwords.
+
+    Raises `UserError` when the port is taken.
+    """
     services = Services(StandaloneHost(folder, local=host in LOCAL_NAMES), engine)
     theme = gr.themes.Default(font=list(FONTS), font_mono=["ui-monospace", "monospace"])
     page = build_tab(services, theme=theme, css=".gradio-container { max-width: 1320px !important; }")
@@ -68,7 +72,7 @@ def serve(
         run_on_load(page, _loader())
     page.show_api = False
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
-    add_routes(app, services, Access(app), programs=api)
+    add_routes(app, services, Access(app, users or {}), programs=api)
     app.add_api_route("/sdtrain/v1/script/{name}", _script, methods=["GET"])
     gr.mount_gradio_app(app, page, path="/")
     _close_to_other_sites(app.routes[-1].app)
@@ -100,7 +104,7 @@ def _listening(host: str, port: int) -> socket.socket:
 
 def launch(
     host: str = "127.0.0.1", port: int | None = None, folder: Path | None = None, api: bool = False,
-    tell: Callable[[str], None] = logger.info,
+    users: Mapping[str, str] | None = None, tell: Callable[[str], None] = logger.info,
 ) -> None:
     """Serve the tab until interrupted (Ctrl-C or SIGTERM), which saves and stops a running job.
 
@@ -110,7 +114,7 @@ def launch(
     from lib_sdtrain.train.allocator import keep_freed_memory
 
     keep_freed_memory()  # the process is ours
-    server = serve(TrainingEngine(), folder or Path.cwd(), host, port, api)
+    server = serve(TrainingEngine(), folder or Path.cwd(), host, port, api, users)
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         tell(server.url)
