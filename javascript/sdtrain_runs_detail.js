@@ -62,7 +62,7 @@
     }
 
     function acts(detail) {
-        const line = element("div", "", "sdr-head");
+        const line = element("div", "", "sdr-head sdr-doing");
         if (detail.kind === "merge") {
             line.append(runs.button("Merge again, with changes", "Put its models and weights into the Merge form",
                 () => app.fillMerge({out: detail.out, sha256: detail.sha256}), "sdr-primary"));
@@ -104,7 +104,7 @@
         }
         line.append(runs.button("Keep it", "Delete nothing", () => box.remove()));
         box.append(line);
-        place().querySelector(".sdr-head:last-of-type").after(box);
+        place().querySelector(".sdr-doing").after(box);
     }
 
     function folded(name, title, content, open) {
