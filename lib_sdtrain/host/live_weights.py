@@ -33,7 +33,7 @@ class Loading:
 
     `half_first`: everything passes through fp16 (the way to fp8 storage). `cleanse` gives a module its own weights
     back where a LoRA has changed them. `vae_aside` are the VAE's tensors (names without prefix) while the host has
-    put another VAE into the model: they are the checkpoint's then.
+    put another VAE into the model: they are the checkpoint's then (empty where the host has lost them).
     """
 
     half_first: bool = False

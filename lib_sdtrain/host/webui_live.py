@@ -127,7 +127,7 @@ def _check(model: Any, merge: LiveMerge) -> None:
 
 
 def _loading(model: Any) -> Loading:
-    aside = sd_vae.get_base_vae(model) if sd_vae.loaded_vae_file else None
+    aside = (sd_vae.get_base_vae(model) or {}) if sd_vae.loaded_vae_file else None
     return Loading(half_first=bool(devices.fp8), cleanse=_without_lora, vae_aside=aside)
 
 
@@ -158,7 +158,9 @@ def _renamed(info: Any, merge: LiveMerge) -> Any:
 def _call(model: Any, info: Any, short: str | None, digest: str | None) -> None:
     """What the WebUI says of the model from now on: in infotexts, and at the foot of the page."""
     if sd_vae.checkpoint_info is model.sd_checkpoint_info:
-        sd_vae.checkpoint_info = info  # the VAE that it keeps aside is still this model's
+        # The VAE that it keeps aside is still this model's. Without one it may think, after it has switched between
+        # models in memory, that it has one, and would not keep the model's own when another VAE comes.
+        sd_vae.checkpoint_info = info if sd_vae.base_vae is not None else None
     model.sd_checkpoint_info = info
     model.sd_model_hash = short
     shared.opts.data["sd_checkpoint_hash"] = digest

@@ -196,6 +196,17 @@ def test_the_vae_that_the_host_keeps_aside_is_the_checkpoints():
     assert equal(aside, before)
 
 
+def test_another_vae_is_left_alone_where_the_host_has_lost_the_checkpoints():
+    old, new = tensors(1), tensors(2)
+    other = {key: value for key, value in tensors(3).items() if key.startswith(VAE)}
+    made, live = loaded({**old, **other}), LiveWeights()
+    before = state(made)
+    put(live, made, new, old, vae_aside={})
+    assert equal(state(made), state(loaded({**new, **other})))
+    live.put_back(made, old.get, Loading(vae_aside={}))
+    assert equal(state(made), before)
+
+
 @pytest.mark.parametrize("fails_at", [0, 2])
 def test_a_cancelled_change_can_be_undone(fails_at):
     old, new = tensors(1), tensors(2)
