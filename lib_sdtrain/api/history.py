@@ -18,6 +18,7 @@ from lib_sdtrain.settings.merge import MergeSettings
 from lib_sdtrain.settings.run import Concept, RunSettings
 
 RUN, MERGE = "run", "merge"
+PATH_KINDS = ("folder", "file", "path", "vae")
 MOST_COMPARED, LOGS_KEPT, CURVE_POINTS = 6, 24, 400
 _IDENTITY = ("name", "save.name")  # what differs between any two runs
 
@@ -106,9 +107,12 @@ class History:
     def settings(self, entry: RunEntry) -> dict[str, str]:
         """The run's settings as text by dotted path; empty when its config.yaml cannot be read."""
         try:
-            return flat(textfiles.read_mapping(entry.path / "config.yaml"))
+            found = flat(textfiles.read_mapping(entry.path / "config.yaml"))
         except UserError:
             return {}
+        if not self._host.hides_folders:
+            return found
+        return {path: Path(text).name if _general(path) in _paths() else text for path, text in found.items()}
 
     def picture(self, name: str, step: int, index: int) -> Path | None:
         """The file of a preview that the run's own log names, inside its folder; None for anything else."""
@@ -146,6 +150,12 @@ class History:
 def _general(path: str) -> str:
     """`data.concepts.3.weight` -> `data.concepts.N.weight`."""
     return ".".join("N" if part.isdigit() else part for part in path.split("."))
+
+
+def _paths() -> set[str]:
+    """Settings that name a file or a folder."""
+    items = (*declared(RunSettings), *declared(Concept, "data.concepts.N."))
+    return {item.path for item in items if item.meta.kind in PATH_KINDS or item.meta.kind == "checkpoint"}
 
 
 def _known_settings() -> dict[str, tuple[str, str]]:

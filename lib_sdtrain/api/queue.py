@@ -1,6 +1,7 @@
 """Several runs and merges, one after the other. The list is kept in a file, so that it outlives the program."""
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import threading
@@ -288,7 +289,8 @@ class Queue:
             aside = self._file.with_name(f"{self._file.name}.damaged")
             self.notice = f"the queue of before could not be read ({error}); it was set aside as {aside.name}"
             logger.warning("%s", self.notice)
-            self._file.replace(aside)
+            with contextlib.suppress(OSError):  # what cannot be moved away cannot be written either, which is told then
+                self._file.replace(aside)
 
 
 def _task(entry: Mapping[str, Any]) -> Task:

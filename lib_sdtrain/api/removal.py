@@ -86,6 +86,7 @@ class Removal:
     def _remove_model(self, entry: RunEntry, file: Path) -> int:
         """Remove a model with its side files; how many bytes of it lay outside of the run's folder."""
         path = entry.path / file
+        self.host.allowed_path(str(path), "file")
         if path.is_symlink() or not path.is_file() or path.suffix != _MODELS[0] or not written_here(path):
             return 0
         count = 0 if entry.path.resolve() in path.resolve().parents else path.stat().st_size

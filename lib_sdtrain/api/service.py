@@ -13,6 +13,7 @@ from lib_sdtrain.api.cards import carded
 from lib_sdtrain.api.choice import Choice
 from lib_sdtrain.api.copies import command_line, yaml_of
 from lib_sdtrain.api.engine import Engine, Place
+from lib_sdtrain.api.history import PATH_KINDS
 from lib_sdtrain.api.last import LastChoice
 from lib_sdtrain.api.pace import PaceBook, amounts
 from lib_sdtrain.api.presets import PresetFolder
@@ -30,7 +31,6 @@ from lib_sdtrain.settings.run import Concept, RunSettings
 
 TOYBOX_PRESET = "toybox-dreambooth"
 TAB = "this page"
-PATH_KINDS = ("folder", "file", "path", "vae")
 
 
 @dataclass(frozen=True)

@@ -119,6 +119,13 @@ def test_pictures_come_from_the_run_s_own_folder_only(services, tmp_path):
     assert client.get(f"/sdtrain/v1/view/history/{name}/preview/77/0").status_code == 404
 
 
+def test_a_page_that_is_to_show_no_folders_shows_none(services, tmp_path):
+    name = run(services, train__length=2)
+    assert str(tmp_path) in json.dumps(services.history.detail(name))
+    object.__setattr__(services.host, "hides_folders", True)
+    assert str(tmp_path) not in json.dumps(services.history.detail(name))
+
+
 # deleting
 
 

@@ -11,8 +11,8 @@ from fastapi.testclient import TestClient
 from PIL import Image
 
 from lib_sdtrain.api.access import Access
+from lib_sdtrain.api.history import PATH_KINDS
 from lib_sdtrain.api.routes import add_routes
-from lib_sdtrain.api.service import PATH_KINDS
 from lib_sdtrain.api.services import Services
 from lib_sdtrain.host.standalone import StandaloneHost
 from lib_sdtrain.settings.fields import declared
