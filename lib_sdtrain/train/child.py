@@ -19,6 +19,7 @@ from lib_sdtrain.model.parts import EMA_COUNTERS
 from lib_sdtrain.model.writer import CheckpointWriter, Written
 from lib_sdtrain.settings.layers import to_plain
 from lib_sdtrain.settings.run import RunSettings
+from lib_sdtrain.train.data_plan import beyond_pictures
 from lib_sdtrain.train.families import config_text, markers
 from lib_sdtrain.train.layout import child_specs, keeps_average
 from lib_sdtrain.train.plan import Plan
@@ -83,6 +84,11 @@ ALWAYS_RECORDED = {
 """What every file says. Settings that came later stand in it where they are not at their default, so that a run that
 does not use them goes on giving the same file."""
 
+CONCEPT_PATHS = (
+    "name", "instance_dir", "class_dir", "metadata_file", "group_weights_file", "picture_weights", "mask_dir",
+)
+"""What is left out of a concept's settings: names and files, whose contents `data_hash` covers."""
+
 
 def determining_settings(settings: RunSettings) -> dict[str, Any]:
     """The settings that determine the weights: without folders, names, and what only says when to save or draw."""
@@ -98,24 +104,28 @@ def determining_settings(settings: RunSettings) -> dict[str, Any]:
         plain.pop(group, None)
     for name in ("checkpoint", "vae"):
         plain["model"].pop(name, None)
-    for name in ("cache_latents", "cache_dir"):
+    for name in ("cache_latents", "cache_dir", "tag_aliases"):
         plain["data"].pop(name, None)
     if plain["method"]["kind"] == "full":
         for name in ("rank", "alpha"):
             plain["method"].pop(name)
     plain["data"]["concepts"] = [
-        {key: value for key, value in concept.items() if key not in ("name", "instance_dir", "class_dir")}
+        {key: value for key, value in concept.items() if key not in CONCEPT_PATHS}
         for concept in plain["data"]["concepts"]
     ]
     return plain
 
 
 def data_hash(plan: Plan) -> str:
-    """A hash of everything trained on: the pictures' contents and their captions, concept by concept."""
+    """A hash of everything trained on: the pictures' contents and their captions, concept by concept, and where they
+    are used their weights, masks, boxes, scores and other names of tags.
+    """
     entries = [
         [[[p.sha256, p.caption] for p in material.pictures], [[p.sha256, p.caption] for p in material.class_pictures]]
         for material in plan.materials
     ]
+    if beyond := beyond_pictures(plan):
+        entries.append(beyond)
     return hashlib.sha256(json.dumps(entries, ensure_ascii=False).encode()).hexdigest()
 
 

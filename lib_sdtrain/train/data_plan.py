@@ -1,6 +1,7 @@
 """What a run's pictures come to: which find a place, and the table of sizes."""
 from __future__ import annotations
 
+import hashlib
 import math
 import sqlite3
 from collections import Counter, defaultdict
@@ -9,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lib_sdtrain.data.bigasp import read_aliases
 from lib_sdtrain.data.concepts import Captions, Group, Material, Picture, check_folder
 from lib_sdtrain.data.draws import BIGASP, Draws
 from lib_sdtrain.data.filters import Filter, number_or_text
@@ -79,6 +81,26 @@ def captions_of(concept: Concept, index: int, root: Path | None, data: DataSetti
     file = MetadataFile(name, where) if name else None
     masks = check_folder(concept.mask_dir, f"data.concepts.{index}.mask_dir") if concept.mask_dir else None
     return Captions(root, file, concept.caption_column, concept.filename_captions, data.enable_wildcard, masks)
+
+
+def beyond_pictures(plan: Plan) -> list[Any]:
+    """What besides pictures and captions decides what is learnt: weights, masks, boxes, scores, aliases; empty without
+    any of them.
+    """
+    settings, found = plan.settings, []
+    for material in plan.materials:
+        if material.groups:
+            found.append([[g.name, g.weight, list(g.multipliers or ()), g.flip_p, g.caption_dropout, g.shuffle,
+                           g.loss_scale, g.batch_id] for g in material.groups])
+        columns = [settings.data.boxes_column] * settings.loss.masked
+        columns += ["score"] * (settings.data.caption_generator == BIGASP)
+        rows = [[str(picture.columns.get(name)) for name in columns] for picture in material.pictures]
+        found += [rows] * bool(columns)
+        if settings.loss.masked:
+            found.append([hashlib.sha256(p.mask.read_bytes()).hexdigest() if p.mask else "" for p in material.pictures])
+    if settings.data.tag_aliases:
+        found.append(read_aliases(settings.data.tag_aliases, "data.tag_aliases"))
+    return found
 
 
 def open_index(outputs: Path) -> PictureIndex | None:

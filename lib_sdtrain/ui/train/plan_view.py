@@ -40,17 +40,35 @@ def _headline(document: Mapping[str, Any]) -> str:
 
 
 def _details(document: Mapping[str, Any]) -> str:
-    buckets = ", ".join(f"{b['size'][0]} x {b['size'][1]} ({b['images']})" for b in document.get("buckets", ()))
+    buckets = ", ".join(map(_bucket_text, document.get("buckets", ())))
     prompts = "".join(f"<li>{html.escape(str(prompt))}</li>" for prompt in document.get("prompts", ())[:6])
     notices = "".join(f"<li>{html.escape(str(notice))}</li>" for notice in document.get("notices", ()))
     parts = [f"<ul class='sdtrain-notices'>{notices}</ul>"] if notices else []
     rows = [("Sizes", html.escape(buckets))] if buckets else []
+    groups = [group for concept in document.get("concepts", ()) for group in concept.get("groups", ())]
+    if groups:
+        shares = (f"{group['name']}: {group['images']} pictures, {group['share']:.1%}" for group in groups)
+        rows.append(("Shares", html.escape(", ".join(shares))))
+    if document.get("tokens"):
+        rows.append(("Captions", html.escape(_tokens_text(document["tokens"]))))
     if prompts:
         rows.append(("Prompts", f"<ul>{prompts}</ul>"))
     table = "".join(f"<tr><th>{name}</th><td>{value}</td></tr>" for name, value in rows)
     if table:
         parts.append(f"<details><summary>Sizes and prompts</summary><table>{table}</table></details>")
     return "".join(parts)
+
+
+def _bucket_text(row: Mapping[str, Any]) -> str:
+    """`512 x 768 (12, 3 % cut away)`."""
+    lost = f", {row['lost']:.0%} cut away" if row.get("lost", 0) >= 0.005 else ""
+    return f"{row['size'][0]} x {row['size'][1]} ({row['images']}{lost})"
+
+
+def _tokens_text(tokens: Mapping[str, Any]) -> str:
+    """How long captions are, and how many lose their end."""
+    cut = f", {tokens['cut']:.0%} cut off" if tokens["cut"] else ""
+    return f"up to {tokens['longest']} tokens{cut}"
 
 
 def _origins(origins: Mapping[str, tuple[str, str]]) -> str:
