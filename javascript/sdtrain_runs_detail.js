@@ -5,6 +5,7 @@
     const app = window.sdtrain = window.sdtrain || {};
     const runs = app.runs, element = runs.element;
     const COLOURS = ["#3b82f6", "#f97316", "#22c55e", "#a855f7", "#ef4444", "#14b8a6"];
+    const MOST_PICTURES = 60;
     let shown = [], details = [], step = null, follows = true, together = true, drawn = "";
 
     const place = () => runs.part("detail");
@@ -228,7 +229,9 @@
         const columns = trained().filter((detail) => detail.previews.length).map((detail) => {
             const column = element("div"), found = upTo(detail, step);
             if (details.length > 1) column.append(element("div", `${detail.label}, step ${found.step}`, "sdtrain-caption"));
-            column.append(...found.pictures.map((one) => picture(detail, found.step, one.index, one.infotext)));
+            column.append(...found.pictures.slice(0, MOST_PICTURES).map((one) => picture(detail, found.step, one.index, one.infotext)));
+            const more = found.pictures.length - MOST_PICTURES;
+            if (more > 0) column.append(element("p", `and ${more} more in its folder`, "sdtrain-note"));
             return column;
         });
         const flat = details.length === 1 && columns.length ? [...columns[0].children] : columns;

@@ -89,6 +89,7 @@ class FakeEngine:
     ) -> Iterator[Event]:
         settings = build(RunSettings, textfiles.read_mapping(run_dir / "config.yaml"))
         settings = resolve(RunSettings, [Layer("config.yaml", to_plain(settings)), Layer("set", changes)]).settings
+        (run_dir / "config.yaml").write_text(textfiles.write_yaml(to_plain(settings)), encoding="utf-8")
         step = json.loads(next((run_dir / "state").glob("*/step.json")).read_text())
         yield from self._logged(run_dir, self._go(settings, run_dir, token, step))
 

@@ -102,6 +102,7 @@ def test_the_plan_follows_while_typing(site, open_page):
     page.locator(".sdtrain-plan", has_text="400 steps").wait_for()
 
 
+@pytest.mark.fault("the run goes on; the page shows it as a whole")
 def test_a_closed_browser_finds_the_run_again(site, open_page):
     site.engine.pause = 0.15
     first = open_page(site.url)
@@ -204,6 +205,7 @@ def test_a_preset_of_ones_own_comes_back(site, open_page):
     again.locator(".sdtrain-plan", has_text="77 steps").wait_for()
 
 
+@pytest.mark.fault("HTML in names and captions is shown as text")
 def test_text_of_users_is_text(site, open_page, tmp_path):
     evil = "<img src=x onerror='window.hacked=1'>"
     for file in (tmp_path / "subject").glob("*.txt"):
@@ -270,8 +272,8 @@ def test_runs_are_listed_and_a_stopped_one_can_be_lengthened(site, open_page):
     press(page, "stop_save")
     wait_state(page, "stopped")
     open_tab(page, "Runs")
-    page.locator("#sdtrain_runs_table", has_text="stopped").first.wait_for()
-    page.fill("#sdtrain_runs_length textarea", "45")
+    page.locator("#sdtrain_runs_table tbody tr", has_text="stopped").first.click()
+    page.fill("#sdtrain_runs_length", "45")
     page.click("#sdtrain_runs_resume")
     open_tab(page, "Train")
     wait_state(page, "finished")
