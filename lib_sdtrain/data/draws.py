@@ -106,7 +106,8 @@ class Draws:
         self.bucketed = len(self.sizing.scheme.sizes) != 1
         waits = batch_size > 1 and (self.bucketed or any(g.batch_id for m in materials for g in m.groups))
         order = (lambda: batched(self._drawn, self._bucket, batch_size)) if waits else self._in_order
-        self._slots = Replayed(lambda: self._with_class_turns(order()))
+        counted = self.bucketed and any(material.class_pictures for material in self.materials)
+        self._slots = Replayed(lambda: self._with_class_turns(order(), counted)) if waits or counted else None
         self._batch = batch_size if waits else 1
 
     def batch_start(self, index: int) -> int:
@@ -115,7 +116,7 @@ class Draws:
 
     def at(self, index: int) -> Draw:
         """The instance sample number `index`."""
-        slot, _ = self._slots[index]
+        slot, _ = self._slot(index)
         material = self.materials[slot.concept]
         picture = material.pictures[slot.picture]
         group = material.groups[slot.group] if material.groups else Group()
@@ -126,7 +127,7 @@ class Draws:
 
         With buckets it is a picture of the same bucket, where there is none of the bucket whose shape is nearest.
         """
-        slot, turn = self._slots[index]
+        slot, turn = self._slot(index)
         material = self.materials[slot.concept]
         if not material.class_pictures:
             return None
@@ -156,6 +157,13 @@ class Draws:
         place = self._place(picture, bucket)
         yield from (Draw(0, picture, "", flip, crop, place.fit(crop), is_class) for crop in crops for flip in flips)
 
+    def _slot(self, index: int) -> tuple[_Slot, int]:
+        """The slot of a sample and the turn of its class sample."""
+        if self._slots is not None:
+            return self._slots[index]
+        slot = self._drawn(index)
+        return slot, slot.turn
+
     def _in_order(self) -> Iterator[_Slot]:
         return map(self._drawn, counting())
 
@@ -170,12 +178,11 @@ class Draws:
         groups = self.materials[slot.concept].groups
         return self._bucket_size(slot), groups[slot.group].batch_id if groups else ""
 
-    def _with_class_turns(self, slots: Iterator[_Slot]) -> Iterator[tuple[_Slot, int]]:
-        """Each slot with the number of its class sample among those of the same concept and size."""
+    def _with_class_turns(self, slots: Iterator[_Slot], counted: bool) -> Iterator[tuple[_Slot, int]]:
+        """Each slot with the number of its class sample, where `counted` among those of the same concept and size."""
         counts: dict[Hashable, int] = {}
-        kept = any(material.class_pictures for material in self.materials)
         for slot in slots:
-            if not (self.bucketed and kept):
+            if not counted:
                 yield slot, slot.turn
                 continue
             place = slot.concept, self._bucket_size(slot)
