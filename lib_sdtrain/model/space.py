@@ -11,7 +11,9 @@ _FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
 class DiskFullError(OSError):
-    """The disk ran full while a file was written; the message names the bytes needed and free."""
+    """The disk ran full while a file was written; the message names the bytes needed (`needed`) and free."""
+
+    needed: int = 0
 
 
 def free_bytes(folder: Path) -> int:
@@ -34,7 +36,9 @@ def is_full(error: OSError) -> bool:
 
 def disk_full(target: Path, needed: int, free: int) -> DiskFullError:
     """The error to raise when space ran out in spite of `check_space`."""
-    return DiskFullError(errno.ENOSPC, _message(needed, free), str(target))
+    error = DiskFullError(errno.ENOSPC, _message(needed, free), str(target))
+    error.needed = needed
+    return error
 
 
 def _message(needed: int, free: int) -> str:

@@ -6,6 +6,7 @@ gets the same ones back.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 from lib_sdtrain.data.concepts import find_pictures
@@ -17,6 +18,7 @@ from lib_sdtrain.sample.images import save_png
 from lib_sdtrain.settings.run import Concept
 from lib_sdtrain.settings.sample import SampleRequest
 from lib_sdtrain.train.plan import Plan
+from lib_sdtrain.train.room import with_room
 
 BATCH = 4
 MAX_SEED = 2**32
@@ -55,6 +57,6 @@ def make_class_pictures(plan: Plan, model: LoadedModel, token: CancelToken) -> I
             token.check()
             seed = key(plan.settings.train.seed, "class picture", slot) % MAX_SEED
             for picture in generate(model, class_request(concept, plan, seed), token):
-                save_png(picture, folder / slot_name(slot))
+                yield from with_room(partial(save_png, picture, folder / slot_name(slot)), folder, token)
                 yield Saved(file=str(folder / slot_name(slot)), kind="picture")
             yield Phase(name="making class pictures", done=done, total=len(slots), unit="pictures")

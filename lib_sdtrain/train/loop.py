@@ -57,8 +57,9 @@ def check_disk(plan: Plan, run: RunDir) -> None:
 def logged(run: RunDir, events: Iterator[Event]) -> Iterator[Event]:
     """Pass events on and append them to the run's log."""
     run.mend_log()
+    waiting: list[str] = []
     for event in events:
-        run.log(event)
+        run.log(event, waiting)
         yield event
 
 
@@ -123,9 +124,9 @@ def _in_between(trainer: Trainer, outputs: Outputs, token: CancelToken) -> Itera
     if _due(trainer.step, plan.in_steps(settings.preview.every)):
         yield from draw_previews(trainer, outputs.run, token)
     if asked or _due(trainer.step, plan.in_steps(settings.save.every)):
-        yield from outputs.save_checkpoint()
+        yield from outputs.save_checkpoint(token)
     if asked or _due(trainer.step, plan.in_steps(settings.save.state_every)):
-        yield from outputs.save_state()
+        yield from outputs.save_state(token)
 
 
 def _due(step: int, every: int) -> bool:
@@ -136,9 +137,9 @@ def _end(trainer: Trainer, outputs: Outputs, token: CancelToken, steps_per_secon
     if token.stopping_now:
         yield Stopped(step=trainer.step, saved=outputs.run.has_state())
         return
-    yield from outputs.save_state()
+    yield from outputs.save_state(token)
     complete = trainer.step >= trainer.plan.steps
-    yield from outputs.save_checkpoint(final=complete)
+    yield from outputs.save_checkpoint(token, final=complete)
     if not complete:
         yield Stopped(step=trainer.step, saved=True, result=outputs.document(steps_per_second))
         return

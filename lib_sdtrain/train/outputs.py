@@ -11,12 +11,13 @@ from typing import Any
 import psutil
 import torch
 
-from lib_sdtrain.events import Event, Saved
+from lib_sdtrain.events import CancelToken, Event, Saved
 from lib_sdtrain.model.metadata import Parent, parent_of
 from lib_sdtrain.settings.layers import to_plain
 from lib_sdtrain.train.child import write_child
 from lib_sdtrain.train.lora_file import write_lora
 from lib_sdtrain.train.plan import Plan
+from lib_sdtrain.train.room import with_room
 from lib_sdtrain.train.run_dir import RunDir
 from lib_sdtrain.train.starting import LORA
 from lib_sdtrain.train.state import State, save_state
@@ -45,21 +46,27 @@ class Outputs:
         chosen = self.plan.settings.save.dir
         return Path(chosen).expanduser() if chosen else self.run.checkpoints
 
-    def save_checkpoint(self, final: bool = False) -> Iterator[Event]:
-        """Write NAME-STEP.safetensors, or NAME.safetensors at the end."""
+    def save_checkpoint(self, token: CancelToken, final: bool = False) -> Iterator[Event]:
+        """Write NAME-STEP.safetensors, or NAME.safetensors at the end. A full disk is waited for."""
         name = f"{self.plan.name}.safetensors" if final else f"{self.plan.name}-{self.trainer.step:06d}.safetensors"
         kind, write = (LORA, write_lora) if self.plan.settings.method.kind == LORA else ("checkpoint", write_child)
-        written = write(self.plan, self.trainer, self.folder / name, self.parents)
+        out = self.folder / name
+        written = yield from with_room(
+            lambda: write(self.plan, self.trainer, out, self.parents), self.folder, token
+        )
         self.checkpoint = Saved(file=str(written.path), kind=kind, step=self.trainer.step, sha256=written.sha256)
         yield self.checkpoint
 
-    def save_state(self) -> Iterator[Event]:
-        """Write the state that a later run goes on from, once a step."""
+    def save_state(self, token: CancelToken) -> Iterator[Event]:
+        """Write the state that a later run goes on from, once a step. A full disk is waited for."""
         if self.state_step == self.trainer.step:
             return
         state = self.trainer.state()
         facts = {**state.facts, "settings": to_plain(self.plan.settings), "data": data_facts(self.plan)}
-        folder = save_state(self.run.states, self.trainer.step, State(facts, state.tensors))
+        kept = State(facts, state.tensors)
+        folder = yield from with_room(
+            lambda: save_state(self.run.states, self.trainer.step, kept), self.run.states, token
+        )
         self.state_step = self.trainer.step
         yield Saved(file=str(folder), kind="state", step=self.trainer.step)
 

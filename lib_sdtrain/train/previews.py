@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 from lib_sdtrain.errors import Cancelled
 from lib_sdtrain.events import CancelToken, Event, Phase, Preview
@@ -9,6 +10,7 @@ from lib_sdtrain.sample.generate import Surroundings, generate
 from lib_sdtrain.sample.images import save_png
 from lib_sdtrain.sample.infotext import Facts
 from lib_sdtrain.train.preview_requests import preview_requests
+from lib_sdtrain.train.room import with_room
 from lib_sdtrain.train.run_dir import RunDir
 from lib_sdtrain.train.trainer import Trainer
 
@@ -29,7 +31,7 @@ def draw_previews(trainer: Trainer, run: RunDir, token: CancelToken) -> Iterator
                 pictures = list(generate(trainer.model, request, token, surroundings=Surroundings(facts)))
             for picture in pictures:
                 path = run.samples / f"step-{trainer.step:06d}-{index:02d}.png"
-                save_png(picture, path)
+                yield from with_room(partial(save_png, picture, path), run.samples, token)
                 yield Preview(step=trainer.step, file=str(path.relative_to(run.path)), index=index,
                               infotext=picture.infotext)
                 index += 1

@@ -20,6 +20,7 @@ from lib_sdtrain import textfiles
 from lib_sdtrain.durable import safe_name, write_atomically
 from lib_sdtrain.errors import UserError
 from lib_sdtrain.events import Event, Phase
+from lib_sdtrain.model.space import is_full
 from lib_sdtrain.settings.layers import to_plain
 from lib_sdtrain.settings.parse import build
 from lib_sdtrain.settings.run import RunSettings
@@ -108,12 +109,24 @@ class RunDir:
             if content and not content.endswith(b"\n"):
                 os.truncate(self.events, content.rfind(b"\n") + 1)
 
-    def log(self, event: Event) -> None:
-        """Append an event to events.jsonl (progress inside a phase only at its beginning and end)."""
+    def log(self, event: Event, waiting: list[str]) -> None:
+        """Append an event to events.jsonl (progress inside a phase only at its beginning and end).
+
+        `waiting` are lines that a full disk did not take; they go first, and stay there when it still does not.
+        """
         if isinstance(event, Phase) and event.done not in (1, event.total):
             return
-        with self.events.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(_clean(event.as_dict()), ensure_ascii=False) + "\n")
+        waiting.append(json.dumps(_clean(event.as_dict()), ensure_ascii=False) + "\n")
+        before = self.events.stat().st_size if self.events.exists() else 0
+        try:
+            with self.events.open("a", encoding="utf-8") as file:
+                file.write("".join(waiting))
+        except OSError as error:
+            if not is_full(error):
+                raise
+            os.truncate(self.events, before)
+            return
+        waiting.clear()
 
 
 def _parsed(line: str) -> dict[str, Any]:

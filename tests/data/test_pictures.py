@@ -119,6 +119,7 @@ def test_pixels_become_numbers_from_minus_one_to_one():
     assert tensor[:, 19, 39].tolist() == [1.0, 1.0, 1.0]
 
 
+@pytest.mark.fault("a notice with its name and reason")
 def test_broken_pictures_are_named_and_left_out(tmp_path):
     quadrants().save(tmp_path / "good.png")
     (tmp_path / "cut.jpg").write_bytes(encoded(quadrants(), "JPEG")[:200])

@@ -118,6 +118,7 @@ def test_stopping_now_leaves_the_host_as_it_was(webui, train_page):
     assert not (webui.models / "cancelled.safetensors").exists()
 
 
+@pytest.mark.fault("the reason in the tab; the WebUI draws as before")
 def test_a_crash_leaves_the_host_as_it_was_and_is_told(webui, train_page):
     before = webui.get("/probe/state")
     webui.post("/probe/fault?step=2")
@@ -143,6 +144,7 @@ def test_a_reloaded_page_finds_the_run_and_the_host_is_as_it_was(webui, train_pa
     assert webui.get("/probe/state") == before
 
 
+@pytest.mark.fault("training saves and stops")
 def test_the_webuis_own_interrupt_saves_and_stops(webui, train_page):
     page = train_page("interrupted", 500)
     start(page)

@@ -55,6 +55,7 @@ def webui(tmp_path_factory) -> Iterator[Webui]:
     started.process.wait()
 
 
+@pytest.mark.fault("the WebUI starts; the tab says what is wrong and what to do")
 def test_the_webui_starts_and_the_tab_tells_what_is_wrong(webui, open_page):
     assert webui.get("/sdapi/v1/sd-models")
     assert "Error" not in "".join(line for line in webui.log.read_text("utf-8").splitlines() if "sdtrain" in line)

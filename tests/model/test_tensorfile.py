@@ -122,6 +122,7 @@ def test_a_damaged_header_is_one_clear_error(tmp_path, name):
 
 @given(cut=st.integers(0, 10**6), flip=st.integers(0, 10**6), value=st.integers(0, 255))
 @settings(max_examples=150, deadline=None)
+@pytest.mark.fault("what is wrong with the file, in one line")
 def test_any_damage_is_a_user_error_or_harmless(tmp_path_factory, cut, flip, value):
     path = tmp_path_factory.mktemp("fuzz") / "a.ckpt"
     if cut % 2:
@@ -177,6 +178,7 @@ def test_reads_what_torch_saves(tmp_path, zipped, name):
 
 
 @pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.fault("that it is truncated")
 def test_a_truncated_torch_file_is_one_clear_error(tmp_path, zipped):
     path = tmp_path / "a.ckpt"
     torch.save({"a": torch.ones(1000)}, path, _use_new_zipfile_serialization=zipped)
@@ -252,6 +254,7 @@ def test_sharded_parts_are_joined_and_a_missing_shard_is_named(tmp_path):
     assert "part-2.safetensors" in refusal(tmp_path)
 
 
+@pytest.mark.fault("a refusal that names the path")
 def test_a_shard_outside_the_folder_is_refused(tmp_path):
     (tmp_path / "unet").mkdir()
     save_file({"k": torch.zeros(1)}, tmp_path / "secret.safetensors")

@@ -158,6 +158,7 @@ def test_a_failure_midway_leaves_the_former_file(tmp_path, stop):
     assert listing(tmp_path) == ["a.safetensors"]
 
 
+@pytest.mark.fault("the former file; the remains go with a later save")
 def test_a_killed_writer_leaves_the_former_file_and_its_remains_go_later(tmp_path):
     out = tmp_path / "a[1].safetensors"
     out.write_bytes(b"former")
@@ -237,6 +238,7 @@ def test_overwriting_the_file_that_is_being_read(tmp_path):
     assert path.read_bytes() == save(tensors(), {"new": "1"})
 
 
+@pytest.mark.fault("one line with the bytes needed and free")
 def test_too_little_space_is_seen_before_anything_is_written(tmp_path, monkeypatch):
     monkeypatch.setattr(writer, "free_bytes", lambda folder: 1000)
     monkeypatch.setattr(space, "free_bytes", lambda folder: 1000)
@@ -286,6 +288,7 @@ def small_disk(tmp_path):
     subprocess.run(["umount", str(folder)], check=True)
 
 
+@pytest.mark.fault("the same line; the former file is untouched")
 def test_on_a_really_full_disk_nothing_half_written_stands(small_disk, monkeypatch):
     out = small_disk / "a.safetensors"
     write_checkpoint(out, {"a": torch.zeros(1000)}, {})
@@ -300,6 +303,7 @@ def test_on_a_really_full_disk_nothing_half_written_stands(small_disk, monkeypat
     assert listing(small_disk) == ["a.safetensors"]
 
 
+@pytest.mark.fault('"reads back different from what was written: the disk may be failing"; the former file stays')
 def test_reading_back_finds_a_disk_that_changes_what_is_written(tmp_path, monkeypatch):
     table = tensors()
     with CheckpointWriter(tmp_path / "a.safetensors", specs(table), {}, verify=True) as target:

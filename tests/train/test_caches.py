@@ -69,6 +69,7 @@ def test_the_vae_is_not_loaded_when_all_is_cached(tiny_checkpoint, picture_folde
     assert build.VAE not in parts
 
 
+@pytest.mark.fault("a notice; they are encoded again")
 def test_damaged_latents_are_named_and_made_again(tiny_checkpoint, picture_folder, tmp_path, decoded):
     settings = run_settings(tiny_checkpoint, picture_folder("i", 2), data__cache_latents="disk", train__length=2)
     first = result_of(finish(train(settings, run_dir=tmp_path / "runs" / "a")))
