@@ -95,6 +95,8 @@ class LiveMerging:
     def __init__(self, host: Host, runner: JobRunner, settings: Callable[[Mapping[str, Any]], MergeSettings]) -> None:
         self.host, self._runner, self._settings = host, runner, settings
         self._lock = threading.Lock()
+        # one thread for all of them: what a thread has freed the next one need not find again
+        self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="sdtrain-live")
         self._wish: Callable[[], None] | None = None
         self._work: Future[None] | None = None
         self._shown: _Shown | None = None
@@ -134,10 +136,8 @@ class LiveMerging:
 
     def _begin(self) -> None:
         if self._work is None and self._wish is not None:
-            pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="sdtrain-live")
-            self._work = pool.submit(self._fulfil)
+            self._work = self._pool.submit(self._fulfil)
             self._work.add_done_callback(self._ended)
-            pool.shutdown(wait=False)
 
     def _fulfil(self) -> None:
         with self.host.exclusive(JOB):
@@ -195,13 +195,9 @@ class LiveMerging:
         self.host.revert_live()
 
     def _digests(self, session: MergeSession) -> dict[str, str]:
-        from lib_sdtrain.merge.parents import ParentHashes
-        from lib_sdtrain.model.hashes import user_cache
+        from lib_sdtrain.model.hashes import model_digest, user_cache
 
-        with ParentHashes(user_cache()) as hashes:
-            paths = session.inputs.paths()
-            hashes.start(paths.values())
-            return {role: hashes.get(path) for role, path in paths.items()}
+        return {role: model_digest(path, user_cache()) for role, path in session.inputs.paths().items()}
 
     def _tell_host(self, done: int, total: int) -> None:
         self._progress = (WORKING, done, total)
