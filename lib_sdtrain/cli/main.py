@@ -15,6 +15,8 @@ COMMANDS = {
     "sample": "pictures, as the WebUI draws them",
     "inspect": "what a model file is",
     "convert": "prune, cast, bake, change the container",
+    "lora-extract": "a LoRA from two checkpoints",
+    "lora-bake": "LoRAs into a checkpoint",
     "tokens": "how CLIP reads words",
     "buckets": "which sizes pictures are trained at",
     "captions": "search, replace and count captions",
@@ -38,7 +40,7 @@ class _Parser(argparse.ArgumentParser):
 def overview() -> str:
     """The list of commands."""
     lines = ["usage: python -m lib_sdtrain COMMAND [--help]", ""]
-    lines += [f"  {name:<10} {text}" for name, text in COMMANDS.items()]
+    lines += [f"  {name:<12} {text}" for name, text in COMMANDS.items()]
     return "\n".join(lines)
 
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from lib_sdtrain.model.hashes import HashCache, Progress, legacy_hash, model_digest
 
-TRAIN, MERGE, CONVERT = "train", "merge", "convert"
+TRAIN, MERGE, CONVERT, EXTRACT = "train", "merge", "convert", "extract"
 OURS, RECIPE, MODELS = "sdtrain", "sd_merge_recipe", "sd_merge_models"
 FORMAT = 1
 

@@ -23,7 +23,10 @@ BASIC, ADVANCED = "basic", "advanced"
 
 @dataclass(frozen=True)
 class Meta:
-    """What people see of a setting. `kind` refines the type for the tab: path, folder, text, color, requests."""
+    """What people see of a setting. `kind` refines the type for the tab: path, folder, text, color, requests.
+
+    With `open_choices` other texts than the `choices` are possible values too.
+    """
 
     label: str
     help: str
@@ -32,6 +35,7 @@ class Meta:
     step: float | None = None
     unit: str = ""
     choices: tuple[str, ...] = ()
+    open_choices: bool = False
     level: str = ADVANCED
     kind: str = ""
     default_text: str = ""

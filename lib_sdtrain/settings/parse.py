@@ -63,7 +63,7 @@ def _text(item: Declared, raw: Any) -> str:
         message = f"{raw!r} is not text"
         raise ValueError(message)
     text = str(raw)
-    if item.meta.choices and text not in item.meta.choices:
+    if item.meta.choices and not item.meta.open_choices and text not in item.meta.choices:
         message = f"{text!r} is not one of {', '.join(item.meta.choices)}"
         raise ValueError(message)
     return text

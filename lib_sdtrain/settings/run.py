@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from lib_sdtrain.settings.fields import BASIC, group, setting
 from lib_sdtrain.settings.run_data import Concept, DataSettings
 from lib_sdtrain.settings.run_method import EmaSettings, LossSettings, MethodSettings, TrainGroup
-from lib_sdtrain.settings.run_outputs import PreviewSettings, SaveSettings
+from lib_sdtrain.settings.run_outputs import LogSettings, PreviewSettings, SaveSettings, ValidationSettings
 
 __all__ = ["Concept", "DataSettings", "ModelSettings", "RunSettings"]
 
@@ -91,4 +91,8 @@ class RunSettings:
     loss: LossSettings = group(LossSettings, "Loss", "What is minimised.")
     ema: EmaSettings = group(EmaSettings, "Moving average", "A second, steadier set of the trained weights (EMA).")
     preview: PreviewSettings = group(PreviewSettings, "Previews", "Pictures drawn while training.")
+    validation: ValidationSettings = group(
+        ValidationSettings, "Validation", "The loss on pictures that are not trained on. Rises when too much is learnt."
+    )
     save: SaveSettings = group(SaveSettings, "Saving", "What is written, where and when.")
+    log: LogSettings = group(LogSettings, "Logging", "Where the curves go, besides the tab and events.jsonl.")

@@ -44,6 +44,25 @@ class MethodSettings:
         minimum=0.0,
         exclusive_minimum=True,
     )
+    conv_rank: int | None = setting(
+        None,
+        "Convolution rank",
+        "lora: train the convolutions of the UNet too (LoCon), with this rank. Off: only its transformers.",
+        minimum=1,
+        maximum=1024,
+        step=1,
+    )
+    conv_alpha: float | None = setting(
+        None, "Convolution alpha", "lora: as alpha, for the convolutions.", minimum=0.0, exclusive_minimum=True,
+        default_text="as conv_rank",
+    )
+    block_weights: str = setting(
+        "",
+        "Block weights",
+        "lora: multiplies the learning rate of each block; 0 leaves the block out. 26 numbers as for merging (SDXL: "
+        "20), of which BASE is the text encoders, or the name of one of the merge's presets.",
+        default_text="all 1",
+    )
 
 
 @dataclass(frozen=True)
@@ -79,7 +98,7 @@ class TrainGroup:
         "How far each step goes. Too high ruins the model, too low learns nothing.",
         minimum=0.0,
         level=BASIC,
-        default_text="1e-6 (LoRA 1e-4)",
+        default_text="1e-6 (LoRA 1e-4, prodigy 1)",
     )
     text_encoder_lr: float | None = setting(
         None,
@@ -95,18 +114,40 @@ class TrainGroup:
         minimum=0.0,
         default_text="as learning_rate",
     )
-    optimizer: str = setting("adamw", "Optimizer", "The rule that turns gradients into steps.", choices=("adamw",))
+    scale_lr: str = setting(
+        "none",
+        "Scale learning rates",
+        "Multiply all learning rates by the samples a step (linear), or by their root.",
+        choices=("none", "linear", "sqrt"),
+    )
+    optimizer: str = setting(
+        "adamw",
+        "Optimizer",
+        "The rule that turns gradients into steps. adamw8bit: in a quarter of adamw's memory. lion: steps of one size, "
+        "at a tenth of the rate. prodigy finds its rate itself. schedule_free: averages instead of a schedule. "
+        "Or a class of torch (RAdam) or of any package (bitsandbytes.optim.AdamW8bit).",
+        choices=("adamw", "adamw8bit", "lion", "prodigy", "schedule_free", "adafactor"),
+        open_choices=True,
+    )
     optimizer_args: dict[str, Any] = setting(
         {},
         "Optimizer arguments",
-        "For adamw: betas, eps, weight_decay.",
+        "As the optimizer has them; for adamw: betas, eps, weight_decay.",
         default_text="{}",
     )
     lr_scheduler: str = setting(
         "constant",
         "Schedule",
-        "How the learning rate goes on: constant, linear to 0, or cosine to 0.",
-        choices=("constant", "linear", "cosine"),
+        "How the learning rate goes on after the warm-up, as in diffusers: constant; to 0 by linear, cosine, "
+        "cosine_with_restarts; to lr_end by polynomial; in steps by piecewise_constant.",
+        choices=("constant", "linear", "cosine", "cosine_with_restarts", "polynomial", "piecewise_constant"),
+    )
+    lr_scheduler_args: dict[str, Any] = setting(
+        {},
+        "Schedule arguments",
+        "cosine, cosine_with_restarts: num_cycles. polynomial: power, lr_end. piecewise_constant: step_rules, as in "
+        "1:1000,0.1 (all of the rate for 1000 steps, then a tenth).",
+        default_text="{}",
     )
     lr_warmup: Length = setting(Length(0), "Warm-up", "Raise the learning rate from 0 over this length.", minimum=0)
     max_grad_norm: float = setting(1.0, "Clip gradients", "Largest gradient norm; 0 does not clip.", minimum=0.0)
@@ -116,6 +157,13 @@ class TrainGroup:
         "no: fp32. bf16 and fp16 compute in half precision over fp32 weights.",
         choices=("no", "fp16", "bf16"),
         default_text="no on CPU, fp16 on CUDA",
+    )
+    grad_scaler_growth: Length = setting(
+        Length(2000),
+        "Loss scale growth",
+        "fp16: double the loss scale after this long without an overflow. It starts at 65536.",
+        minimum=0,
+        exclusive_minimum=True,
     )
     gradient_checkpointing: bool = setting(
         False,

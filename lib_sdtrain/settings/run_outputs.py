@@ -1,4 +1,4 @@
-"""The settings of what a run leaves behind: `preview` and `save`."""
+"""The settings of what a run shows and leaves behind: `preview`, `validation`, `save` and `log`."""
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -30,6 +30,58 @@ class PreviewSettings:
 
 
 @dataclass(frozen=True)
+class ValidationSettings:
+    """The loss on pictures that are not trained on."""
+
+    dir: str = setting(
+        "",
+        "Validation pictures",
+        "Folder of pictures that are not trained on, with captions as training pictures have them. A sub-folder named "
+        "as a concept has that concept's prompt, all else the first one's.",
+        kind="folder",
+    )
+    fraction: float = setting(
+        0.0,
+        "Validation share",
+        "Instead of a folder: keep this share of each concept's pictures from training.",
+        minimum=0.0,
+        maximum=0.5,
+        step=0.01,
+    )
+    every: Length | None = setting(
+        None,
+        "Validate every",
+        "How often, besides the beginning and the end.",
+        minimum=0,
+        exclusive_minimum=True,
+    )
+    timesteps: int = setting(
+        8, "Validation timesteps", "Each picture is asked at this many, evenly spread.", minimum=1, maximum=100, step=1
+    )
+    pictures: int = setting(
+        64,
+        "Pictures for the stable loss",
+        "The training loss is measured too on this many fixed training pictures, with fixed noise.",
+        minimum=0,
+        step=1,
+        unit="pictures",
+    )
+
+
+@dataclass(frozen=True)
+class LogSettings:
+    """Where the curves go, besides the tab and events.jsonl."""
+
+    tensorboard: bool = setting(
+        False, "TensorBoard", "Write the curves for TensorBoard into the run's tensorboard folder; needs its package."
+    )
+    wandb: bool = setting(
+        False, "Weights & Biases",
+        "Send the curves to Weights & Biases, or with WANDB_MODE=offline keep them; needs its package.",
+    )
+
+
+@dataclass(frozen=True)
 class SaveSettings:
     """What is written, where and when."""
 
@@ -51,12 +103,12 @@ class SaveSettings:
         minimum=0,
         exclusive_minimum=True,
     )
-    dtype: str | None = setting(
-        None,
+    dtype: str = setting(
+        "parent",
         "Number format",
-        "Of what is written. Published files are fp16; fp32 to train on from. A LoRA is fp16 unless said otherwise.",
-        choices=("fp16", "bf16", "fp32"),
-        default_text="as the parent's",
+        "Of what is written. parent: as in the checkpoint that was trained, a LoRA in fp16. Published files are fp16; "
+        "fp32 is for training on.",
+        choices=("parent", "fp16", "bf16", "fp32"),
     )
     vae: bool = setting(True, "Save VAE", "Off: the file is smaller, and is used with a VAE of its own.")
     text_encoder: bool = setting(True, "Save text encoder", "Off: only the UNet (and the VAE).")

@@ -23,7 +23,9 @@ def _property(item: Declared) -> dict[str, Any]:
     found: dict[str, Any] = {"title": item.meta.label, "description": item.meta.help, **_type(item)}
     if item.optional:
         found["type"] = [found["type"], "null"] if isinstance(found.get("type"), str) else [*found["type"], "null"]
-    if item.meta.choices:
+    if item.meta.choices and item.meta.open_choices:
+        found["examples"] = list(item.meta.choices)
+    elif item.meta.choices:
         found["enum"] = [*item.meta.choices, *([None] if item.optional else [])]
     lowest = "exclusiveMinimum" if item.meta.exclusive_minimum else "minimum"
     limits = {lowest: item.meta.minimum, "maximum": item.meta.maximum} if item.type in (int, float) else {}
@@ -68,7 +70,7 @@ def _row(item: Declared, path: str) -> str:
 def _values(item: Declared) -> str:
     meta = item.meta
     if meta.choices:
-        return ", ".join(meta.choices)
+        return ", ".join(meta.choices) + (", ..." if meta.open_choices else "")
     if item.type is bool:
         return "true, false"
     if item.type is Length:

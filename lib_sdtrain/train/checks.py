@@ -3,9 +3,11 @@ from __future__ import annotations
 
 from lib_sdtrain.errors import Problems
 from lib_sdtrain.settings.run import Concept, RunSettings
+from lib_sdtrain.train.boards import check_boards
 from lib_sdtrain.train.data_checks import check_data
-
-ADAMW_ARGS = {"betas", "eps", "weight_decay"}
+from lib_sdtrain.train.held_out import check_validation
+from lib_sdtrain.train.optimizers.registry import SCHEDULE_FREE, check_optimizer
+from lib_sdtrain.train.rates import check_schedule
 
 
 def check_settings(settings: RunSettings, device: str, problems: Problems) -> None:
@@ -18,8 +20,11 @@ def check_settings(settings: RunSettings, device: str, problems: Problems) -> No
     method = settings.method
     if not (method.train_unet or method.train_text_encoder or method.train_text_encoder_2):
         problems.add("nothing is left to train", where="method", fix="set train_unet or train_text_encoder to true")
-    _check_optimizer(settings, problems)
+    check_optimizer(settings.train, problems)
+    check_schedule(settings.train.lr_scheduler, settings.train.lr_scheduler_args, problems)
     _check_saving(settings, problems)
+    check_validation(settings, problems)
+    check_boards(settings, problems)
     if settings.train.mixed_precision == "fp16" and device != "cuda":
         problems.add(
             f"fp16 training needs a CUDA device, this is {device}", where="train.mixed_precision", fix="use bf16 or no"
@@ -28,6 +33,8 @@ def check_settings(settings: RunSettings, device: str, problems: Problems) -> No
 
 def _check_saving(settings: RunSettings, problems: Problems) -> None:
     save, method = settings.save, settings.method
+    if settings.ema.decay is not None and settings.train.optimizer == SCHEDULE_FREE:
+        problems.add("schedule_free averages the weights already", where="ema.decay", fix="turn it off")
     if settings.ema.decay is not None and save.ema == "keep" and (method.kind == "lora" or not method.train_unet):
         problems.add(
             "only the average of a whole UNet can be kept beside it", where="save.ema", fix="choose use or drop"
@@ -48,25 +55,3 @@ def _check_concept(concept: Concept, where: str, problems: Problems) -> None:
             "the class prompt is the same as the prompt, so the class would become the subject",
             where=f"{where}.class_prompt", fix="leave the subject's own word out of it",
         )
-
-
-def _check_optimizer(settings: RunSettings, problems: Problems) -> None:
-    for name in sorted(set(settings.train.optimizer_args) - ADAMW_ARGS):
-        problems.add(
-            "adamw has no such argument", where=f"train.optimizer_args.{name}",
-            fix=f"it has {', '.join(sorted(ADAMW_ARGS))}",
-        )
-    betas = settings.train.optimizer_args.get("betas", (0.9, 0.999))
-    if not (isinstance(betas, (list, tuple)) and len(betas) == 2 and all(_fraction(beta) for beta in betas)):
-        problems.add(
-            f"{betas!r} is not two numbers from 0 to 1", where="train.optimizer_args.betas",
-            fix="for instance [0.9, 0.999]",
-        )
-    for name in ("eps", "weight_decay"):
-        value = settings.train.optimizer_args.get(name, 0.0)
-        if not isinstance(value, (int, float)) or isinstance(value, bool) or value < 0:
-            problems.add(f"{value!r} is not a number of at least 0", where=f"train.optimizer_args.{name}")
-
-
-def _fraction(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < 1

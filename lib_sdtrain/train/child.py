@@ -100,15 +100,19 @@ def determining_settings(settings: RunSettings) -> dict[str, Any]:
         }
         for group, values in plain.items() if group in ALWAYS_RECORDED or group in changed
     }
-    for group in ("save", "preview"):
+    for group in ("save", "preview", "log"):
         plain.pop(group, None)
+    if "validation" in plain:  # a share is taken out of what is trained on; the rest only looks
+        plain["validation"] = {key: value for key, value in plain["validation"].items() if key == "fraction"}
+        if not plain["validation"]:
+            plain.pop("validation")
     for name in ("checkpoint", "vae"):
         plain["model"].pop(name, None)
     for name in ("cache_latents", "cache_dir", "tag_aliases"):
         plain["data"].pop(name, None)
     if plain["method"]["kind"] == "full":
-        for name in ("rank", "alpha"):
-            plain["method"].pop(name)
+        for name in ("rank", "alpha", "conv_rank", "conv_alpha", "block_weights"):
+            plain["method"].pop(name, None)
     plain["data"]["concepts"] = [
         {key: value for key, value in concept.items() if key not in CONCEPT_PATHS}
         for concept in plain["data"]["concepts"]

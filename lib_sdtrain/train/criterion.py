@@ -60,3 +60,8 @@ class Criterion:
         return objective.reduce_losses(
             losses, batch.is_class.to(losses.device), self.settings.prior_loss_weight, self.settings.prior_reduction
         )
+
+    def shares(self, batch: Batch) -> Tensor:
+        """What each sample's loss counts in `total`, (B,)."""
+        chosen = self.settings
+        return batch.weights * objective.loss_shares(batch.is_class, chosen.prior_loss_weight, chosen.prior_reduction)

@@ -43,7 +43,7 @@ def fit_materials(
         where = f"data.concepts.{index}"
         if text := hint(root, material.concept):
             yield Notice(text=text, where=f"{where}.weighting")
-        fitting = yield from _fitting(material, sizing, chosen, where)
+        fitting = yield from fitting_pictures(material, sizing, chosen, where)
         if not fitting:
             problems.add(
                 "none of its pictures is left after data.filter and the buckets", where=f"{where}.instance_dir",
@@ -145,9 +145,10 @@ def token_line(report: Mapping[str, Any]) -> str:
     return f"captions of up to {report['longest']} tokens: {parts}{lost}"
 
 
-def _fitting(
+def fitting_pictures(
     material: Material, sizing: Sizing, chosen: Filter | None, where: str
 ) -> Generator[Event, None, Sequence[Picture]]:
+    """The pictures that data.filter chooses and that have a place; yields notices of the others."""
     fitting, filtered = [], 0
     for picture in material.pictures:
         if chosen and not chosen({name: picture.column(name) for name in chosen.columns}):

@@ -62,9 +62,12 @@ def vae_fingerprint(plan: Plan) -> str:
 
 def vae_needed(plan: Plan, outputs: Path, samples: int, step: int) -> bool:
     """Whether the VAE has to be loaded for what is left of a run from this sample and step on: not when all latents are
-    on disk, no class picture and no preview has to be drawn, and the model does not look at pictures itself.
+    on disk, nothing is held out, no class picture and no preview has to be drawn, and the model does not look at
+    pictures itself.
     """
     settings = plan.settings
+    if settings.validation.dir or settings.validation.fraction:
+        return True
     draws_pictures = settings.preview.prompts or any(plan.missing_class) or plan.family.variant != "base"
     if settings.data.cache_latents != DISK or draws_pictures:
         return True

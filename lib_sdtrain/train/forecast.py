@@ -21,13 +21,14 @@ from lib_sdtrain.train.data_plan import (
 )  # fmt: skip
 from lib_sdtrain.train.layout import child_specs, size_of
 from lib_sdtrain.train.lora_layers import count_weights
+from lib_sdtrain.train.optimizers.registry import MOMENT_BYTES
 from lib_sdtrain.train.plan import Plan
 from lib_sdtrain.train.starting import LORA
 
 SHOWN_PROMPTS = 20
-TRAINED_BYTES = 16  # fp32 weight, gradient and AdamW's two moments
+TRAINED_BYTES = 8  # fp32 weight and gradient; the optimizer's moments come on top
 FROZEN_BYTES = 4
-STATE_BYTES = 12
+MOMENT_BYTES_OF_ADAMW = 8
 LORA_BYTES = 2
 ACTIVATION_BYTES = 1600  # a latent pixel and UNet channel, forward and backward, measured on SD1.5 in fp32
 
@@ -64,7 +65,7 @@ def sample_prompts(plan: Plan) -> list[str]:
 
 def memory_bytes(plan: Plan) -> int:
     """An estimate of the peak: weights, gradients, optimiser, activations of the UNet."""
-    trained, trained_bytes = trained_weights(plan), TRAINED_BYTES
+    trained, trained_bytes = trained_weights(plan), TRAINED_BYTES + _moment_bytes(plan)
     frozen = sum(plan.checkpoint.parameter_counts().values())
     if plan.settings.method.kind != LORA:
         frozen -= trained
@@ -78,8 +79,13 @@ def memory_bytes(plan: Plan) -> int:
     if plan.settings.train.gradient_checkpointing:
         activations //= 3
     if plan.settings.ema.decay is not None:
-        trained_bytes = TRAINED_BYTES + FROZEN_BYTES
+        trained_bytes += FROZEN_BYTES
     return trained * trained_bytes + frozen * FROZEN_BYTES + activations
+
+
+def _moment_bytes(plan: Plan) -> int:
+    """What the optimizer keeps of each weight."""
+    return MOMENT_BYTES.get(plan.settings.train.optimizer, MOMENT_BYTES_OF_ADAMW)
 
 
 def trained_weights(plan: Plan) -> int:
@@ -87,7 +93,7 @@ def trained_weights(plan: Plan) -> int:
     counts, method = plan.checkpoint.parameter_counts(), plan.settings.method
     wanted = [part for part in (UNET, *TEXT_ENCODERS) if part in counts and getattr(method, f"train_{part}")]
     if method.kind == LORA:
-        return sum(count_weights(plan.checkpoint, part, method.rank) for part in wanted)
+        return sum(count_weights(plan.checkpoint, part, method) for part in wanted)
     return sum(counts[part] for part in wanted)
 
 
@@ -104,7 +110,7 @@ def checkpoint_bytes(plan: Plan) -> int:
 def run_bytes(plan: Plan) -> int:
     """What else the run writes: two states at the moment of saving, and class pictures."""
     pictures = sum(plan.missing_class) * math.prod(plan.target) * 2
-    a_weight = STATE_BYTES + (0 if plan.settings.ema.decay is None else FROZEN_BYTES)
+    a_weight = FROZEN_BYTES + _moment_bytes(plan) + (0 if plan.settings.ema.decay is None else FROZEN_BYTES)
     return 2 * trained_weights(plan) * a_weight + pictures
 
 

@@ -31,7 +31,7 @@ def child_specs(checkpoint: Checkpoint, settings: RunSettings, trained: Family) 
         stored = checkpoint.tensors.dtype(name)
         specs[name] = _format(key, stored, settings), checkpoint.tensors.shape(name)
     if keeps_average(settings):
-        wide = SHORT_NAMES[settings.save.dtype] if settings.save.dtype else torch.float32
+        wide = SHORT_NAMES.get(settings.save.dtype, torch.float32)
         for row in part_rows(checkpoint.family)[UNET]:
             specs[ema_key(row.key)] = wide, checkpoint.shape(row.key)
         decay, updates = EMA_COUNTERS
@@ -55,7 +55,7 @@ def _kept(checkpoint: Checkpoint, settings: RunSettings) -> Iterator[tuple[str, 
 
 
 def _format(key: str, stored: torch.dtype, settings: RunSettings) -> torch.dtype:
-    return SHORT_NAMES[settings.save.dtype] if settings.save.dtype and is_weight(key, stored) else stored
+    return SHORT_NAMES.get(settings.save.dtype, stored) if is_weight(key, stored) else stored
 
 
 def size_of(specs: dict[str, Spec]) -> int:

@@ -3,12 +3,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 
 from lib_sdtrain.errors import Cancelled
 from lib_sdtrain.events import CancelToken, Event, Finished, Notice, Phase, Started, Step, Stopped
 from lib_sdtrain.model.space import check_space
 from lib_sdtrain.settings.run import RunSettings
+from lib_sdtrain.train.boards import boards
 from lib_sdtrain.train.class_images import make_class_pictures
 from lib_sdtrain.train.data_plan import draws_of
 from lib_sdtrain.train.encoding import draws_to_encode, free_vae, latents_of, vae_needed
@@ -21,11 +23,13 @@ from lib_sdtrain.train.run_dir import RunDir, new_run_path
 from lib_sdtrain.train.starting import LORA, load_for_training, pick_device
 from lib_sdtrain.train.state import State
 from lib_sdtrain.train.trainer import Trainer
+from lib_sdtrain.train.validation import Validator
 
 OUTPUTS = Path("outputs")
 STALE_EMA = (
     "it carries a moving average (EMA), which is handed on as it is and not trained; `save.ema: drop` leaves it out"
 )
+OUT_OF_MEMORY = "the device ran out of memory; from here on each batch is taken in"
 OWN_EMA = "it carries a moving average (EMA), from which this run's average goes on"
 
 
@@ -42,7 +46,7 @@ def train(
     run = RunDir(run_dir or new_run_path(outputs, plan.name))
     check_disk(plan, run)
     run.start(settings)
-    yield from logged(run, run_plan(plan, run, token))
+    yield from logged(run, settings, run_plan(plan, run, token))
 
 
 def check_disk(plan: Plan, run: RunDir) -> None:
@@ -54,13 +58,15 @@ def check_disk(plan: Plan, run: RunDir) -> None:
         check_space(run.config, disk_bytes(plan))
 
 
-def logged(run: RunDir, events: Iterator[Event]) -> Iterator[Event]:
-    """Pass events on and append them to the run's log."""
+def logged(run: RunDir, settings: RunSettings, events: Iterator[Event]) -> Iterator[Event]:
+    """Pass events on, append them to the run's log and tell the boards that are asked for."""
     run.mend_log()
     waiting: list[str] = []
-    for event in events:
-        run.log(event, waiting)
-        yield event
+    with boards(settings, run) as tell:
+        for event in events:
+            run.log(event, waiting)
+            tell(event)
+            yield event
 
 
 def run_plan(plan: Plan, run: RunDir, token: CancelToken, state: State | None = None) -> Iterator[Event]:
@@ -83,9 +89,11 @@ def run_plan(plan: Plan, run: RunDir, token: CancelToken, state: State | None = 
         if state:
             trainer.restore(state)
         outputs = Outputs(plan, run, trainer, saved_at=step if state else None)
-        yield from latents.prepare(draws_to_encode(draws, plan, trainer.samples, plan.steps - trainer.step), token)
+        validator = Validator(plan, trainer)
+        wanted = draws_to_encode(draws, plan, trainer.samples, plan.steps - trainer.step)
+        yield from latents.prepare(chain(wanted, validator.draws()), token)
         free_vae(plan, model)
-        yield from _train(trainer, outputs, token)
+        yield from _train(trainer, outputs, validator, token)
     except Cancelled:
         yield Stopped(step=step, saved=True)
 
@@ -99,19 +107,26 @@ def _about_average(plan: Plan) -> Iterator[Event]:
         yield Notice(text=STALE_EMA, where=plan.checkpoint.path.name)
 
 
-def _train(trainer: Trainer, outputs: Outputs, token: CancelToken) -> Iterator[Event]:
+def _train(trainer: Trainer, outputs: Outputs, validator: Validator, token: CancelToken) -> Iterator[Event]:
     plan = trainer.plan
     if trainer.step == 0:
         yield from draw_previews(trainer, outputs.run, token)
+        if validator.due(0):
+            yield from validator.run(token)
     began, first = time.monotonic(), trainer.step
     while trainer.step < plan.steps and not token.stopping:
+        before = trainer.pieces
         result = trainer.train_step()
+        if trainer.pieces != before:
+            yield Notice(text=f"{OUT_OF_MEMORY} {trainer.pieces} pieces: slower, with the same result")
         done = trainer.step - first
         left = (time.monotonic() - began) / done * (plan.steps - trainer.step)
         yield Step(
             step=trainer.step, total=plan.steps, samples=trainer.samples, loss=result.loss,
             smoothed=result.smoothed, lr=result.lr, seconds_left=left,
         )
+        if validator.due(trainer.step) and not token.stopping:
+            yield from validator.run(token)
         if trainer.step < plan.steps and not token.stopping:
             yield from _in_between(trainer, outputs, token)
     yield from _end(trainer, outputs, token, steps_per_second=(trainer.step - first) / (time.monotonic() - began))

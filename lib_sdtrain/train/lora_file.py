@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -9,9 +10,10 @@ import torch
 from torch import Tensor
 
 from lib_sdtrain.model.dtypes import SHORT_NAMES
-from lib_sdtrain.model.family import SD1, SD2, SDXL
+from lib_sdtrain.model.family import SD1, SD2, SDXL, Family
 from lib_sdtrain.model.metadata import TRAIN, Parent, provenance
 from lib_sdtrain.model.writer import CheckpointWriter, Written
+from lib_sdtrain.settings.run_method import MethodSettings
 from lib_sdtrain.train.child import data_hash, determining_settings, versions
 from lib_sdtrain.train.plan import Plan
 from lib_sdtrain.train.trainer import Trainer
@@ -33,13 +35,13 @@ def write_lora(plan: Plan, trainer: Trainer, out: Path, parents: Mapping[str, Pa
 
 def lora_tensors(trainer: Trainer) -> dict[str, Tensor]:
     """Key in the file -> tensor: down, up and alpha of each layer, in fp16 unless save.dtype says otherwise."""
-    found, dtype = {}, SHORT_NAMES[trainer.settings.save.dtype or "fp16"]
+    found, dtype = {}, SHORT_NAMES.get(trainer.settings.save.dtype, torch.float16)
     with trainer.shown_weights():
         for part in trainer.parts.values():
             for key, value in part.state_dict().items():
                 found[key] = value.detach().to("cpu", dtype, copy=True).contiguous()
-            for name in part:
-                found[f"{name}.alpha"] = torch.tensor(float(trainer.settings.method.alpha), dtype=dtype)
+            for name, layer in part.items():
+                found[f"{name}.alpha"] = torch.tensor(float(layer.alpha), dtype=dtype)
     return found
 
 
@@ -51,19 +53,28 @@ _BASES = {
 
 def kohya_metadata(plan: Plan) -> dict[str, str]:
     """What the WebUI reads to put the file under the right family and to show its rank."""
-    method = plan.settings.method
-    base, architecture = _BASES[plan.family.name]
-    return {
+    return family_metadata(plan.family, plan.settings.method) | {
+        "ss_clip_skip": str(plan.settings.model.clip_skip),
+        "ss_resolution": f"({plan.target[0]}, {plan.target[1]})",
+        "ss_output_name": plan.name,
+    }
+
+
+def family_metadata(family: Family, method: MethodSettings) -> dict[str, str]:
+    """The part of it that the model and the LoRA's size tell."""
+    base, architecture = _BASES[family.name]
+    found = {
         "ss_network_module": "networks.lora",
         "ss_network_dim": str(method.rank),
         "ss_network_alpha": str(method.alpha),
         "ss_base_model_version": base,
-        "ss_v2": str(plan.family.name == SD2),
-        "ss_clip_skip": str(plan.settings.model.clip_skip),
-        "ss_resolution": f"({plan.target[0]}, {plan.target[1]})",
-        "ss_output_name": plan.name,
+        "ss_v2": str(family.name == SD2),
         "modelspec.architecture": f"{architecture}/lora",
     }
+    if method.conv_rank is not None:
+        sizes = {"conv_dim": str(method.conv_rank), "conv_alpha": str(method.conv_alpha or method.conv_rank)}
+        found["ss_network_args"] = json.dumps(sizes)
+    return found
 
 
 def content_hash(tensors: list[Tensor]) -> str:

@@ -117,3 +117,11 @@ def reduce_losses(per_sample: Tensor, is_class: Tensor, prior_loss_weight: float
     if bool(is_class.any()):
         loss = loss + prior_loss_weight * per_sample[is_class].mean()
     return loss
+
+
+def loss_shares(is_class: Tensor, prior_loss_weight: float, reduction: str) -> Tensor:
+    """What each sample's loss is multiplied with in `reduce_losses`, shape (B,): their products add up to it."""
+    weights = torch.where(is_class, prior_loss_weight, 1.0)
+    if reduction == "mean":
+        return weights / len(is_class)
+    return torch.where(is_class, weights / is_class.sum().clamp(min=1), weights / (~is_class).sum().clamp(min=1))

@@ -25,6 +25,7 @@ from lib_sdtrain.settings.run import Concept, RunSettings
 from lib_sdtrain.train.checks import check_settings
 from lib_sdtrain.train.data_plan import captions_of, fit_materials, open_index
 from lib_sdtrain.train.families import check_family, family_of
+from lib_sdtrain.train.held_out import hold_out
 from lib_sdtrain.train.preview_requests import check_previews
 
 T = TypeVar("T")
@@ -41,7 +42,10 @@ class Reading:
 
 @dataclass(frozen=True)
 class Plan:
-    """Settings with every length in optimiser steps. `missing_class` is how many class pictures must be made."""
+    """Settings with every length in optimiser steps. `missing_class` is how many class pictures must be made.
+
+    `held_out` are the pictures to validate on, a concept each.
+    """
 
     settings: RunSettings
     checkpoint: Checkpoint
@@ -50,6 +54,7 @@ class Plan:
     materials: tuple[Material, ...]
     class_folders: tuple[Path | None, ...]
     device: str
+    held_out: tuple[Material, ...] = ()
 
     @property
     def pictures(self) -> int:
@@ -113,6 +118,7 @@ def make_plan(
                for index, concept in enumerate(settings.data.concepts)]
     materials = yield from _read_folders(settings, folders, Reading(token, open_index(outputs)), problems)
     problems.raise_if_any()
+    materials, held = yield from hold_out(materials, settings, token, problems)
     roots = [instance for instance, _ in folders]
     materials = yield from fit_materials(materials, roots, settings.data, problems)
     problems.raise_if_any()
@@ -120,7 +126,7 @@ def make_plan(
     family = family_of(checkpoint.family, settings.model)
     return Plan(
         settings, checkpoint, family, target, tuple(materials),
-        tuple(folder for _, folder in folders), device,
+        tuple(folder for _, folder in folders), device, tuple(held),
     )
 
 

@@ -19,7 +19,8 @@ from lib_sdtrain.train.state import State, load_state, newest_state
 
 FIXED = (
     "model.checkpoint", "model.vae", "method.kind", "method.train_unet", "method.train_text_encoder",
-    "method.train_text_encoder_2", "method.rank", "method.alpha", "train.optimizer",
+    "method.train_text_encoder_2", "method.rank", "method.alpha", "method.conv_rank", "method.conv_alpha",
+    "method.block_weights", "train.optimizer", "validation.fraction",
 )
 
 
@@ -48,7 +49,7 @@ def resume(
     notices += [Notice(text=f"changed: {line}") for line in data_changes(state, plan)]
     run.write_config(settings)
     keep_earlier_result(plan, run, state)
-    yield from logged(run, chain(notices, run_plan(plan, run, token, state)))
+    yield from logged(run, settings, chain(notices, run_plan(plan, run, token, state)))
 
 
 def _check_fixed(before: RunSettings, after: RunSettings) -> None:

@@ -14,9 +14,11 @@ from lib_sdtrain.model.vae_file import VaeFile, open_vae
 from lib_sdtrain.settings.layers import Layer, Resolved, resolve
 from lib_sdtrain.settings.run import RunSettings
 from lib_sdtrain.train.families import family_of
+from lib_sdtrain.train.optimizers.registry import PRODIGY
 from lib_sdtrain.train.plan import Plan
 
 LORA, LORA_RATE = "lora", 1e-4
+PRODIGY_RATE = 1.0
 
 
 def pick_device() -> str:
@@ -26,13 +28,15 @@ def pick_device() -> str:
     return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
-def family_layer(checkpoint: Checkpoint, device: str, method: str) -> Layer:
-    """The defaults that depend on the model, the device and the method."""
+def family_layer(checkpoint: Checkpoint, device: str, settings: RunSettings) -> Layer:
+    """The defaults that depend on the model, the device, the method and the optimizer."""
     values: dict[str, Any] = {"data.resolution": str(checkpoint.family.resolution)}
     if device == "cuda":
         values["train.mixed_precision"] = "fp16"
-    if method == LORA:
+    if settings.method.kind == LORA:
         values["train.learning_rate"] = LORA_RATE
+    if settings.train.optimizer == PRODIGY:
+        values["train.learning_rate"] = PRODIGY_RATE
     return Layer(f"{checkpoint.family.name} on {device}", values)
 
 
@@ -46,7 +50,7 @@ def resolve_run(layers: Sequence[Layer], device: str) -> Resolved[RunSettings]:
         checkpoint = open_checkpoint(first.settings.model.checkpoint)
     except UserError:
         return first  # the plan reports it together with what else is wrong
-    return resolve(RunSettings, [family_layer(checkpoint, device, first.settings.method.kind), *layers])
+    return resolve(RunSettings, [family_layer(checkpoint, device, first.settings), *layers])
 
 
 def vae_source(plan: Plan) -> VaeFile | None:

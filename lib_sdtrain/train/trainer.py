@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
@@ -12,19 +12,24 @@ from torch import Tensor, nn
 
 from lib_sdtrain.data.draws import Draw, Draws
 from lib_sdtrain.data.latents import Latents
+from lib_sdtrain.data.randomness import key
 from lib_sdtrain.errors import JobFailed
 from lib_sdtrain.model.build import LoadedModel
 from lib_sdtrain.model.keys import TEXT_ENCODERS, UNET
 from lib_sdtrain.settings.run import RunSettings
+from lib_sdtrain.settings.run_method import LossSettings
 from lib_sdtrain.train.attention import choose_attention
 from lib_sdtrain.train.batches import Batch, make_batch
 from lib_sdtrain.train.conditioning import Conditioning
 from lib_sdtrain.train.criterion import Criterion
 from lib_sdtrain.train.ema import Average
 from lib_sdtrain.train.lora_layers import attach
+from lib_sdtrain.train.optimizers import kept
+from lib_sdtrain.train.optimizers.registry import make_optimizer
 from lib_sdtrain.train.plan import Plan
 from lib_sdtrain.train.prompts import PromptEncoder
 from lib_sdtrain.train.rates import SmoothedLoss, rate_factor
+from lib_sdtrain.train.splitting import doubled, pieces
 from lib_sdtrain.train.starting import LORA
 from lib_sdtrain.train.state import State
 
@@ -42,12 +47,16 @@ class StepResult:
 
 
 class Trainer:
-    """Trains the chosen parts of `model` on the samples of `draws`, from sample 0 or from a saved state."""
+    """Trains the chosen parts of `model` on the samples of `draws`, from sample 0 or from a saved state.
+
+    `pieces` is in how many pieces a micro-batch is taken: more than one once memory has run out.
+    """
 
     def __init__(self, plan: Plan, model: LoadedModel, latents: Latents, draws: Draws) -> None:
         self.plan, self.settings, self.model = plan, plan.settings, model
         self.latents, self.draws = latents, draws
-        self.step = self.samples = 0
+        self.step = self.samples = self._rows = 0
+        self.pieces = 1
         self.smoothed = SmoothedLoss()
         self.device = torch.device(plan.device)
         family = model.family
@@ -57,7 +66,9 @@ class Trainer:
         self.prompts = PromptEncoder(model, self.settings.model, self.parts)
         self._prepare_modules()
         self.optimizer = make_optimizer(self.settings, self.parts, self.device.type)
-        self.scaler = torch.amp.GradScaler(self.device.type) if self._precision == "fp16" else None
+        growth = max(1, plan.in_steps(self.settings.train.grad_scaler_growth))
+        half = self._precision == "fp16"
+        self.scaler = torch.amp.GradScaler(self.device.type, growth_interval=growth) if half else None
         self.average = self._new_average()
 
     @property
@@ -90,25 +101,24 @@ class Trainer:
     @contextmanager
     def shown_weights(self) -> Iterator[None]:
         """While open, the trained parts hold the weights that are saved and drawn."""
-        if self.average is None or self.settings.save.ema != USE:
+        with swapped(self._meant_weights()):
             yield
-            return
-        with swapped(self.average.parameters, self.average.weights):
-            yield
+
+    def _meant_weights(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Each parameter that stands for other values than its own, and these: an average."""
+        if self.average and self.settings.save.ema == USE:
+            yield from zip(self.average.parameters.values(), self.average.weights.values(), strict=True)
+        elif hasattr(self.optimizer, "averages"):
+            yield from self.optimizer.averages()
 
     def train_step(self) -> StepResult:
         """One optimiser step over `gradient_accumulation_steps` micro-batches.
 
-        Raises `JobFailed` when the loss is not a finite number; weights are then as they were before the step.
+        Raises `JobFailed` when the loss is not a finite number, or memory does not suffice; weights are then as they
+        were before the step.
         """
-        train = self.settings.train
         lr = self._set_rate()
-        losses = []
-        for _ in range(train.gradient_accumulation_steps):
-            loss = self.loss(self.next_batch())
-            losses.append(float(loss.detach()))
-            self._backward(loss / train.gradient_accumulation_steps)
-        mean = sum(losses) / len(losses)
+        mean = self._gradients()
         if not math.isfinite(mean):
             raise JobFailed(
                 f"the loss is {mean} at step {self.step + 1}", where="training",
@@ -120,17 +130,50 @@ class Trainer:
             self.average.update()
         return StepResult(mean, self.smoothed.update(mean), lr)
 
+    def _gradients(self) -> float:
+        """Gradients of a step; the mean loss. Where memory runs out, the step begins anew with more, smaller pieces."""
+        first = self.samples
+        while True:
+            try:
+                count = self.settings.train.gradient_accumulation_steps
+                return sum(self._micro_step(self.next_batch()) for _ in range(count)) / count
+            except torch.cuda.OutOfMemoryError:
+                self.pieces = doubled(self.pieces, self._rows)
+            self.samples = first
+            self.optimizer.zero_grad(set_to_none=True)
+            torch.cuda.empty_cache()
+
+    def _micro_step(self, batch: Batch) -> float:
+        """Add a micro-batch's gradients; its loss."""
+        count, self._rows = self.settings.train.gradient_accumulation_steps, len(batch.prompts)
+        if self.pieces == 1:
+            loss = self.loss(batch)
+            self._backward(loss / count)
+            return float(loss.detach())
+        total, shares = 0.0, self.criterion.shares(batch).to(self.device)
+        for part, rows in pieces(batch, self.pieces):
+            prediction, target = self.answer(part)
+            losses = self.criterion.per_sample(prediction, target, part.timesteps, part.mask)
+            loss = (losses * shares[rows.to(self.device)]).sum()
+            self._backward(loss / count)
+            total += float(loss.detach())
+        return total
+
     def next_batch(self) -> Batch:
         """The next micro-batch; moves the sample counter on."""
         first, count = self.samples, self.settings.train.batch_size
         self.samples += count
         return self.batch_of(list(self.draws_of(range(first, first + count))))
 
-    def batch_of(self, draws: Sequence[Draw]) -> Batch:
-        """The micro-batch of these draws, with what the family's conditioning needs."""
+    def batch_of(self, draws: Sequence[Draw], purpose: str = "", loss: LossSettings | None = None) -> Batch:
+        """The micro-batch of these draws, with what the family's conditioning needs.
+
+        `purpose` gives it noise of its own, `loss` another form of noise than the run's.
+        """
+        seed = self.settings.train.seed
         batch = make_batch(
-            draws, self.latents, self.model.family.scale_factor, self.settings.train.seed, self.settings.loss,
-            len(self.criterion.alphas_cumprod),
+            draws, self.latents, self.model.family.scale_factor, key(seed, purpose) if purpose else seed,
+            loss or self.settings.loss, len(self.criterion.alphas_cumprod),
         )
         return replace(batch, **self.conditioning.facts(draws, tuple(batch.latents.shape[2:])))
 
@@ -166,9 +209,12 @@ class Trainer:
 
     def _set_rate(self) -> float:
         train = self.settings.train
-        factor = rate_factor(train.lr_scheduler, self.step, self.plan.steps, self.plan.in_steps(train.lr_warmup))
+        warmup = self.plan.in_steps(train.lr_warmup)
         for group in self.optimizer.param_groups:
-            group["lr"] = group["base_lr"] * factor
+            base = group["base_lr"]
+            group["lr"] = base * rate_factor(
+                train.lr_scheduler, self.step, self.plan.steps, warmup, train.lr_scheduler_args, base
+            )
         return self.optimizer.param_groups[0]["lr"]
 
     def _update(self) -> None:
@@ -188,15 +234,14 @@ class Trainer:
         """Everything that is needed to go on from here, bit for bit."""
         tensors = {f"weights.{name}.{key}": value for name, part in self.parts.items()
                    for key, value in part.state_dict().items()}
-        moments = self.optimizer.state_dict()["state"]
-        tensors |= {f"optimizer.{index}.{key}": value for index, values in moments.items()
-                    for key, value in values.items()}
+        tensors |= {f"optimizer.{name}": value for name, value in kept.tensors_of(self.optimizer).items()}
         if self.average:
             tensors |= {f"average.{name}": value for name, value in self.average.weights.items()}
         facts = {
             "step": self.step, "samples": self.samples, "average_updates": self.average and self.average.updates,
             "smoothed": [self.smoothed.total, self.smoothed.weight],
             "scaler": self.scaler.state_dict() if self.scaler else None,
+            "optimizer": kept.facts_of(self.optimizer),
         }
         return State(facts, tensors)
 
@@ -206,11 +251,7 @@ class Trainer:
         self.smoothed.total, self.smoothed.weight = state.facts["smoothed"]
         for name, part in self.parts.items():
             part.load_state_dict(_under(state.tensors, f"weights.{name}."))
-        moments: dict[int, dict[str, Tensor]] = {}
-        for key, value in _under(state.tensors, "optimizer.").items():
-            index, _, name = key.partition(".")
-            moments.setdefault(int(index), {})[name] = value
-        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": moments})
+        kept.restore(self.optimizer, _under(state.tensors, "optimizer."), state.facts.get("optimizer", {}))
         if self.average and state.facts.get("average_updates") is not None:
             self.average.load(_under(state.tensors, "average."), state.facts["average_updates"])
         elif self.average:  # it was turned on while the run stood still
@@ -220,16 +261,17 @@ class Trainer:
 
 
 @contextmanager
-def swapped(parameters: Mapping[str, nn.Parameter], values: Mapping[str, Tensor]) -> Iterator[None]:
-    """While open, the parameters hold other values of the same names; afterwards their own again, bit for bit."""
-    own = {name: parameter.data for name, parameter in parameters.items()}
+def swapped(pairs: Iterable[tuple[Tensor, Tensor]]) -> Iterator[None]:
+    """While open, each parameter holds the other values; afterwards its own again, bit for bit."""
+    own = []
     try:
-        for name, parameter in parameters.items():
-            parameter.data = values[name].to(own[name])
+        for parameter, value in pairs:
+            own.append((parameter, parameter.data))
+            parameter.data = value.to(parameter.data)
         yield
     finally:
-        for name, parameter in parameters.items():
-            parameter.data = own[name]
+        for parameter, before in own:
+            parameter.data = before
 
 
 def _under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
@@ -247,17 +289,3 @@ def trained_parts(settings: RunSettings, model: LoadedModel) -> dict[str, nn.Mod
             name: attach(model.family, name, part, method, settings.train.seed) for name, part in parts.items()
         }
     return parts
-
-
-def make_optimizer(settings: RunSettings, parts: Mapping[str, nn.Module], device: str) -> torch.optim.Optimizer:
-    """AdamW (Loshchilov & Hutter 2019) in torch's fused form, a group a part; weight decay 0.01 as in diffusers."""
-    train = settings.train
-    own = {TEXT_ENCODERS[0]: train.text_encoder_lr, TEXT_ENCODERS[1]: train.text_encoder_2_lr}
-    groups = []
-    for name, part in parts.items():
-        rate = train.learning_rate if own.get(name) is None else own[name]
-        groups.append({"params": list(part.parameters()), "lr": rate, "base_lr": rate, "name": name})
-    arguments = dict(train.optimizer_args)
-    if "betas" in arguments:
-        arguments["betas"] = tuple(arguments["betas"])
-    return torch.optim.AdamW(groups, lr=train.learning_rate, fused=device in ("cpu", "cuda"), **arguments)

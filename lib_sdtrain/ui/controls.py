@@ -139,7 +139,7 @@ def _component(item: Declared, common: dict[str, Any], choices: list[str] | None
     if item.meta.choices:
         few = len(item.meta.choices) <= MAX_RADIO_CHOICES
         return gr.Radio(choices=list(item.meta.choices), **common) if few else gr.Dropdown(
-            choices=list(item.meta.choices), **common
+            choices=list(item.meta.choices), allow_custom_value=item.meta.open_choices, **common
         )
     if _slides(item):
         step = item.meta.step or 0.01

@@ -5,6 +5,7 @@ import math
 import random
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -17,8 +18,12 @@ from lib_sdtrain.data.draws import Draw
 from lib_sdtrain.data.pictures import cover, pad
 from lib_sdtrain.errors import UserError
 from lib_sdtrain.events import CancelToken, Finished, Step, Stopped
+from lib_sdtrain.model.build import empty_module
 from lib_sdtrain.model.checkpoint import open_checkpoint
+from lib_sdtrain.model.family import PUBLISHED
+from lib_sdtrain.train.conditioning import Conditioning
 from lib_sdtrain.train.hidden_picture import draw_mask
+from lib_sdtrain.train.prompts import Words
 from lib_sdtrain.train.resume import resume
 from lib_sdtrain.train.sizes import sizes_of
 from tests.tiny import random_tensors, tiny_family, write_tiny
@@ -251,3 +256,23 @@ def test_zero_terminal_snr_needs_a_model_that_predicts_v(tiny_checkpoint, pictur
     plain = replace(settings, model=replace(settings.model, zero_terminal_snr=False))
     with pytest.raises(UserError, match=r"scale_v_pred_loss_like_noise_pred: the model predicts the noise"):
         finish(train(plain, run_dir=tmp_path / "run"))
+
+
+# Full size
+
+
+@pytest.mark.parametrize(("name", "channels"), [("sd1", 4), ("sd1", 9), ("sd2", 4), ("sdxl", 4), ("sdxl", 9)])
+def test_the_published_sizes_take_what_they_are_told(name, channels):
+    """On the meta device: shapes alone."""
+    known = PUBLISHED[name]
+    family = replace(known, unet=replace(known.unet, in_channels=channels))
+    pooled = family.text[-1].projection
+    with torch.device("meta"):
+        words = Words(torch.empty(2, 154, family.unet.context_dim), torch.empty(2, pooled) if pooled else None)
+        batch = SimpleNamespace(
+            sizes=torch.empty(2, 6) if pooled else None, hidden=torch.empty(2, 5, 64, 48) if channels == 9 else None
+        )
+        answer = Conditioning(family, None, "mixed", 0).predict(
+            empty_module(family, "unet"), torch.empty(2, 4, 64, 48), torch.empty(2), words, batch
+        )
+    assert answer.shape == (2, 4, 64, 48)

@@ -14,12 +14,15 @@ from lib_sdtrain.errors import UserError
 from lib_sdtrain.events import CancelToken, Finished, Saved, Stopped
 from lib_sdtrain.model.build import load_model
 from lib_sdtrain.model.checkpoint import open_checkpoint
+from lib_sdtrain.model.family import PUBLISHED
 from lib_sdtrain.model.hashes import addnet_hash
 from lib_sdtrain.model.lora import open_lora
 from lib_sdtrain.sample.composition import Network
 from lib_sdtrain.sample.networks import Networks
 from lib_sdtrain.settings.layers import Layer
+from lib_sdtrain.settings.run_method import MethodSettings
 from lib_sdtrain.train.forecast import trained_weights
+from lib_sdtrain.train.lora_choice import block_weights, chosen_layers
 from lib_sdtrain.train.resume import resume
 from lib_sdtrain.train.starting import resolve_run
 from tests.tiny import write_tiny
@@ -56,8 +59,11 @@ def outputs(model) -> list[torch.Tensor]:
 
 
 def test_the_file_on_its_parent_is_the_model_that_was_trained(parent, folders, tmp_path):
+    """SDXL's with all that a LoRA can have: second text encoder, convolutions of a rank of their own, block weights."""
     before = parent.read_bytes()
-    settings = run_settings(parent, *folders, **LORA, method__train_text_encoder_2=parent.stem == "sdxl")
+    more = {"method__train_text_encoder_2": True, "method__conv_rank": 2, "method__conv_alpha": 1.0,
+            "method__block_weights": ",".join(["1"] * 10 + ["0.5"] * 10)} if parent.stem == "sdxl" else {}
+    settings = run_settings(parent, *folders, **LORA, **more)
     trainer = make_trainer(settings, tmp_path)
     for part in trainer.model.parts.values():
         part.float()
@@ -148,3 +154,53 @@ def test_the_learning_rate_of_a_lora_has_its_own_default(tiny_checkpoint):
     for kind, rate in (("full", 1e-6), ("lora", 1e-4)):
         values = {"model.checkpoint": str(tiny_checkpoint), "method.kind": kind}
         assert resolve_run([Layer("test", values)], "cpu").settings.train.learning_rate == rate
+
+
+def test_convolutions_are_chosen_as_kohya_chooses_them(tiny_checkpoint):
+    family = open_checkpoint(tiny_checkpoint).family
+    plain, conv = (chosen_layers(family, "unet", MethodSettings(rank=4, alpha=2.0, **more))
+                   for more in ({}, {"conv_rank": 8, "conv_alpha": 3.0}))  # fmt: skip
+    assert all(conv[name] == choice for name, choice in plain.items())
+    added = {choice.name: (choice.rank, choice.alpha) for name, choice in conv.items() if name not in plain}
+    assert added["lora_unet_down_blocks_0_resnets_0_conv1"] == (8, 3.0)
+    assert added["lora_unet_up_blocks_0_upsamplers_0_conv"] == (8, 3.0)
+    assert added["lora_unet_down_blocks_0_downsamplers_0_conv"] == (8, 3.0)
+    assert added["lora_unet_mid_block_resnets_0_time_emb_proj"] == (4, 2.0)
+    assert added["lora_unet_up_blocks_1_resnets_0_conv_shortcut"] == (4, 2.0)
+    assert not any("conv_in" in name or "conv_out" in name or "time_embedding" in name for name in added)
+
+
+def test_kohyas_number_of_modules_at_full_size():
+    """What kohya's scripts report for SD1 and SDXL: UNet, text encoders, UNet with convolutions."""
+    wanted = {"sd1": ((192, 72), 278), "sdxl": ((722, 72, 192), 788)}
+    for name, (counts, with_convolutions) in wanted.items():
+        for part, count in zip(("unet", "text_encoder", "text_encoder_2"), counts, strict=False):
+            assert len(chosen_layers(PUBLISHED[name], part, MethodSettings())) == count, (name, part)
+        assert len(chosen_layers(PUBLISHED[name], "unet", MethodSettings(conv_rank=4))) == with_convolutions
+
+
+def test_blocks_are_those_of_the_merger(tiny_checkpoint):
+    family = open_checkpoint(tiny_checkpoint).family
+    numbers = ["0"] * 26
+    numbers[0], numbers[5], numbers[13] = "0.5", "1", "2"  # BASE, IN04, M00
+    method = MethodSettings(block_weights=", ".join(numbers))
+    unet = chosen_layers(family, "unet", method)
+    assert {name.split(".attentions")[0] for name in unet} == {"down_blocks.1", "mid_block"}
+    rates = {name.split(".attentions")[0]: choice.rate for name, choice in unet.items()}
+    assert rates == {"down_blocks.1": 1.0, "mid_block": 2.0}
+    assert {choice.rate for choice in chosen_layers(family, "text_encoder", method).values()} == {0.5}
+    numbers[0] = "0"
+    assert chosen_layers(family, "text_encoder", MethodSettings(block_weights=",".join(numbers))) == {}
+    none = ",".join(["0"] * 26)
+    for wrong, said in (("1,2,3", "3 block weights"), (none, "one of them over 0"), ("nobody", "nobody")):
+        with pytest.raises(UserError, match=said):
+            block_weights(wrong, family)
+
+
+def test_block_weights_multiply_the_learning_rate(tiny_checkpoint, folders, tmp_path):
+    numbers = ",".join(["0.5"] + ["1"] * 12 + ["0.1"] + ["0"] * 12)
+    settings = run_settings(tiny_checkpoint, *folders, **LORA, method__block_weights=numbers)
+    trainer = make_trainer(settings, tmp_path)
+    rates = {(group["name"], round(group["base_lr"], 6)) for group in trainer.optimizer.param_groups}
+    assert rates == {("unet", 0.01), ("unet", 0.001), ("text_encoder", 0.005)}
+    assert not any(name.startswith("lora_unet_up_blocks") for name in trainer.parts["unet"])

@@ -2,11 +2,12 @@
 import pytest
 import torch
 
+from lib_sdtrain.errors import Problems
 from lib_sdtrain.model.schedule import alphas_cumprod
 from lib_sdtrain.settings.run_method import LossSettings
 from lib_sdtrain.train import objective
 from lib_sdtrain.train.criterion import Criterion
-from lib_sdtrain.train.rates import SmoothedLoss, rate_factor
+from lib_sdtrain.train.rates import SmoothedLoss, check_schedule, rate_factor
 
 AC = alphas_cumprod()
 
@@ -132,17 +133,39 @@ def test_weights_of_timesteps_multiply():
         assert value == pytest.approx(3 * min(snr, 5) / (snr + 1) * snr / (snr + 1) / (snr + 1), rel=1e-4)
 
 
-def test_rates_are_those_of_diffusers_schedulers():
-    from diffusers.optimization import get_scheduler
+@pytest.mark.parametrize(("kind", "make", "options"), [
+    ("constant", "constant_schedule_with_warmup", {}), ("linear", "linear_schedule_with_warmup", {}),
+    ("cosine", "cosine_schedule_with_warmup", {}), ("cosine", "cosine_schedule_with_warmup", {"num_cycles": 2}),
+    ("cosine_with_restarts", "cosine_with_hard_restarts_schedule_with_warmup", {}),
+    ("cosine_with_restarts", "cosine_with_hard_restarts_schedule_with_warmup", {"num_cycles": 3}),
+    ("polynomial", "polynomial_decay_schedule_with_warmup", {}),
+    ("polynomial", "polynomial_decay_schedule_with_warmup", {"power": 2.0, "lr_end": 0.25}),
+    ("piecewise_constant", "piecewise_constant_schedule", {"step_rules": "1:10,0.1:20,0.01:30,0.005"}),
+])
+def test_rates_are_those_of_diffusers_schedulers(kind, make, options):
+    from diffusers import optimization
 
-    for kind in ("constant", "linear", "cosine"):
-        optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
-        name = "constant_with_warmup" if kind == "constant" else kind
-        theirs = get_scheduler(name, optimizer, num_warmup_steps=5, num_training_steps=40)
-        for step in range(40):
-            assert rate_factor(kind, step, 40, 5) == pytest.approx(optimizer.param_groups[0]["lr"], abs=1e-12)
-            optimizer.step()
-            theirs.step()
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.5)
+    steps = {} if kind == "piecewise_constant" else {"num_warmup_steps": 5}
+    if kind not in ("constant", "piecewise_constant"):
+        steps["num_training_steps"] = 40
+    theirs = getattr(optimization, f"get_{make}")(optimizer, **steps, **options)
+    for step in range(40):
+        ours = 0.5 * rate_factor(kind, step, 40, steps.get("num_warmup_steps", 0), options, 0.5)
+        assert ours == pytest.approx(optimizer.param_groups[0]["lr"], abs=1e-12)
+        optimizer.step()
+        theirs.step()
+
+
+@pytest.mark.parametrize(("kind", "options", "wanted"), [
+    ("linear", {"power": 1}, "linear has no such argument"), ("polynomial", {"power": "x"}, "is not a number"),
+    ("piecewise_constant", {"step_rules": "1:10,0.1:5,0"}, "do not grow"),
+    ("piecewise_constant", {"step_rules": "1,2"}, "has no step"),
+])
+def test_wrong_arguments_of_a_schedule_are_said(kind, options, wanted):
+    problems = Problems()
+    check_schedule(kind, options, problems)
+    assert [wanted in str(problem) for problem in problems.found] == [True]
 
 
 def test_the_smoothed_loss_of_a_constant_is_that_constant_from_the_first_value():

@@ -1,0 +1,149 @@
+"""Optimizers by name: what a name means, which arguments it takes, and making one for the parts of a run."""
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from lib_sdtrain.errors import Problems, UserError
+from lib_sdtrain.model.keys import TEXT_ENCODERS
+from lib_sdtrain.settings.run import RunSettings
+from lib_sdtrain.settings.run_method import TrainGroup
+from lib_sdtrain.train.optimizers.adamw8bit import AdamW8bit
+from lib_sdtrain.train.optimizers.lion import Lion
+from lib_sdtrain.train.optimizers.prodigy import Prodigy
+from lib_sdtrain.train.optimizers.schedule_free import ScheduleFreeAdamW
+
+WHERE = "train.optimizer"
+ADAMW, PRODIGY, SCHEDULE_FREE = "adamw", "prodigy", "schedule_free"
+OURS: Mapping[str, type[torch.optim.Optimizer]] = {
+    "adamw8bit": AdamW8bit, "lion": Lion, PRODIGY: Prodigy, SCHEDULE_FREE: ScheduleFreeAdamW,
+}
+OTHERS = {ADAMW: "torch.optim.AdamW", "adafactor": "transformers.optimization.Adafactor"}
+DEFAULTS: Mapping[str, Mapping[str, Any]] = {
+    # a learning rate of one's own; the rest as in Shazeer & Stern 2018
+    "adafactor": {"scale_parameter": False, "relative_step": False, "warmup_init": False},
+}
+MOMENT_BYTES = {"adamw8bit": 2, "lion": 4, PRODIGY: 16, "adafactor": 0}
+"""What an optimizer keeps of each fp32 weight; 8 where it is not told."""
+NOT_ARGUMENTS = {"self", "params", "lr", "fused", "foreach", "capturable", "differentiable", "maximize"}
+
+
+def optimizer_class(name: str) -> type[torch.optim.Optimizer]:
+    """The class that a name means: one of ours, a class of torch.optim, or any installed one by its dotted name.
+
+    Raises `UserError` when there is none, or it is no optimizer that can be used here.
+    """
+    if name in OURS:
+        return OURS[name]
+    dotted = OTHERS.get(name, name if "." in name else f"torch.optim.{name}")
+    module, _, last = dotted.rpartition(".")
+    try:
+        found = getattr(importlib.import_module(module), last, None)
+    except ImportError as error:
+        raise UserError(
+            f"{module} cannot be imported ({error})", where=WHERE, fix=f"install it, or choose {', '.join(names())}"
+        ) from error
+    if not (isinstance(found, type) and issubclass(found, torch.optim.Optimizer)):
+        raise UserError(
+            f"{name!r} is no optimizer", where=WHERE,
+            fix=f"choose {', '.join(names())}, or name a class, as in RAdam or bitsandbytes.optim.AdamW8bit",
+        )
+    closure = inspect.signature(found.step).parameters.get("closure")
+    if closure is not None and closure.default is inspect.Parameter.empty:
+        raise UserError(f"{name} asks for the loss many times a step", where=WHERE, fix=f"choose {', '.join(names())}")
+    return found
+
+
+def names() -> list[str]:
+    """The optimizers that have a name of their own."""
+    return [ADAMW, *(name for name in (*OURS, *OTHERS) if name != ADAMW)]
+
+
+def arguments(train: TrainGroup) -> dict[str, Any]:
+    """The arguments that the optimizer is made with; lists (of YAML and JSON) become tuples."""
+    given = {**DEFAULTS.get(train.optimizer, {}), **train.optimizer_args}
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
+
+
+def check_optimizer(train: TrainGroup, problems: Problems) -> None:
+    """Add what is wrong with the optimizer and its arguments; one is made for a single weight to see."""
+    try:
+        made = optimizer_class(train.optimizer)
+    except UserError as error:
+        problems.absorb(error)
+        return
+    accepted = inspect.signature(made.__init__).parameters
+    known = sorted(set(accepted) - NOT_ARGUMENTS)
+    open_ended = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in accepted.values())
+    unknown = [] if open_ended else sorted(set(train.optimizer_args) - set(known))
+    for name in unknown:
+        problems.add(
+            f"{train.optimizer} has no such argument", where=f"train.optimizer_args.{name}",
+            fix=f"it has {', '.join(known)}",
+        )
+    before = len(problems.found)
+    _check_common(train.optimizer_args, problems)
+    if unknown or len(problems.found) > before:
+        return
+    try:
+        made([nn.Parameter(torch.zeros(1))], lr=train.learning_rate, **arguments(train))
+    except (TypeError, ValueError, RuntimeError) as error:
+        problems.add(f"{train.optimizer} does not take these: {error}", where="train.optimizer_args")
+
+
+def _check_common(given: Mapping[str, Any], problems: Problems) -> None:
+    betas = given.get("betas", (0.9, 0.999))
+    if not (isinstance(betas, (list, tuple)) and len(betas) >= 2 and all(_fraction(beta) for beta in betas)):
+        problems.add(
+            f"{betas!r} is not two numbers from 0 to 1", where="train.optimizer_args.betas",
+            fix="for instance [0.9, 0.999]",
+        )
+    for name in ("eps", "weight_decay"):
+        value = given.get(name, 0.0)
+        if isinstance(value, (list, tuple)) and name == "eps":  # Adafactor has two
+            continue
+        if not isinstance(value, (int, float)) or isinstance(value, bool) or value < 0:
+            problems.add(f"{value!r} is not a number of at least 0", where=f"train.optimizer_args.{name}")
+
+
+def _fraction(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < 1
+
+
+def base_rates(settings: RunSettings) -> dict[str, float]:
+    """Learning rate of each part, scaled by the batch as train.scale_lr says."""
+    train = settings.train
+    own = {TEXT_ENCODERS[0]: train.text_encoder_lr, TEXT_ENCODERS[1]: train.text_encoder_2_lr}
+    samples = train.batch_size * train.gradient_accumulation_steps
+    scale = {"linear": samples, "sqrt": samples**0.5}.get(train.scale_lr, 1)
+    rates = {name: train.learning_rate if rate is None else rate for name, rate in own.items()}
+    return {name: rate * scale for name, rate in {"unet": train.learning_rate, **rates}.items()}
+
+
+def make_optimizer(settings: RunSettings, parts: Mapping[str, nn.Module], device: str) -> torch.optim.Optimizer:
+    """The optimizer of a run, a group a part and rate; AdamW (Loshchilov & Hutter 2019) in torch's fused form, as in
+    diffusers with a weight decay of 0.01.
+    """
+    train, rates = settings.train, base_rates(settings)
+    groups = []
+    for name, part in parts.items():
+        for factor, parameters in _by_rate(part).items():
+            rate = rates[name] * factor
+            groups.append({"params": parameters, "lr": rate, "base_lr": rate, "name": name})
+    given = arguments(train)
+    if train.optimizer == ADAMW:
+        given["fused"] = device in ("cpu", "cuda")
+    return optimizer_class(train.optimizer)(groups, lr=train.learning_rate, **given)
+
+
+def _by_rate(part: nn.Module) -> dict[float, list[nn.Parameter]]:
+    """The parameters of a part by what their layers multiply the learning rate with (LoRA's block weights)."""
+    found: dict[float, list[nn.Parameter]] = {}
+    for layer in part.children() if isinstance(part, nn.ModuleDict) else (part,):
+        found.setdefault(getattr(layer, "rate", 1.0), []).extend(layer.parameters())
+    return found
