@@ -55,8 +55,8 @@ def test_a_queue_of_three_is_set_up_beside_a_running_job_and_looked_at_again(sit
     again.locator(f"{RUNS}_view li:nth-child(2)", has_text="4 steps").wait_for()
     again.click(f"{RUNS}_view [data-do=hold]")
     again.locator(".sdr-warning", has_text="Held").wait_for()
-    site.engine.pause = 0.0
     site.services.runner.stop("save")
+    site.engine.pause = 0.0
     again.locator(f"{RUNS}_view li .sdr-chip[data-state=stopped]").wait_for()
     again.click(f"{RUNS}_view [data-do=go_on]")
     done = "() => document.querySelectorAll('#sdtrain_runs_view li .sdr-chip[data-state=finished]').length === 2"

@@ -66,4 +66,4 @@ def test_closing_saves_a_running_job(tmp_path):
         time.sleep(0.02)  # before the first step there is nothing to save
     server.close()
     assert server.services.runner.job.state == "stopped"
-    assert list((tmp_path / "outputs" / "runs").glob("*/state/step.json"))
+    assert list((tmp_path / "outputs" / "runs").glob("*/state/*/step.json"))
