@@ -165,7 +165,8 @@
 
     function boot() {
         const page = app.page();
-        if (!page || !app.byId("sdtrain_train_load") || !app.byId("sdtrain_run")) {
+        const scripts = app.addPictureActs; // of sdtrain_send.js, which is loaded last: a run that is on needs all of them
+        if (!page || !scripts || !app.byId("sdtrain_train_load") || !app.byId("sdtrain_run")) {
             setTimeout(boot, 150);
             return;
         }

@@ -72,7 +72,7 @@ def test_a_waiting_run_goes_back_into_the_form(site, open_page):
     open_tab(page, "Runs")
     page.locator(f"{RUNS}_view li button", has_text="Edit").click()
     page.locator(".sdtrain-plan", has_text="77 steps").wait_for()
-    assert page.locator(f"{TRAIN}_plan").is_visible()
+    assert page.locator(f"{TRAIN}_plan").last.is_visible()
     assert site.services.queue.brief()["waiting"] == 0
 
 
@@ -114,7 +114,7 @@ def test_a_run_is_lengthened_taken_as_a_start_and_deleted(site, open_page):
     open_tab(page, "Runs")
     page.locator(f"{RUNS}_view button", has_text="Delete…").click()
     page.locator(".sdr-confirm button", has_text="not its models").click()
-    page.locator(f"{RUNS}_message", has_text="The run is gone").wait_for()
+    page.locator(f"{RUNS}_message", has_text="The run is gone").last.wait_for()
     row(page, "18 of 18").wait_for(state="detached")
     assert (site.runs / name / "checkpoints" / "sks-cup.safetensors").exists()
     assert not (site.runs / name / "config.yaml").exists()
@@ -136,7 +136,7 @@ def test_settings_are_saved_as_a_file_loaded_again_and_copied(site, open_page, t
     page.locator(".sdtrain-plan", has_text="44 steps").wait_for()
     file.write_text("train: {lenght: 4}", "utf-8")
     page.set_input_files("input[data-part=load-file]", file)
-    page.locator(f"{TRAIN}_message", has_text="unknown setting").wait_for()
+    page.locator(f"{TRAIN}_message", has_text="unknown setting").last.wait_for()
     press(page, "as_command")
     page.locator(f"{TRAIN}_copied label[data-copied=copied]").wait_for()
     page.locator(f"{TRAIN}_copied", has_text="python -m lib_sdtrain train").wait_for()

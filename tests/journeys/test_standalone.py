@@ -312,7 +312,7 @@ def test_settings_are_found_by_search(site, open_page):
     page = open_page(site.url)
     wait_plan(page)
     page.click("#sdtrain_train_more .label-wrap")
-    page.fill("#sdtrain_train_more input[type=search]", "min snr")
+    page.fill("#sdtrain_train_more input[type=search]", "snr gamma")
     shown = page.locator("#sdtrain_train_more .sdtrain-field:not(.sdtrain-hidden)")
     assert [field.get_attribute("id") for field in shown.all()] == ["sdtrain_train_loss_min_snr_gamma"]
 
