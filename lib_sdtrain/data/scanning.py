@@ -4,14 +4,15 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 from lib_sdtrain.data.concepts import Captions, Picture, pictures_among
 from lib_sdtrain.data.index import Found, Known, PictureIndex, list_files
 from lib_sdtrain.data.pictures import BadPicture, decode, look_of, read_bytes
-from lib_sdtrain.events import CancelToken, Notice, Phase
+from lib_sdtrain.errors import Problems, UserError
+from lib_sdtrain.events import CancelToken, Event, Notice, Phase
 
 MANY, EVERY = 2000, 64
 
@@ -41,6 +42,26 @@ def scan(
             kept += 1
         if done % EVERY == 0 or len(pictures) < MANY or done == len(pictures):
             yield Phase(name=f"reading pictures of {folder.name}", done=done, total=len(pictures), unit="pictures")
+
+
+def collect(
+    stream: Iterable[Event | Picture], problems: Problems
+) -> Generator[Event, None, list[Picture]]:
+    """Pass events on, gather pictures; a bad caption is a mistake of the user."""
+    found = []
+    iterator = iter(stream)
+    while True:
+        try:
+            item = next(iterator)
+        except StopIteration:
+            return found
+        except UserError as error:
+            problems.absorb(error)
+            return found
+        if isinstance(item, Picture):
+            found.append(item)
+        else:
+            yield item
 
 
 def _facts(

@@ -3,15 +3,14 @@ from __future__ import annotations
 
 from collections.abc import Generator, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 from lib_sdtrain.data.concepts import Material, Picture, check_folder
 from lib_sdtrain.data.filters import Filter
 from lib_sdtrain.data.randomness import key
-from lib_sdtrain.data.scanning import scan
+from lib_sdtrain.data.scanning import collect, scan
 from lib_sdtrain.data.sizes import Sizing, sizing_of
 from lib_sdtrain.errors import Problems, UserError
-from lib_sdtrain.events import CancelToken, Event, Notice, Phase
+from lib_sdtrain.events import CancelToken, Event
 from lib_sdtrain.settings.run import RunSettings
 from lib_sdtrain.train.data_plan import fitting_pictures
 
@@ -87,7 +86,7 @@ def of_folder(
     except UserError as error:
         problems.absorb(error)
         return []
-    found = yield from _pictures(root, token, problems)
+    found = yield from collect(scan(root, token), problems)
     named = {material.concept.name: index for index, material in enumerate(materials) if material.concept.name}
     sorted_out: list[list[Picture]] = [[] for _ in materials]
     for picture in found:
@@ -101,19 +100,6 @@ def of_folder(
         if bare and not material.concept.instance_prompt:
             problems.add(f"{bare} pictures have no caption and {material.concept.name} no prompt", where=DIR)
     return held
-
-
-def _pictures(root: Path, token: CancelToken, problems: Problems) -> Generator[Event, None, list[Picture]]:
-    found = []
-    try:
-        for item in scan(root, token):
-            if isinstance(item, (Phase, Notice)):
-                yield item
-            else:
-                found.append(item)
-    except UserError as error:
-        problems.absorb(error)
-    return found
 
 
 def _plain(material: Material, pictures: Sequence[Picture]) -> Material:

@@ -2,17 +2,17 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from lib_sdtrain.data.concepts import Captions, Material, Picture, check_folder
+from lib_sdtrain.data.concepts import Captions, Material, check_folder
 from lib_sdtrain.data.groups import KOHYA
 from lib_sdtrain.data.index import PictureIndex
 from lib_sdtrain.data.review import remarks
-from lib_sdtrain.data.scanning import scan
+from lib_sdtrain.data.scanning import collect, scan
 from lib_sdtrain.data.sizes import parse_resolution
 from lib_sdtrain.durable import safe_name
 from lib_sdtrain.errors import Problems, UserError
@@ -212,26 +212,6 @@ def _material(
             scan(class_folder, reading.token, concept.num_class_images, index=reading.index), problems
         )
     return Material(concept, tuple(found), tuple(kept))
-
-
-def collect(
-    stream: Iterable[Event | Picture], problems: Problems
-) -> Generator[Event, None, list[Picture]]:
-    """Pass events on, gather pictures; a bad caption is a mistake of the user."""
-    found = []
-    iterator = iter(stream)
-    while True:
-        try:
-            item = next(iterator)
-        except StopIteration:
-            return found
-        except UserError as error:
-            problems.absorb(error)
-            return found
-        if isinstance(item, Picture):
-            found.append(item)
-        else:
-            yield item
 
 
 def _what_is_there(folder: Path) -> str:
