@@ -10,11 +10,12 @@ import pytest
 import torch
 from diffusers import AutoencoderKL
 
+from lib_sdtrain.errors import UserError
 from lib_sdtrain.events import Finished, Step
 from lib_sdtrain.model import build
 from lib_sdtrain.model.checkpoint import open_checkpoint
 from lib_sdtrain.model.family import VAEConfig
-from lib_sdtrain.model.keys import TEXT_ENCODERS, VAE
+from lib_sdtrain.model.keys import TEXT_ENCODERS, UNET, VAE
 from lib_sdtrain.model.tensorfile import open_tensors
 from lib_sdtrain.model.tokenizer import Tokenizer
 from lib_sdtrain.toybox import judge
@@ -103,6 +104,26 @@ def test_the_beginning_has_unit_variance_latents_and_fresh_parts(made):
     assert torch.allclose(scaled.std((0, 2, 3)), torch.ones(4), atol=0.02)
 
 
+def test_a_beginning_takes_over_what_fits_of_an_earlier_toybox(tmp_path, made, monkeypatch):
+    _, _, parent = made
+    inherited = diffusion.states_of(parent)
+    wider = replace(layout.FAMILY.unet, channel_mult=(1, 1, 2, 3))
+    monkeypatch.setattr(layout, "FAMILY", replace(layout.FAMILY, unet=wider))
+    diffusion.write_beginning(tmp_path, parent)
+    begun = diffusion.states_of(tmp_path / "beginning.safetensors")
+    for part in (VAE, TEXT_ENCODERS[0]):
+        assert all(torch.equal(begun[part][name], value) for name, value in inherited[part].items()), part
+    assert torch.equal(begun[UNET]["conv_in.weight"], inherited[UNET]["conv_in.weight"])
+    inner = "mid_block.resnets.0.conv1.weight"
+    assert begun[UNET][inner].shape == (192, 192, 3, 3) != inherited[UNET][inner].shape
+    assert open_tensors(tmp_path / "beginning.safetensors").metadata[diffusion.AUTOENCODER_STEPS] == "7"
+
+
+def test_a_beginning_needs_an_autoencoder(tmp_path):
+    with pytest.raises(UserError, match="no autoencoder"):
+        diffusion.write_beginning(tmp_path)
+
+
 def test_training_is_an_ordinary_run_that_goes_on(made):
     _, events, _ = made
     steps = [event.step for event in events if isinstance(event, Step)]
@@ -115,7 +136,7 @@ def test_the_published_file_is_the_model_that_was_trained(made):
     checkpoint = open_checkpoint(out)
     assert replace(checkpoint.family, resolution=layout.SIZE) == layout.FAMILY
     assert checkpoint.parts == {"unet": True, "text_encoder": True, "vae": True, "ema": False}
-    assert out.stat().st_size <= 40_000_000
+    assert out.stat().st_size <= 40 * 2**20
     assert open_tensors(out).metadata["sdtrain.diffusion_steps"] == "2"
     result = folder / "diffusion" / "checkpoints" / "toybox.safetensors"
     trained, published = diffusion.states_of(result), diffusion.states_of(out)

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from lib_sdtrain.model.keys import TEXT_ENCODERS, VAE
+from lib_sdtrain.model.tensorfile import open_tensors
 from lib_sdtrain.model.writer import Written
 from lib_sdtrain.toybox.make import diffusion, export, layout
 from lib_sdtrain.toybox.make.words import used_tokens
@@ -25,18 +26,18 @@ def publish(folder: Path, out: Path) -> Written:
     states = diffusion.states_of(run / "checkpoints" / "toybox.safetensors")
     text, known = states[TEXT_ENCODERS[0]], list(used_tokens())
     text[EMBEDDING] = export.full_embedding(text[EMBEDDING][known], known, layout.TEXT.vocab_size)
-    trained = [folder / "autoencoder.pt"]
-    better = folder / "decoder.pt"
-    if better.exists():
-        trained.append(better)
-        states[VAE] = _with_unit_variance(folder, torch.load(better, weights_only=True)["model"])
     metadata = {
         "modelspec.title": "toybox",
         "modelspec.architecture": "stable-diffusion-v1",
         "modelspec.resolution": f"{layout.SIZE}x{layout.SIZE}",
-        "sdtrain.autoencoder_steps": str(sum(torch.load(path, weights_only=True)["step"] for path in trained)),
         "sdtrain.diffusion_steps": str(_steps(run)),
+        diffusion.AUTOENCODER_STEPS: open_tensors(folder / "beginning.safetensors").metadata[diffusion.AUTOENCODER_STEPS],
     }
+    better = folder / "decoder.pt"
+    if better.exists():
+        decoder = torch.load(better, weights_only=True)
+        states[VAE] = _with_unit_variance(folder, decoder["model"])
+        metadata["sdtrain.decoder_steps"] = str(decoder["step"])
     return export.write(out, layout.FAMILY, states, metadata)
 
 

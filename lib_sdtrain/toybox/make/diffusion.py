@@ -14,10 +14,12 @@ import torch
 import yaml
 from torch import Tensor
 
+from lib_sdtrain.errors import UserError
 from lib_sdtrain.events import CancelToken, Event
 from lib_sdtrain.model import build
 from lib_sdtrain.model.checkpoint import open_checkpoint
 from lib_sdtrain.model.keys import TEXT_ENCODERS, UNET, VAE
+from lib_sdtrain.model.tensorfile import open_tensors
 from lib_sdtrain.model.writer import Written
 from lib_sdtrain.settings.layers import Layer
 from lib_sdtrain.toybox.captions import caption
@@ -29,6 +31,7 @@ from lib_sdtrain.toybox.world import render
 
 PICTURES = 16000
 MEASURED = 2000
+AUTOENCODER_STEPS = "sdtrain.autoencoder_steps"
 SETTINGS = Path(__file__).with_name("diffusion.yaml")
 
 States = dict[str, dict[str, Tensor]]
@@ -58,13 +61,34 @@ def measure_latents(folder: Path) -> tuple[Tensor, Tensor]:
 
 
 def write_beginning(folder: Path, parent: Path | None = None) -> Written:
-    """`folder`/beginning.safetensors: the trained autoencoder; text encoder and UNet of `parent`, else fresh."""
+    """`folder`/beginning.safetensors: what the diffusion part starts from.
+
+    The autoencoder is the one trained in `folder`, else that of `parent`; text encoder and UNet are those of `parent`
+    as far as their shapes fit, else fresh. Raises `UserError` when there is no autoencoder.
+    """
+    trained, states = folder / "autoencoder.pt", _fresh()
+    inherited = states_of(parent) if parent else {}
+    for part, fresh in states.items():
+        states[part] = fresh | _fitting(inherited.get(part, {}), fresh)
+    if trained.exists():
+        states[VAE], steps = _trained_vae(folder), str(torch.load(trained, weights_only=True)["step"])
+    elif parent:
+        states[VAE], steps = inherited[VAE], open_tensors(parent).metadata[AUTOENCODER_STEPS]
+    else:
+        raise UserError("there is no autoencoder", where=str(trained), fix="train it, or give --parent")
+    metadata = {"modelspec.title": "toybox, begun", AUTOENCODER_STEPS: steps}
+    return export.write(folder / "beginning.safetensors", layout.FAMILY, states, metadata)
+
+
+def _trained_vae(folder: Path) -> dict[str, Tensor]:
     mean, std = measure_latents(folder)
     vae = torch.load(folder / "autoencoder.pt", weights_only=True)["model"]
-    states = states_of(parent) if parent else _fresh()
-    states[VAE] = export.with_unit_variance(vae, mean, std, layout.FAMILY.scale_factor)
     np.savez(folder / "latents.npz", mean=mean.numpy(), std=std.numpy())
-    return export.write(folder / "beginning.safetensors", layout.FAMILY, states, {"modelspec.title": "toybox, begun"})
+    return export.with_unit_variance(vae, mean, std, layout.FAMILY.scale_factor)
+
+
+def _fitting(found: dict[str, Tensor], wanted: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: found[name] for name, value in wanted.items() if name in found and found[name].shape == value.shape}
 
 
 def states_of(file: Path) -> States:

@@ -15,7 +15,9 @@ SIZE = 128
 TEXT = TextConfig(width=128, layers=6, intermediate=512, skippable=True)
 FAMILY = Family(
     SD1,
-    UNetConfig(model_channels=32, context_dim=TEXT.width, heads=(4, 4, 4, 4)),
+    # Its normalisations have 32 groups, as SD1's. With 32 channels each group would be one channel and the last of them
+    # would take away every channel's mean, and with it the prompt's say in the broad light and colour of a picture.
+    UNetConfig(model_channels=64, channel_mult=(1, 1, 2, 2), context_dim=TEXT.width, heads=(4, 4, 4, 4)),
     (TEXT,),
     VAEConfig(ch=32, ch_mult=(1, 1, 2, 4), num_res_blocks=1),
     resolution=SIZE,
