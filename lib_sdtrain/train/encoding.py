@@ -13,7 +13,6 @@ from lib_sdtrain.data.latents import Latents
 from lib_sdtrain.data.shards import ShardStore
 from lib_sdtrain.model.build import LoadedModel, build_vae
 from lib_sdtrain.model.keys import VAE, part_rows
-from lib_sdtrain.train.data_plan import draws_of
 from lib_sdtrain.train.plan import Plan
 from lib_sdtrain.train.starting import vae_source
 
@@ -60,28 +59,13 @@ def vae_fingerprint(plan: Plan) -> str:
     return digest.hexdigest()
 
 
-def vae_needed(plan: Plan, outputs: Path, samples: int, step: int) -> bool:
-    """Whether the VAE has to be loaded for what is left of a run from this sample and step on: not when all latents are
-    on disk, nothing is held out, no class picture and no preview has to be drawn, and the model does not look at
-    pictures itself.
+def vae_needed(plan: Plan) -> bool:
+    """Whether the VAE is loaded with the model. Where latents are on disk and it draws nothing it waits until there is
+    something to encode (`loaded_vae`).
     """
     settings = plan.settings
-    if settings.validation.dir or settings.validation.fraction:
-        return True
-    draws_pictures = settings.preview.prompts or any(plan.missing_class) or plan.family.variant != "base"
-    if settings.data.cache_latents != DISK or draws_pictures:
-        return True
-    store = ShardStore(cache_folder(plan, outputs))
-    try:
-        latents, draws = Latents(_never, settings.data, vae_fingerprint(plan), store), draws_of(plan)
-        wanted = draws_to_encode(draws, plan, draws.batch_start(samples), plan.steps - step)
-        return not all(latents.has(latents.name(draw)) for draw in wanted)
-    finally:
-        store.close()
-
-
-def _never(pixels: Tensor) -> Tensor:
-    raise RuntimeError("nothing is encoded while it is found out whether that is needed")
+    draws_pictures = bool(settings.preview.prompts) or any(plan.missing_class)
+    return settings.data.cache_latents != DISK or draws_pictures or plan.family.variant != "base"
 
 
 def draws_to_encode(draws: Draws, plan: Plan, first: int, steps: int) -> Iterator[Draw]:

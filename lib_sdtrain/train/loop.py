@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from itertools import chain
 from pathlib import Path
 
@@ -76,8 +77,7 @@ def run_plan(plan: Plan, run: RunDir, token: CancelToken, state: State | None = 
     try:
         yield Phase(name="loading model", done=0, total=1)
         outputs_folder = run.path.parent.parent
-        samples = state.facts["samples"] if state else 0
-        model = load_for_training(plan, vae_needed(plan, outputs_folder, samples, step))
+        model = load_for_training(plan, vae_needed(plan))
         yield Phase(name="loading model", done=1, total=1)
         if plan.checkpoint.parts["ema"]:
             yield from _about_average(plan)
@@ -93,7 +93,8 @@ def run_plan(plan: Plan, run: RunDir, token: CancelToken, state: State | None = 
         wanted = draws_to_encode(draws, plan, trainer.samples, plan.steps - trainer.step)
         yield from latents.prepare(chain(wanted, validator.draws()), token)
         free_vae(plan, model)
-        yield from _train(trainer, outputs, validator, token)
+        with closing(outputs):
+            yield from _train(trainer, outputs, validator, token)
     except Cancelled:
         yield Stopped(step=step, saved=True)
 
@@ -125,6 +126,7 @@ def _train(trainer: Trainer, outputs: Outputs, validator: Validator, token: Canc
             step=trainer.step, total=plan.steps, samples=trainer.samples, loss=result.loss,
             smoothed=result.smoothed, lr=result.lr, seconds_left=left,
         )
+        yield from outputs.settle_state(token, wait=False)
         if validator.due(trainer.step) and not token.stopping:
             yield from validator.run(token)
         if trainer.step < plan.steps and not token.stopping:
@@ -150,9 +152,10 @@ def _due(step: int, every: int) -> bool:
 
 def _end(trainer: Trainer, outputs: Outputs, token: CancelToken, steps_per_second: float) -> Iterator[Event]:
     if token.stopping_now:
+        outputs.close()  # a state that was begun is completed
         yield Stopped(step=trainer.step, saved=outputs.run.has_state())
         return
-    yield from outputs.save_state(token)
+    yield from outputs.save_state(token, wait=True)  # before the result: `resume` relies on it
     complete = trainer.step >= trainer.plan.steps
     yield from outputs.save_checkpoint(token, final=complete)
     if not complete:

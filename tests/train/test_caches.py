@@ -60,7 +60,9 @@ def test_only_what_changed_is_encoded_again(tiny_checkpoint, picture_folder, tmp
 def test_the_vae_is_not_loaded_when_all_is_cached(tiny_checkpoint, picture_folder, tmp_path, monkeypatch):
     parts, make = [], build.build_part
     monkeypatch.setattr(build, "build_part", lambda part, *a: parts.append(part) or make(part, *a))
-    settings = run_settings(tiny_checkpoint, picture_folder("i", 2), data__cache_latents="disk", train__length=2)
+    settings = run_settings(
+        tiny_checkpoint, picture_folder("i", 4), data__cache_latents="disk", train__length=2, validation__fraction=0.5
+    )
     first = result_of(finish(train(settings, run_dir=tmp_path / "runs" / "a")))
     assert build.VAE in parts
     parts.clear()
