@@ -7,16 +7,14 @@ size by threads ahead of that.
 from __future__ import annotations
 
 import hashlib
-import os
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from lib_sdtrain.data import pictures
+from lib_sdtrain.data.ahead import ahead
 from lib_sdtrain.data.draws import Draw
 from lib_sdtrain.data.randomness import torch_generator
 from lib_sdtrain.data.shards import DamagedShard, ShardStore
@@ -114,23 +112,10 @@ class Latents:
 
     def _decoded(self, draws: dict[str, Draw], token: CancelToken) -> Iterator[tuple[str, Tensor]]:
         """Pixels of the draws in order, read a little ahead by threads."""
-        workers = min(8, os.cpu_count() or 1)
-        ahead: deque[tuple[str, Future[Tensor]]] = deque()
-        with ThreadPoolExecutor(workers, thread_name_prefix="decode") as pool:
-            try:
-                for name, draw in draws.items():
-                    ahead.append((name, pool.submit(load_pixels, draw, self.data)))
-                    if len(ahead) > 2 * workers:
-                        token.check()
-                        first, pixels = ahead.popleft()
-                        yield first, pixels.result()
-                while ahead:
-                    token.check()
-                    first, pixels = ahead.popleft()
-                    yield first, pixels.result()
-            finally:
-                for _, pixels in ahead:
-                    pixels.cancel()
+        read = ahead("decode", draws.values(), lambda draw: load_pixels(draw, self.data), lambda draw: None)
+        for name, pixels in zip(draws, read, strict=True):
+            token.check()
+            yield name, pixels
 
     def _encoded(self, pixels: Tensor) -> Tensor:
         moments = self.encode(pixels).float().cpu().contiguous()

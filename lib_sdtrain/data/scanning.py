@@ -2,12 +2,10 @@
 from __future__ import annotations
 
 import hashlib
-import os
-from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
+from lib_sdtrain.data.ahead import ahead
 from lib_sdtrain.data.concepts import Captions, Picture, pictures_among
 from lib_sdtrain.data.index import Found, Known, PictureIndex, list_files
 from lib_sdtrain.data.pictures import BadPicture, decode, look_of, read_bytes
@@ -68,31 +66,16 @@ def _facts(
     pictures: list[Found], known: Mapping[str, tuple[Found, Known]], index: PictureIndex | None
 ) -> Iterator[tuple[Found, Known]]:
     """What each picture's bytes tell, in order; new files are read a little ahead by threads."""
-    workers = min(8, os.cpu_count() or 1)
-    ahead: deque[tuple[Found, Future[Known] | Known]] = deque()
-    with ThreadPoolExecutor(workers, thread_name_prefix="scan") as pool:
-        try:
-            for found in pictures:
-                before = known.get(found.name)
-                same = before is not None and before[0] == found
-                ahead.append((found, before[1] if same else pool.submit(read_facts, found.path)))
-                if len(ahead) > 2 * workers:
-                    yield _settled(*ahead.popleft(), index)
-            while ahead:
-                yield _settled(*ahead.popleft(), index)
-        finally:
-            for _, facts in ahead:
-                if isinstance(facts, Future):
-                    facts.cancel()
 
+    def kept(found: Found) -> Known | None:
+        before = known.get(found.name)
+        return before[1] if before is not None and before[0] == found else None
 
-def _settled(found: Found, facts: Future[Known] | Known, index: PictureIndex | None) -> tuple[Found, Known]:
-    if isinstance(facts, Known):
-        return found, facts
-    known = facts.result()
-    if index is not None:
-        index.learn(found, known)
-    return found, known
+    read = ahead("scan", pictures, lambda found: read_facts(found.path), kept)
+    for found, facts in zip(pictures, read, strict=True):
+        if index is not None and kept(found) is None:
+            index.learn(found, facts)
+        yield found, facts
 
 
 def read_facts(path: Path) -> Known:
@@ -103,12 +86,3 @@ def read_facts(path: Path) -> Known:
     except BadPicture as error:
         return Known(problem=str(error))
     return Known(hashlib.sha256(content).hexdigest(), image.size, look_of(image))
-
-
-def read_picture(path: Path, captions: Captions) -> Picture:
-    """One picture. Raises `BadPicture`, or `UserError` for its caption."""
-    known = read_facts(path)
-    if known.problem:
-        raise BadPicture(known.problem)
-    caption, columns = captions.of(path)
-    return Picture(path, known.sha256, known.size, caption, columns, known.look, captions.mask_of(path))
