@@ -59,15 +59,14 @@ class Validator:
         self.chosen = plan.settings.validation
         self.held = [(m.concept.name, fixed_draws(m, plan.settings)) for m in plan.held_out if m.pictures]
         limit = -(-self.chosen.pictures // len(plan.materials))
-        self.trained = [draw for m in plan.materials for draw in fixed_draws(m, plan.settings, limit)]
+        watched = plan.materials if self.held else ()
+        self.trained = [draw for m in watched for draw in fixed_draws(m, plan.settings, limit)]
         table = trainer.criterion.alphas_cumprod
         self.plain = Criterion(LossSettings(), trainer.criterion.prediction_type, table)
         self.strata = strata(self.chosen.timesteps, len(table))
 
     def draws(self) -> list[Draw]:
         """Everything that is looked at, for caching."""
-        if not self.held:
-            return []
         return [draw for _, draws in self.held for draw in draws] + self.trained
 
     def due(self, step: int) -> bool:
