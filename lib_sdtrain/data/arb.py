@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from lib_sdtrain.data.pictures import Size
 from lib_sdtrain.errors import Problems
 from lib_sdtrain.settings.parse import nearest
 
-Size = tuple[int, int]
 PAIRS, WHOLE, FLAGS = ("base_res", "max_size"), ("divisible", "min_dim", "dim_limit"), ("enabled", "debug")
 LONGEST = 8192
 

@@ -182,7 +182,6 @@ class Captions:
             caption = tidy(picture.stem.partition("_")[0])
         return caption, row
 
-
     def mask_of(self, picture: Path, files: Collection[str] | None = None) -> Path | None:
         """The mask file of a picture: of the same name in `mask_dir`, or NAME-masklabel.png beside it."""
         beside = str(picture)[: -len(picture.suffix)] + f"{MASK_LABEL}.png"

@@ -1,7 +1,7 @@
 """EveryDream1's tables of sizes, in its own order: which one a picture takes depends on it where two are as near."""
 from __future__ import annotations
 
-Size = tuple[int, int]
+from lib_sdtrain.data.pictures import Size
 
 # Resolution -> its square, then the wide sizes; each wide one is followed by the same upright.
 _WIDE: dict[int, tuple[Size, ...]] = {

@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageOps
 
 from lib_sdtrain.data.concepts import Picture
-from lib_sdtrain.data.pictures import Fit
+from lib_sdtrain.data.pictures import Fit, see_through
 from lib_sdtrain.errors import UserError
 
 if TYPE_CHECKING:
@@ -85,8 +85,7 @@ def _alpha(path: Path, size: tuple[int, int]) -> Image.Image:
     """The picture's transparency; all of it counts where there is none."""
     try:
         with Image.open(path) as image:
-            see_through = image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info
-            if not see_through:
+            if not see_through(image):
                 return Image.new("L", size, FULL)
             return ImageOps.exif_transpose(image).convert("RGBA").getchannel("A")
     except (OSError, SyntaxError, ValueError) as error:

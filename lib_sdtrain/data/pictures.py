@@ -18,6 +18,8 @@ from PIL import Image, ImageColor, ImageOps, UnidentifiedImageError
 if TYPE_CHECKING:
     import torch
 
+Size = tuple[int, int]
+"""(width, height)"""
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".jfif", ".avif"})
 MAX_PIXELS = 178_956_970  # Pillow's own limit against decompression bombs, also where the host raised it
 MAX_SIDE_RATIO = 64
@@ -84,11 +86,16 @@ def to_rgb(image: Image.Image, background: str = "white") -> Image.Image:
     """8-bit RGB from any mode; transparency is laid over `background`."""
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         image = _to_eight_bits(image)
-    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+    if see_through(image):
         rgba = image.convert("RGBA")
         ground = Image.new("RGBA", rgba.size, (*ImageColor.getrgb(background)[:3], 255))
         return Image.alpha_composite(ground, rgba).convert("RGB")
     return image.convert("RGB")
+
+
+def see_through(image: Image.Image) -> bool:
+    """Whether a picture has transparency of any form."""
+    return image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info
 
 
 def _to_eight_bits(image: Image.Image) -> Image.Image:

@@ -14,11 +14,10 @@ from typing import Protocol
 
 from lib_sdtrain.data.arb import Arb, default_arb, naifu_aspects, parse_arb
 from lib_sdtrain.data.everydream_sizes import EVERYDREAM
-from lib_sdtrain.data.pictures import Fit, pad
+from lib_sdtrain.data.pictures import Fit, Size, pad
 from lib_sdtrain.errors import Problems, UserError
 from lib_sdtrain.settings.run import DataSettings
 
-Size = tuple[int, int]
 NONE, NAIFU, KOHYA, EVERYDREAM_NAME, SDXL = "none", "naifu", "kohya", "everydream", "sdxl"
 LEAVE_OUT = "leave_out"
 SIDE_LIMITS = (64, 8192)
@@ -227,11 +226,6 @@ class Sizing:
         if self.padded:
             return Place(bucket, pad(size, bucket).resize)
         return Place(bucket, cover_size(size, bucket))
-
-    @property
-    def largest(self) -> Size | None:
-        """The bucket with the most pixels: what memory has to be planned for. None where any size may come."""
-        return max(self.scheme.sizes, key=lambda size: size[0] * size[1], default=None)
 
 
 def parse_resolution(text: str) -> Size:
