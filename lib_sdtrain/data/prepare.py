@@ -57,10 +57,11 @@ def resize(source: Path, out: Path, sizing: Sizing, pad_color: str, token: Cance
 
 
 def _check_free(targets: list[Path]) -> None:
-    twice = next((path for path in targets if targets.count(path) > 1), None) if len(targets) < 2000 else None
-    taken = twice or next((path for path in targets if path.exists()), None)
-    if taken is not None:
-        raise UserError("it would be overwritten", where=str(taken), fix="choose an empty folder")
+    seen: set[Path] = set()
+    for path in targets:
+        if path in seen or path.exists():
+            raise UserError("it would be overwritten", where=str(path), fix="choose an empty folder")
+        seen.add(path)
 
 
 def move_tagged(source: Path, out: Path, tag: str, token: CancelToken) -> Result:

@@ -5,7 +5,9 @@ import pytest
 from PIL import Image
 
 from lib_sdtrain.cli.main import main
+from lib_sdtrain.data import prepare
 from lib_sdtrain.data.caption_edit import Edit
+from lib_sdtrain.errors import UserError
 
 
 @pytest.fixture
@@ -92,3 +94,10 @@ def test_pictures_move_by_tag_and_back(capsys, folder, tmp_path):
 def test_a_result_needs_a_folder_of_its_own(capsys, folder):
     assert "folder of its own" in said(capsys, "prepare", folder, "--out", folder / "sub", code=2)
     assert "no folder for the result" in said(capsys, "prepare", folder, code=2)
+
+
+def test_two_pictures_of_one_name_are_found_among_thousands(tmp_path):
+    targets = [tmp_path / f"{number}.png" for number in range(3000)]
+    prepare._check_free(targets)
+    with pytest.raises(UserError, match="overwritten"):
+        prepare._check_free([*targets, tmp_path / "7.png"])
