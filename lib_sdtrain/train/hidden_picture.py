@@ -10,6 +10,7 @@ from lib_sdtrain.data.draws import Draw
 from lib_sdtrain.data.latents import Latents, load_pixels
 from lib_sdtrain.data.randomness import python_random, torch_generator
 from lib_sdtrain.model.family import Family
+from lib_sdtrain.train.noise import role_of
 
 WHOLE_SHARE = 0.25
 """Share of wholly masked pictures under `mixed`: that of the published SD1 and SD2 inpainting models."""
@@ -43,9 +44,8 @@ def hidden_picture(
     rule, seed = keyed_by
     step = family.vae.downscale
     target = size[1] * step, size[0] * step
-    role = "class " if draw.is_class else ""
-    mask = draw_mask(rule, target, python_random(seed, f"{role}mask", draw.index))
+    mask = draw_mask(rule, target, python_random(seed, f"{role_of(draw)}mask", draw.index))
     pixels = load_pixels(draw, latents.data)
     mean, std = latents.encode(pixels * (1 - mask)).float().chunk(2)
-    noise = torch.randn(mean.shape, generator=torch_generator(seed, f"{role}hidden latent", draw.index))
+    noise = torch.randn(mean.shape, generator=torch_generator(seed, f"{role_of(draw)}hidden latent", draw.index))
     return torch.cat([mask[None, ::step, ::step], (mean + std * noise) * family.scale_factor])

@@ -51,11 +51,6 @@ def errors(kind: str, prediction: Tensor, target: Tensor, c: Tensor | None = Non
     return bend * width if kind == "huber" else bend
 
 
-def per_sample_mse(prediction: Tensor, target: Tensor) -> Tensor:
-    """Mean squared error of each sample over channels and pixels, shape (B,)."""
-    return errors("mse", prediction, target).flatten(1).mean(1)
-
-
 def huber_widths(schedule: str, c: float, alphas_cumprod: Tensor, timesteps: Tensor) -> Tensor:
     """Huber's c at each timestep, (B,), as kohya's scripts have it; sigma^2 = (1 - a) / a, T steps.
 
