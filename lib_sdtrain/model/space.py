@@ -29,13 +29,20 @@ def check_space(target: str | Path, needed: int) -> None:
         raise UserError(_message(needed, free), where=str(target), fix="free some space or choose another folder")
 
 
+def require_space(target: Path, needed: int) -> None:
+    """Raise `DiskFullError` when `needed` bytes do not fit beside `target`. To be called before each save."""
+    free = free_bytes(target.parent)
+    if free < needed:
+        raise disk_full(target, needed, free)
+
+
 def is_full(error: OSError) -> bool:
     """Whether the error means that the disk, or the user's quota, is used up."""
     return error.errno in _FULL
 
 
 def disk_full(target: Path, needed: int, free: int) -> DiskFullError:
-    """The error to raise when space ran out in spite of `check_space`."""
+    """The error of a save for which there is no room, before it or in the middle of it."""
     error = DiskFullError(errno.ENOSPC, _message(needed, free), str(target))
     error.needed = needed
     return error

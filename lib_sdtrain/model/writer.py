@@ -23,7 +23,7 @@ from lib_sdtrain.model.follower import Follower
 from lib_sdtrain.model.hashes import sha256
 from lib_sdtrain.model.header import LENGTH_BYTES, Spec, build_header, header_length, parse_header
 from lib_sdtrain.model.mapped import tensor_bytes
-from lib_sdtrain.model.space import disk_full, free_bytes, is_full
+from lib_sdtrain.model.space import disk_full, free_bytes, is_full, require_space
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -120,9 +120,7 @@ class CheckpointWriter:
             raise UserError("a folder of this name stands there", where=str(self.path), fix="choose another name")
         self.path.parent.mkdir(parents=True, exist_ok=True)
         remove_stale(self.path)
-        free = free_bytes(self.path.parent)
-        if free < self.size:
-            raise disk_full(self.path, self.size, free)
+        require_space(self.path, self.size + len(self._yaml_text or ""))
         self._temporary = temporary_beside(self.path)
         self._file = self._temporary.open("xb", buffering=0)
         self._position = 0

@@ -11,7 +11,7 @@ from typing import Any
 import psutil
 import torch
 
-from lib_sdtrain.events import CancelToken, Event, Saved
+from lib_sdtrain.events import CancelToken, Event, Notice, Saved
 from lib_sdtrain.model.metadata import Parent, parent_of
 from lib_sdtrain.settings.layers import to_plain
 from lib_sdtrain.train.child import write_child
@@ -20,18 +20,29 @@ from lib_sdtrain.train.plan import Plan
 from lib_sdtrain.train.room import with_room
 from lib_sdtrain.train.run_dir import RunDir
 from lib_sdtrain.train.starting import LORA
-from lib_sdtrain.train.state import State, save_state
+from lib_sdtrain.train.state import State
+from lib_sdtrain.train.state_writer import StateWriter
 from lib_sdtrain.train.trainer import Trainer
+
+NO_COPY = (
+    "main memory has no room for a copy of the state: training waits while it is written; a larger save.state_every "
+    "makes it wait less often"
+)
 
 
 class Outputs:
-    """Writes the files of a run and remembers what was written at which step; `saved_at`: the state's on disk."""
+    """Writes the files of a run and remembers what was written at which step; `saved_at`: the state's on disk.
+
+    `close` must be called at the end: a state may still be on its way to the disk.
+    """
 
     def __init__(self, plan: Plan, run: RunDir, trainer: Trainer, saved_at: int | None = None) -> None:
         self.plan, self.run, self.trainer = plan, run, trainer
         self.began = time.monotonic()
         self.checkpoint: Saved | None = None
         self.state_step = saved_at
+        self._states = StateWriter(run.states)
+        self._said_no_copy = False
 
     @cached_property
     def parents(self) -> dict[str, Parent]:
@@ -57,18 +68,44 @@ class Outputs:
         self.checkpoint = Saved(file=str(written.path), kind=kind, step=self.trainer.step, sha256=written.sha256)
         yield self.checkpoint
 
-    def save_state(self, token: CancelToken) -> Iterator[Event]:
-        """Write the state that a later run goes on from, once a step. A full disk is waited for."""
-        if self.state_step == self.trainer.step:
+    def save_state(self, token: CancelToken, wait: bool = False) -> Iterator[Event]:
+        """Begin to write the state that a later run goes on from, once a step; with `wait` it stands at the end.
+
+        A state that is still being written is waited for, and so is a full disk.
+        """
+        yield from self.settle_state(token)
+        step = self.trainer.step
+        if self.state_step == step:
             return
+        state = self._state()
+        copy = not wait and self._states.can_copy(state)
+        if not (wait or copy or self._said_no_copy):
+            self._said_no_copy = True
+            yield Notice(text=NO_COPY, where=str(self.run.states))
+        yield from with_room(lambda: self._states.begin(step, state, copy=copy), self.run.states, token)
+        self.state_step = step
+        if not copy:
+            yield from self.settle_state(token)
+
+    def settle_state(self, token: CancelToken, wait: bool = True) -> Iterator[Event]:
+        """Tell of the state that is being written when it stands. Raises what keeps it from that.
+
+        Without `wait` nothing happens while its writer is at work. A full disk is waited for.
+        """
+        step = self._states.pending
+        if step is None or not (wait or self._states.settled):
+            return
+        folder = yield from with_room(self._states.finish, self.run.states, token)
+        yield Saved(file=str(folder), kind="state", step=step)
+
+    def close(self) -> None:
+        """Wait for what is being written."""
+        self._states.close()
+
+    def _state(self) -> State:
         state = self.trainer.state()
-        facts = {**state.facts, "settings": to_plain(self.plan.settings), "data": data_facts(self.plan)}
-        kept = State(facts, state.tensors)
-        folder = yield from with_room(
-            lambda: save_state(self.run.states, self.trainer.step, kept), self.run.states, token
-        )
-        self.state_step = self.trainer.step
-        yield Saved(file=str(folder), kind="state", step=self.trainer.step)
+        return State({**state.facts, "settings": to_plain(self.plan.settings), "data": data_facts(self.plan)},
+                     state.tensors)  # fmt: skip
 
     def document(self, steps_per_second: float) -> dict[str, Any]:
         """What `train --json` prints."""

@@ -20,10 +20,12 @@ from torch import Tensor
 from lib_sdtrain.durable import fsync_path, write_atomically
 from lib_sdtrain.errors import UserError
 from lib_sdtrain.model.hashes import sha256
-from lib_sdtrain.model.writer import CheckpointWriter
+from lib_sdtrain.model.header import Spec
+from lib_sdtrain.model.writer import CheckpointWriter, file_size
 
 FORMAT = 1
 TENSORS = "tensors.safetensors"
+FACTS_BYTES = 2**20  # what the JSON is taken for; that of 10,000 pictures is as large
 
 
 @dataclass(frozen=True)
@@ -63,10 +65,18 @@ def _free_name(folder: Path, step: int) -> Path:
     return path
 
 
+def state_bytes(state: State) -> int:
+    """Bytes that the state takes on disk, nearly."""
+    return file_size(_specs(state), {}) + FACTS_BYTES
+
+
+def _specs(state: State) -> dict[str, Spec]:
+    return {name: (value.dtype, tuple(value.shape)) for name, value in state.tensors.items()}
+
+
 def _write_files(folder: Path, state: State) -> None:
-    specs = {name: (value.dtype, tuple(value.shape)) for name, value in state.tensors.items()}
     # one tensor at a time: a second copy of weights and moments would not fit where they just do
-    with CheckpointWriter(folder / TENSORS, specs, {}, verify=True) as writer:
+    with CheckpointWriter(folder / TENSORS, _specs(state), {}, verify=True) as writer:
         for name in writer.keys:
             writer.write(name, state.tensors[name].detach())
     facts = {"format": FORMAT, "sha256": writer.result.sha256, "torch": torch.__version__, **state.facts}
