@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 SD1, SD2, SDXL = "sd1", "sd2", "sdxl"
+ARCHITECTURES = {SD1: "stable-diffusion-v1", SD2: "stable-diffusion-v2", SDXL: "stable-diffusion-xl-v1-base"}
+"""What Stability's metadata specification (modelspec) calls them."""
 EPSILON, V_PREDICTION = "epsilon", "v_prediction"
 SD2_V_RESOLUTION = 768  # SD2's two published forms are told apart by the prediction type alone
 TEXT_HEAD_WIDTH = 64  # of every CLIP text encoder, OpenAI's and open_clip's

@@ -37,8 +37,10 @@ def hidden_index(config: TextConfig, clip_skip: int, layers: int) -> int:
     return index
 
 
-def encode(model: CLIPTextModel, config: TextConfig, ids: Tensor, clip_skip: int = 1) -> Encoded:
-    """Encode framed chunks, ids (B, 77) int64.
+def encode(
+    model: CLIPTextModel, config: TextConfig, ids: Tensor, clip_skip: int = 1, added: Tensor | None = None
+) -> Encoded:
+    """Encode framed chunks, ids (B, 77) int64. Ids beyond the vocabulary are the rows of `added` (n, width).
 
     SD1: hidden state -k, then the final layer norm (k = 1 is the usual output). SD2: penultimate and norm. SDXL:
     penultimate of both without norm; pooled is the last state at the first end token, normed and projected.
@@ -46,7 +48,7 @@ def encode(model: CLIPTextModel, config: TextConfig, ids: Tensor, clip_skip: int
     text = model.text_model
     index = hidden_index(config, clip_skip, config.layers)
     last = config.layers if config.projection else index
-    states = layer_states(text, ids, last)
+    states = layer_states(text, ids, last, added)
     hidden = states[index]
     if config.final_norm:
         hidden = text.final_layer_norm(hidden)
@@ -62,9 +64,18 @@ def first_end(ids: Tensor) -> Tensor:
     return torch.where(ends.any(1), ends.argmax(1), ids.shape[1] - 1)
 
 
-def layer_states(text: torch.nn.Module, ids: Tensor, last: int) -> list[Tensor]:
-    """Hidden states 0..last; layers above `last` are not computed."""
-    hidden = text.embeddings(input_ids=ids)
+def token_vectors(embedding: torch.nn.Embedding, ids: Tensor, added: Tensor | None = None) -> Tensor:
+    """The vectors (B, 77, width) of ids, of which those beyond the vocabulary are the rows of `added`."""
+    if added is None:
+        return embedding(ids)
+    beyond = ids - embedding.num_embeddings
+    known = embedding(torch.where(beyond < 0, ids, 0))
+    return torch.where(beyond[..., None] < 0, known, added.to(known)[beyond.clamp(min=0)])
+
+
+def layer_states(text: torch.nn.Module, ids: Tensor, last: int, added: Tensor | None = None) -> list[Tensor]:
+    """Hidden states 0..last; layers above `last` are not computed. `added` as in `encode`."""
+    hidden = text.embeddings(inputs_embeds=token_vectors(text.embeddings.token_embedding, ids, added))
     mask = causal_mask(ids.shape[1], hidden).expand(len(ids), 1, -1, -1)
     states = [hidden]
     for layer in text.encoder.layers[:last]:

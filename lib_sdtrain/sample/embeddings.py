@@ -5,9 +5,11 @@ and `clip_g`. Source of the forms: AUTOMATIC1111 WebUI 1.10.1, textual_inversion
 """
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -21,10 +23,13 @@ _MOST_TENSORS = 8
 
 @dataclass(frozen=True)
 class Embedding:
-    """`parts`: vectors (n, width) by encoder (`clip_l`, `clip_g`), or the one tensor under ``."""
+    """`parts`: vectors (n, width) by encoder (`clip_l`, `clip_g`), or the one tensor under ``.
+
+    One without a `path` is not in a file yet.
+    """
 
     name: str
-    path: Path
+    path: Path | None
     parts: dict[str, torch.Tensor]
 
     @property
@@ -39,8 +44,13 @@ class Embedding:
 
     @property
     def short_hash(self) -> str:
-        """The first 12 digits of the file's SHA-256."""
-        return sha256(self.path)[:12]
+        """The first 12 digits of the SHA-256 of the file, of the numbers where there is none."""
+        if self.path is not None:
+            return sha256(self.path)[:12]
+        digest = hashlib.sha256()
+        for part in self.parts.values():
+            digest.update(part.float().cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()[:12]
 
     @property
     def listed(self) -> str:
@@ -69,11 +79,12 @@ def read_embedding(path: Path) -> Embedding:
 
 
 class Library:
-    """The embeddings of some folders that fit a model, found by the tokens of their names."""
+    """Embeddings that fit a model, found by the tokens of their names; they need a `name` and a `path`."""
 
-    def __init__(self, embeddings: Iterable[Embedding] = (), tokenizer: object = None) -> None:
-        self._by_first: dict[int, list[tuple[list[int], Embedding]]] = {}
-        for embedding in embeddings:
+    def __init__(self, embeddings: Iterable[Any] = (), tokenizer: Any = None) -> None:
+        self.embeddings = tuple(embeddings)
+        self._by_first: dict[int, list[tuple[list[int], Any]]] = {}
+        for embedding in self.embeddings:
             ids = tokenizer.encode(embedding.name)
             if ids:
                 self._by_first.setdefault(ids[0], []).append((ids, embedding))
@@ -83,10 +94,9 @@ class Library:
     @property
     def names(self) -> tuple[str, ...]:
         """Names and files of all embeddings."""
-        found = (embedding for entries in self._by_first.values() for _, embedding in entries)
-        return tuple(sorted(f"{embedding.name} {embedding.path}" for embedding in found))
+        return tuple(sorted(f"{embedding.name} {embedding.path}" for embedding in self.embeddings))
 
-    def find(self, ids: Sequence[int], position: int) -> tuple[Embedding | None, int]:
+    def find(self, ids: Sequence[int], position: int) -> tuple[Any, int]:
         """The embedding with the longest name that stands at `position`, and the length of the name in tokens."""
         for name, embedding in self._by_first.get(ids[position], ()):
             if list(ids[position : position + len(name)]) == name:

@@ -18,6 +18,7 @@ from lib_sdtrain.events import CancelToken, Notice
 from lib_sdtrain.model.build import LoadedModel
 from lib_sdtrain.sample.check import check_request
 from lib_sdtrain.sample.composition import without_comments
+from lib_sdtrain.sample.embeddings import Embedding, Library, load_library
 from lib_sdtrain.sample.hires import sizes, to_picture
 from lib_sdtrain.sample.images import Picture
 from lib_sdtrain.sample.infotext import Facts
@@ -38,12 +39,13 @@ Progress = Callable[[int, int], None]
 class Surroundings:
     """What a request may refer to beside the model, and what its infotext tells of the model.
 
-    `lora_dirs` and `embeddings_dirs` are searched in order. `tell` receives notices.
+    `lora_dirs` and `embeddings_dirs` are searched in order; `embeddings` are there besides. `tell` receives notices.
     """
 
     facts: Facts = field(default_factory=Facts)
     lora_dirs: Sequence[Path] = ()
     embeddings_dirs: Sequence[Path] = ()
+    embeddings: Sequence[Embedding] = ()
     vae_tiling: bool = False
     encodings: EncodingCache | None = None
     """Encoded prompts to use again; only for a model whose weights stay as they are."""
@@ -79,15 +81,25 @@ def generate(
     seeds = seeds_of(request)
     around = surroundings or Surroundings()
     around = replace(around, encodings=around.encodings or EncodingCache())
+    library = library_for(model, around)
     for start in range(0, request.count, request.batch_size):
         part = slice(start, start + request.batch_size)
         batch = Batch(seeds.seeds[part], seeds.subseeds[part])
-        yield from _batch(model, request, batch, token or CancelToken(), on_progress, around)
+        yield from _batch(model, request, batch, token or CancelToken(), on_progress, around, library)
+
+
+def library_for(model: LoadedModel, around: Surroundings) -> Library:
+    """The embeddings that a prompt may name: those given, and of the folders those that fit the model."""
+    width = sum(config.width for config in model.family.text)
+    found = load_library(around.embeddings_dirs, model.tokenizers[0], width)
+    given = {embedding.name for embedding in around.embeddings}
+    others = (embedding for embedding in found.embeddings if embedding.name not in given)
+    return Library((*around.embeddings, *others), model.tokenizers[0])
 
 
 def _batch(
     model: LoadedModel, request: SampleRequest, batch: Batch, token: CancelToken, on_progress: Progress | None,
-    around: Surroundings,
+    around: Surroundings, library: Library,
 ) -> list[Picture]:
     with ExitStack() as stack:
         stack.enter_context(evaluating(model))
@@ -97,8 +109,7 @@ def _batch(
         stack.enter_context(tileable([model.unet, model.vae], bool(tiling)))
         stack.enter_context(tiles(model.vae, around.vae_tiling))
         pictures = Pictures(model.vae, model.family.scale_factor, request.options, around.tell)
-        passes = Passes(model, request, networks, pictures, tuple(around.embeddings_dirs), token, on_progress,
-                        around.encodings)
+        passes = Passes(model, request, networks, pictures, library, token, on_progress, around.encodings)
         latents = run_passes(passes, batch)
         if latents.isnan().any():
             raise JobFailed("the UNet gave no numbers (NaN)", where="sampling", fix="use --precision fp32, or bf16")

@@ -3,7 +3,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import torch
 
@@ -15,7 +14,7 @@ from lib_sdtrain.sample.composition import networks as marked
 from lib_sdtrain.sample.conditioning import Conds, PromptReader
 from lib_sdtrain.sample.denoiser import Guidance, GuidedModel
 from lib_sdtrain.sample.editing import Steps
-from lib_sdtrain.sample.embeddings import Library, load_library
+from lib_sdtrain.sample.embeddings import Library
 from lib_sdtrain.sample.infotext_write import second_sampler
 from lib_sdtrain.sample.networks import Networks
 from lib_sdtrain.sample.noise import ImageNoise, NoisePlan
@@ -48,13 +47,12 @@ class Passes:
     request: SampleRequest
     networks: Networks
     pictures: Pictures
-    embeddings_dirs: tuple[Path, ...]
+    library: Library
     token: CancelToken
     on_progress: Callable[[int, int], None] | None
     encodings: EncodingCache = field(default_factory=EncodingCache)
     happened: frozenset[str] = frozenset()
     used_embeddings: list[str] = field(default_factory=list)
-    _library: Library | None = None
 
     @property
     def device(self) -> torch.device:
@@ -75,13 +73,6 @@ class Passes:
     def embedding_hashes(self) -> str:
         """As the infotext lists them."""
         return ", ".join(self.used_embeddings)
-
-    def library(self) -> Library:
-        """The embeddings that fit the model."""
-        if self._library is None:
-            width = sum(config.width for config in self.model.family.text)
-            self._library = load_library(self.embeddings_dirs, self.model.tokenizers[0], width)
-        return self._library
 
     def alphas_cumprod(self) -> torch.Tensor:
         """The model's noise table."""
@@ -106,7 +97,7 @@ def _conds(
     """What the UNet is told in a pass; `used` takes down the embeddings."""
     used = [] if used is None else used
     reader = TextReader(
-        passes.model, passes.request, passes.library(), size, passes.encodings, passes.networks.on, used
+        passes.model, passes.request, passes.library, size, passes.encodings, passes.networks.on, used
     )
     return PromptReader(reader, steps).conds(*texts, pad=passes.request.options.pad_cond_uncond)
 

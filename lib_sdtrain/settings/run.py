@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from lib_sdtrain.settings.fields import BASIC, group, setting
 from lib_sdtrain.settings.run_data import Concept, DataSettings
+from lib_sdtrain.settings.run_embedding import EmbeddingSettings
 from lib_sdtrain.settings.run_method import EmaSettings, LossSettings, MethodSettings, TrainGroup
 from lib_sdtrain.settings.run_outputs import LogSettings, PreviewSettings, SaveSettings, ValidationSettings
 
@@ -71,6 +72,13 @@ class ModelSettings:
         "Rescale the noise schedule so that its last step is pure noise (Lin et al. 2023), for very dark and very "
         "bright pictures. Needs v_prediction. A checkpoint that is marked so is always trained so.",
     )
+    embeddings_dir: str = setting(
+        "",
+        "Embeddings",
+        "Folder of embeddings that captions and previews may name. Without it their names are plain words.",
+        kind="folder",
+        default_text="none",
+    )
     inpainting_mask: str = setting(
         "mixed",
         "Inpainting mask",
@@ -87,6 +95,9 @@ class RunSettings:
     model: ModelSettings = group(ModelSettings, "Model", "What training starts from.")
     data: DataSettings = group(DataSettings, "Data", "Pictures and captions.")
     method: MethodSettings = group(MethodSettings, "Method", "What is trained.")
+    embedding: EmbeddingSettings = group(
+        EmbeddingSettings, "Embedding", "A word of one's own, learnt as vectors (textual inversion)."
+    )
     train: TrainGroup = group(TrainGroup, "Training", "How long and how fast.")
     loss: LossSettings = group(LossSettings, "Loss", "What is minimised.")
     ema: EmaSettings = group(EmaSettings, "Moving average", "A second, steadier set of the trained weights (EMA).")

@@ -7,16 +7,19 @@ from typing import Any
 from lib_sdtrain.settings.fields import BASIC, setting
 from lib_sdtrain.settings.lengths import Length
 
+FULL, LORA, EMBEDDING = "full", "lora", "embedding"
+
 
 @dataclass(frozen=True)
 class MethodSettings:
     """What is trained."""
 
     kind: str = setting(
-        "full",
+        FULL,
         "Method",
-        "full: the whole model is trained and a checkpoint written. lora: a small file that is used with the model.",
-        choices=("full", "lora"),
+        "full: the whole model is trained and a checkpoint written. lora: a small file that is used with the model. "
+        "embedding: a word of one's own for what the model can draw already, a tiny file.",
+        choices=(FULL, LORA, EMBEDDING),
         level=BASIC,
     )
     train_unet: bool = setting(True, "Train UNet", "Train the part that draws.")

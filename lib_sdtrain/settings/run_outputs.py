@@ -89,6 +89,9 @@ class SaveSettings:
         "", "Name", "File name of the result.", kind="text", level=BASIC, default_text="the first concept's name"
     )
     dir: str = setting("", "Folder", "Where checkpoints go.", kind="folder", default_text="the run's checkpoints/")
+    embedding_dir: str = setting(
+        "", "Embedding folder", "Where a trained embedding goes.", kind="folder", default_text="the run's embeddings/"
+    )
     every: Length | None = setting(
         None,
         "Save every",

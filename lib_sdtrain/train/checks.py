@@ -3,8 +3,10 @@ from __future__ import annotations
 
 from lib_sdtrain.errors import Problems
 from lib_sdtrain.settings.run import Concept, RunSettings
+from lib_sdtrain.settings.run_method import FULL
 from lib_sdtrain.train.boards import check_boards
 from lib_sdtrain.train.data_checks import check_data
+from lib_sdtrain.train.embeddings import check_embedding
 from lib_sdtrain.train.held_out import check_validation
 from lib_sdtrain.train.optimizers.registry import SCHEDULE_FREE, check_optimizer
 from lib_sdtrain.train.rates import check_schedule
@@ -18,8 +20,10 @@ def check_settings(settings: RunSettings, device: str, problems: Problems) -> No
         _check_concept(concept, f"data.concepts.{index}", problems)
     check_data(settings.data, problems)
     method = settings.method
-    if not (method.train_unet or method.train_text_encoder or method.train_text_encoder_2):
+    parts = method.train_unet or method.train_text_encoder or method.train_text_encoder_2
+    if not parts and not settings.embedding.name:
         problems.add("nothing is left to train", where="method", fix="set train_unet or train_text_encoder to true")
+    check_embedding(settings, problems)
     check_optimizer(settings.train, problems)
     check_schedule(settings.train.lr_scheduler, settings.train.lr_scheduler_args, problems)
     _check_saving(settings, problems)
@@ -35,7 +39,7 @@ def _check_saving(settings: RunSettings, problems: Problems) -> None:
     save, method = settings.save, settings.method
     if settings.ema.decay is not None and settings.train.optimizer == SCHEDULE_FREE:
         problems.add("schedule_free averages the weights already", where="ema.decay", fix="turn it off")
-    if settings.ema.decay is not None and save.ema == "keep" and (method.kind == "lora" or not method.train_unet):
+    if settings.ema.decay is not None and save.ema == "keep" and not (method.kind == FULL and method.train_unet):
         problems.add(
             "only the average of a whole UNet can be kept beside it", where="save.ema", fix="choose use or drop"
         )

@@ -19,6 +19,7 @@ from lib_sdtrain.model.parts import EMA_COUNTERS
 from lib_sdtrain.model.writer import CheckpointWriter, Written
 from lib_sdtrain.settings.layers import to_plain
 from lib_sdtrain.settings.run import RunSettings
+from lib_sdtrain.settings.run_method import LORA
 from lib_sdtrain.train.data_plan import beyond_pictures
 from lib_sdtrain.train.families import config_text, markers
 from lib_sdtrain.train.layout import child_specs, keeps_average
@@ -51,7 +52,7 @@ def write_child(plan: Plan, trainer: Trainer, out: Path, parents: Mapping[str, P
 def trained_tensors(trainer: Trainer, checkpoint: Checkpoint) -> dict[str, Tensor]:
     """Name in the file -> tensor of everything that is not the parent's: trained parts, average, markers."""
     found = dict(markers(trainer.model.family, checkpoint))
-    for name, part in trainer.parts.items():
+    for name, part in trainer.model_parts.items():
         for key, tensor in to_file_tensors(name, part, checkpoint).items():
             found[checkpoint.file_keys[key]] = tensor
     if keeps_average(trainer.settings):
@@ -106,11 +107,11 @@ def determining_settings(settings: RunSettings) -> dict[str, Any]:
         plain["validation"] = {key: value for key, value in plain["validation"].items() if key == "fraction"}
         if not plain["validation"]:
             plain.pop("validation")
-    for name in ("checkpoint", "vae"):
+    for name in ("checkpoint", "vae", "embeddings_dir"):
         plain["model"].pop(name, None)
     for name in ("cache_latents", "cache_dir", "tag_aliases"):
         plain["data"].pop(name, None)
-    if plain["method"]["kind"] == "full":
+    if plain["method"]["kind"] != LORA:
         for name in ("rank", "alpha", "conv_rank", "conv_alpha", "block_weights"):
             plain["method"].pop(name, None)
     plain["data"]["concepts"] = [

@@ -5,7 +5,7 @@ import hashlib
 import math
 import sqlite3
 from collections import Counter, defaultdict
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +20,9 @@ from lib_sdtrain.data.metadata import MetadataFile
 from lib_sdtrain.data.sizes import Misfit, Size, Sizing, sizing_of
 from lib_sdtrain.errors import Problems, UserError
 from lib_sdtrain.events import Event, Notice
+from lib_sdtrain.model.hashes import sha256
 from lib_sdtrain.settings.run import Concept, DataSettings
+from lib_sdtrain.train.embeddings import named_files
 
 if TYPE_CHECKING:
     from lib_sdtrain.train.plan import Plan
@@ -84,8 +86,8 @@ def captions_of(concept: Concept, index: int, root: Path | None, data: DataSetti
 
 
 def beyond_pictures(plan: Plan) -> list[Any]:
-    """What besides pictures and captions decides what is learnt: weights, masks, boxes, scores, aliases; empty without
-    any of them.
+    """What besides pictures and captions decides what is learnt: weights, masks, boxes, scores, aliases, embeddings;
+    empty without any of them.
     """
     settings, found = plan.settings, []
     for material in plan.materials:
@@ -100,6 +102,17 @@ def beyond_pictures(plan: Plan) -> list[Any]:
             found.append([hashlib.sha256(p.mask.read_bytes()).hexdigest() if p.mask else "" for p in material.pictures])
     if settings.data.tag_aliases:
         found.append(read_aliases(settings.data.tag_aliases, "data.tag_aliases"))
+    if embeddings := named_files(settings, texts_of(plan.materials)):
+        found.append([[path.stem, sha256(path)] for path in embeddings])
+    return found
+
+
+def texts_of(materials: Iterable[Material]) -> set[str]:
+    """Every prompt and caption of these materials."""
+    found = set()
+    for material in materials:
+        found |= {material.concept.instance_prompt, material.concept.class_prompt}
+        found |= {picture.caption or "" for picture in (*material.pictures, *material.class_pictures)}
     return found
 
 

@@ -9,6 +9,7 @@ from lib_sdtrain.model.keys import TEXT_ENCODERS, UNET
 from lib_sdtrain.settings.fields import declared, get_path, item_class
 from lib_sdtrain.settings.layers import Resolved
 from lib_sdtrain.settings.run import RunSettings
+from lib_sdtrain.settings.run_method import EMBEDDING, FULL, LORA
 from lib_sdtrain.train.data_plan import (
     bucket_lines,
     bucket_table,
@@ -23,7 +24,6 @@ from lib_sdtrain.train.layout import child_specs, size_of
 from lib_sdtrain.train.lora_layers import count_weights
 from lib_sdtrain.train.optimizers.registry import MOMENT_BYTES
 from lib_sdtrain.train.plan import Plan
-from lib_sdtrain.train.starting import LORA
 
 SHOWN_PROMPTS = 20
 TRAINED_BYTES = 8  # fp32 weight and gradient; the optimizer's moments come on top
@@ -67,7 +67,7 @@ def memory_bytes(plan: Plan) -> int:
     """An estimate of the peak: weights, gradients, optimiser, activations of the UNet."""
     trained, trained_bytes = trained_weights(plan), TRAINED_BYTES + _moment_bytes(plan)
     frozen = sum(plan.checkpoint.parameter_counts().values())
-    if plan.settings.method.kind != LORA:
+    if plan.settings.method.kind == FULL:
         frozen -= trained
     half = plan.settings.train.mixed_precision != "no"
     pixels = math.prod(largest_size(plan.materials, plan.settings.data)) // plan.family.vae.downscale**2
@@ -89,8 +89,10 @@ def _moment_bytes(plan: Plan) -> int:
 
 
 def trained_weights(plan: Plan) -> int:
-    """How many weights are trained."""
+    """How many weights are trained, those of an embedding left aside where they are few beside the others."""
     counts, method = plan.checkpoint.parameter_counts(), plan.settings.method
+    if method.kind == EMBEDDING:
+        return plan.settings.embedding.vectors * sum(text.width for text in plan.family.text)
     wanted = [part for part in (UNET, *TEXT_ENCODERS) if part in counts and getattr(method, f"train_{part}")]
     if method.kind == LORA:
         return sum(count_weights(plan.checkpoint, part, method) for part in wanted)
@@ -100,7 +102,9 @@ def trained_weights(plan: Plan) -> int:
 def checkpoint_bytes(plan: Plan) -> int:
     """What all checkpoints of the run take."""
     every = plan.in_steps(plan.settings.save.every)
-    if plan.settings.method.kind == LORA:
+    if plan.settings.method.kind == EMBEDDING:
+        size = trained_weights(plan) * FROZEN_BYTES
+    elif plan.settings.method.kind == LORA:
         size = trained_weights(plan) * LORA_BYTES * (2 if plan.settings.save.dtype == "fp32" else 1)
     else:
         size = size_of(child_specs(plan.checkpoint, plan.settings, plan.family))

@@ -7,29 +7,44 @@ import torch
 from torch import Tensor
 
 from lib_sdtrain.model.tokenizer import Tokenizer
-from lib_sdtrain.sample.chunks import cut
+from lib_sdtrain.sample.chunks import Find, cut, nothing_to_find
 
 CHUNK = 75
 WEBUI, KOHYA = "webui", "kohya"
 
 
-def chunks_of(tokenizer: Tokenizer, prompt: str, limit: int, form: str) -> list[tuple[int, ...]]:
+def chunks_of(
+    tokenizer: Tokenizer, prompt: str, limit: int, form: str, find: Find = nothing_to_find
+) -> list[tuple[int, ...]]:
     """Framed chunks of 77 ids, as many as the prompt needs up to `limit` tokens; what is left over is cut off.
 
     `webui`: each chunk has its own start and end, and ends at a near comma where it can (AUTOMATIC1111). `kohya`:
-    always limit / 75 of them; see `kohya_chunks`. With a limit of 75 both are the first 75 tokens.
+    always limit / 75 of them; see `kohya_chunks`. With a limit of 75 both are the first 75 tokens. `find` knows the
+    embeddings that the prompt may name; what it finds has `ids` of its own.
     """
-    ids = tokenizer.encode(prompt)
+    ids = with_embeddings(tokenizer.encode(prompt), find)
     if limit == CHUNK or (form == WEBUI and len(ids) <= CHUNK):
         return [tuple(tokenizer.frame(ids[:CHUNK]))]
     if form == KOHYA:
         return kohya_chunks(tokenizer, ids, limit)
     pieces = []
-    for chunk in cut(prompt, tokenizer, emphasis="None")[: limit // CHUNK]:
+    for chunk in cut(prompt, tokenizer, emphasis="None", find=find)[: limit // CHUNK]:
         words = chunk.ids[1:-1]
+        for insert in chunk.inserts:
+            words[insert.offset : insert.offset + insert.embedding.vectors] = insert.embedding.ids
         end = words.index(tokenizer.eos_id) if tokenizer.eos_id in words else len(words)
         pieces.append(tuple(tokenizer.frame(words[:end])))
     return pieces
+
+
+def with_embeddings(ids: Sequence[int], find: Find) -> list[int]:
+    """Token ids in which the names of embeddings are replaced by their ids."""
+    found, position = [], 0
+    while position < len(ids):
+        embedding, length = find(ids, position)
+        found += embedding.ids if embedding else ids[position : position + 1]
+        position += length or 1
+    return found
 
 
 def kohya_chunks(tokenizer: Tokenizer, ids: Sequence[int], limit: int) -> list[tuple[int, ...]]:

@@ -11,6 +11,7 @@ from lib_sdtrain.errors import Cancelled
 from lib_sdtrain.events import CancelToken, Event, Finished, Notice, Phase, Started, Step, Stopped
 from lib_sdtrain.model.space import check_space
 from lib_sdtrain.settings.run import RunSettings
+from lib_sdtrain.settings.run_method import FULL
 from lib_sdtrain.train.boards import boards
 from lib_sdtrain.train.class_images import make_class_pictures
 from lib_sdtrain.train.data_plan import draws_of
@@ -21,7 +22,7 @@ from lib_sdtrain.train.outputs import Outputs
 from lib_sdtrain.train.plan import Plan, make_plan, rescan_class_pictures
 from lib_sdtrain.train.previews import draw_previews
 from lib_sdtrain.train.run_dir import RunDir, new_run_path
-from lib_sdtrain.train.starting import LORA, load_for_training, pick_device
+from lib_sdtrain.train.starting import load_for_training, pick_device
 from lib_sdtrain.train.state import State
 from lib_sdtrain.train.trainer import Trainer
 from lib_sdtrain.train.validation import Validator
@@ -101,7 +102,7 @@ def run_plan(plan: Plan, run: RunDir, token: CancelToken, state: State | None = 
 
 def _about_average(plan: Plan) -> Iterator[Event]:
     settings = plan.settings
-    whole = settings.method.kind != LORA
+    whole = settings.method.kind == FULL
     if settings.ema.decay is not None and whole and settings.method.train_unet:
         yield Notice(text=OWN_EMA, where=plan.checkpoint.path.name)
     elif settings.ema.decay is None and whole and settings.save.ema != DROP:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from lib_sdtrain.model.dtypes import SHORT_NAMES
-from lib_sdtrain.model.family import SD1, SD2, SDXL, Family
+from lib_sdtrain.model.family import ARCHITECTURES, SD1, SD2, SDXL, Family
 from lib_sdtrain.model.metadata import TRAIN, Parent, provenance
 from lib_sdtrain.model.writer import CheckpointWriter, Written
 from lib_sdtrain.settings.run_method import MethodSettings
@@ -37,7 +37,7 @@ def lora_tensors(trainer: Trainer) -> dict[str, Tensor]:
     """Key in the file -> tensor: down, up and alpha of each layer, in fp16 unless save.dtype says otherwise."""
     found, dtype = {}, SHORT_NAMES.get(trainer.settings.save.dtype, torch.float16)
     with trainer.shown_weights():
-        for part in trainer.parts.values():
+        for part in trainer.model_parts.values():
             for key, value in part.state_dict().items():
                 found[key] = value.detach().to("cpu", dtype, copy=True).contiguous()
             for name, layer in part.items():
@@ -45,10 +45,7 @@ def lora_tensors(trainer: Trainer) -> dict[str, Tensor]:
     return found
 
 
-_BASES = {
-    SD1: ("sd_v1", "stable-diffusion-v1"), SD2: ("sd_v2", "stable-diffusion-v2"),
-    SDXL: ("sdxl_base_v1-0", "stable-diffusion-xl-v1-base"),
-}
+_BASES = {SD1: "sd_v1", SD2: "sd_v2", SDXL: "sdxl_base_v1-0"}
 
 
 def kohya_metadata(plan: Plan) -> dict[str, str]:
@@ -62,14 +59,13 @@ def kohya_metadata(plan: Plan) -> dict[str, str]:
 
 def family_metadata(family: Family, method: MethodSettings) -> dict[str, str]:
     """The part of it that the model and the LoRA's size tell."""
-    base, architecture = _BASES[family.name]
     found = {
         "ss_network_module": "networks.lora",
         "ss_network_dim": str(method.rank),
         "ss_network_alpha": str(method.alpha),
-        "ss_base_model_version": base,
+        "ss_base_model_version": _BASES[family.name],
         "ss_v2": str(family.name == SD2),
-        "modelspec.architecture": f"{architecture}/lora",
+        "modelspec.architecture": f"{ARCHITECTURES[family.name]}/lora",
     }
     if method.conv_rank is not None:
         sizes = {"conv_dim": str(method.conv_rank), "conv_alpha": str(method.conv_alpha or method.conv_rank)}

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,13 +13,15 @@ import torch
 
 from lib_sdtrain.events import CancelToken, Event, Notice, Saved
 from lib_sdtrain.model.metadata import Parent, parent_of
+from lib_sdtrain.model.writer import Written
 from lib_sdtrain.settings.layers import to_plain
+from lib_sdtrain.settings.run_method import EMBEDDING, FULL, LORA
 from lib_sdtrain.train.child import write_child
+from lib_sdtrain.train.embedding_file import write_embedding
 from lib_sdtrain.train.lora_file import write_lora
 from lib_sdtrain.train.plan import Plan
 from lib_sdtrain.train.room import with_room
 from lib_sdtrain.train.run_dir import RunDir
-from lib_sdtrain.train.starting import LORA
 from lib_sdtrain.train.state import State
 from lib_sdtrain.train.state_writer import StateWriter
 from lib_sdtrain.train.trainer import Trainer
@@ -28,6 +30,8 @@ NO_COPY = (
     "main memory has no room for a copy of the state: training waits while it is written; a larger save.state_every "
     "makes it wait less often"
 )
+
+Write = Callable[[Plan, Trainer, Path, Mapping[str, Parent]], Written]
 
 
 class Outputs:
@@ -51,21 +55,29 @@ class Outputs:
         found = {"checkpoint": parent_of(checkpoint.path, checkpoint.tensors.metadata)}
         return found | ({"vae": parent_of(Path(vae).expanduser(), {})} if vae else {})
 
-    @property
-    def folder(self) -> Path:
-        """Where checkpoints go."""
-        chosen = self.plan.settings.save.dir
-        return Path(chosen).expanduser() if chosen else self.run.checkpoints
+    def folder_of(self, kind: str) -> Path:
+        """Where files of this kind go."""
+        save, embedding = self.plan.settings.save, kind == EMBEDDING
+        chosen = save.embedding_dir if embedding else save.dir
+        return Path(chosen).expanduser() if chosen else self.run.embeddings if embedding else self.run.checkpoints
 
     def save_checkpoint(self, token: CancelToken, final: bool = False) -> Iterator[Event]:
-        """Write NAME-STEP.safetensors, or NAME.safetensors at the end. A full disk is waited for."""
-        name = f"{self.plan.name}.safetensors" if final else f"{self.plan.name}-{self.trainer.step:06d}.safetensors"
-        kind, write = (LORA, write_lora) if self.plan.settings.method.kind == LORA else ("checkpoint", write_child)
-        out = self.folder / name
-        written = yield from with_room(
-            lambda: write(self.plan, self.trainer, out, self.parents), self.folder, token
-        )
-        self.checkpoint = Saved(file=str(written.path), kind=kind, step=self.trainer.step, sha256=written.sha256)
+        """Write NAME-STEP.safetensors, or NAME.safetensors at the end, and the embedding where one is trained. A full
+        disk is waited for.
+        """
+        settings = self.plan.settings
+        if settings.embedding.name:
+            yield from self._save(EMBEDDING, write_embedding, settings.embedding.name, final, token)
+        if settings.method.kind == LORA:
+            yield from self._save(LORA, write_lora, self.plan.name, final, token)
+        elif settings.method.kind == FULL:
+            yield from self._save("checkpoint", write_child, self.plan.name, final, token)
+
+    def _save(self, kind: str, write: Write, name: str, final: bool, token: CancelToken) -> Iterator[Event]:
+        step = self.trainer.step
+        out = self.folder_of(kind) / f"{name if final else f'{name}-{step:06d}'}.safetensors"
+        written = yield from with_room(lambda: write(self.plan, self.trainer, out, self.parents), out.parent, token)
+        self.checkpoint = Saved(file=str(written.path), kind=kind, step=step, sha256=written.sha256)
         yield self.checkpoint
 
     def save_state(self, token: CancelToken, wait: bool = False) -> Iterator[Event]:

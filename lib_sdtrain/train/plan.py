@@ -23,7 +23,8 @@ from lib_sdtrain.model.vae_file import open_vae
 from lib_sdtrain.settings.lengths import Length
 from lib_sdtrain.settings.run import Concept, RunSettings
 from lib_sdtrain.train.checks import check_settings
-from lib_sdtrain.train.data_plan import captions_of, fit_materials, open_index
+from lib_sdtrain.train.data_plan import captions_of, fit_materials, open_index, texts_of
+from lib_sdtrain.train.embeddings import check_named
 from lib_sdtrain.train.families import check_family, family_of
 from lib_sdtrain.train.held_out import hold_out
 from lib_sdtrain.train.preview_requests import check_previews
@@ -121,6 +122,7 @@ def make_plan(
     materials, held = yield from hold_out(materials, settings, token, problems)
     roots = [instance for instance, _ in folders]
     materials = yield from fit_materials(materials, roots, settings.data, problems)
+    check_named(settings, texts_of(materials), problems)
     problems.raise_if_any()
     yield from remarks(materials)
     family = family_of(checkpoint.family, settings.model)

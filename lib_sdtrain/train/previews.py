@@ -28,7 +28,8 @@ def draw_previews(trainer: Trainer, run: RunDir, token: CancelToken) -> Iterator
     try:
         for done, request in enumerate(requests, 1):
             with trainer.shown_weights():
-                pictures = list(generate(trainer.model, request, token, surroundings=Surroundings(facts)))
+                around = Surroundings(facts, embeddings=trainer.inversions.shown())
+                pictures = list(generate(trainer.model, request, token, surroundings=around))
             for picture in pictures:
                 path = run.samples / f"step-{trainer.step:06d}-{index:02d}.png"
                 yield from with_room(partial(save_png, picture, path), run.samples, token)

@@ -14,6 +14,7 @@ from lib_sdtrain.model.build import LoadedModel
 from lib_sdtrain.model.keys import TEXT_ENCODERS
 from lib_sdtrain.model.text import Encoded
 from lib_sdtrain.settings.run import ModelSettings
+from lib_sdtrain.train.embeddings import Inversions
 from lib_sdtrain.train.long_prompts import chunks_of, empty_chunk, joined
 
 KEPT = 4096
@@ -34,15 +35,20 @@ class Words:
 class PromptEncoder:
     """Captions to `Words` by the model's text encoders; `trained` names those whose weights change.
 
-    What a frozen encoder says of a chunk is kept.
+    `inversions` are the embeddings that captions may name. What a frozen encoder says of a chunk is kept, unless an
+    embedding is trained.
     """
 
-    def __init__(self, model: LoadedModel, settings: ModelSettings, trained: Collection[str] = ()) -> None:
+    def __init__(
+        self, model: LoadedModel, settings: ModelSettings, trained: Collection[str] = (),
+        inversions: Inversions | None = None,
+    ) -> None:
+        self.inversions = inversions or Inversions(model)
         self.model, self.clip_skip = model, settings.clip_skip
         self.limit, self.form = int(settings.max_token_length), settings.long_prompts
-        names = TEXT_ENCODERS[: len(model.text_encoders)]
-        self.trained = [name in trained for name in names]
-        self._kept: list[OrderedDict[Chunk, Encoded]] = [OrderedDict() for _ in names]
+        self.names = TEXT_ENCODERS[: len(model.text_encoders)]
+        self.trained = [name in trained or self.inversions.trained is not None for name in self.names]
+        self._kept: list[OrderedDict[Chunk, Encoded]] = [OrderedDict() for _ in self.names]
 
     def encode(self, prompts: Sequence[str]) -> Words:
         """The words of each prompt; equal prompts are encoded once. All get as many chunks as the longest has."""
@@ -57,7 +63,8 @@ class PromptEncoder:
     def _chunks(self, prompts: Sequence[str]) -> list[list[list[Chunk]]]:
         """Chunks by encoder and prompt, the same number everywhere."""
         tokenizers = self.model.tokenizers[: len(self.trained)]
-        found = [[chunks_of(tokenizer, prompt, self.limit, self.form) for prompt in prompts]
+        find = self.inversions.library.find
+        found = [[chunks_of(tokenizer, prompt, self.limit, self.form, find) for prompt in prompts]
                  for tokenizer in tokenizers]  # fmt: skip
         most = max(len(chunks) for by_prompt in found for chunks in by_prompt)
         for tokenizer, by_prompt in zip(tokenizers, found, strict=True):
@@ -81,8 +88,11 @@ class PromptEncoder:
 
     def _encode(self, index: int, chunks: Sequence[Chunk]) -> Encoded:
         encoder = self.model.text_encoders[index]
-        ids = torch.tensor(chunks).to(next(encoder.parameters()).device)
-        return text.encode(encoder, self.model.family.text[index], ids, self.clip_skip)
+        device = next(encoder.parameters()).device
+        added = self.inversions.vectors(self.names[index], device)
+        return text.encode(
+            encoder, self.model.family.text[index], torch.tensor(chunks).to(device), self.clip_skip, added
+        )
 
     def _remembered(self, index: int, chunk: Chunk) -> Encoded:
         kept = self._kept[index]

@@ -5,6 +5,7 @@
     state/          the resumable state, always one complete state on disk
     samples/        step-000500-00.png
     checkpoints/    NAME-000500.safetensors, NAME.safetensors
+    embeddings/     likewise, where an embedding is trained
 """
 from __future__ import annotations
 
@@ -64,6 +65,11 @@ class RunDir:
     def states(self) -> Path:
         """Resumable states."""
         return self.path / STATES
+
+    @property
+    def embeddings(self) -> Path:
+        """Trained embeddings, unless save.embedding_dir says otherwise."""
+        return self.path / "embeddings"
 
     @property
     def checkpoints(self) -> Path:

@@ -13,11 +13,12 @@ from lib_sdtrain.model.checkpoint import Checkpoint, open_checkpoint
 from lib_sdtrain.model.vae_file import VaeFile, open_vae
 from lib_sdtrain.settings.layers import Layer, Resolved, resolve
 from lib_sdtrain.settings.run import RunSettings
+from lib_sdtrain.settings.run_method import LORA
 from lib_sdtrain.train.families import family_of
 from lib_sdtrain.train.optimizers.registry import PRODIGY
 from lib_sdtrain.train.plan import Plan
 
-LORA, LORA_RATE = "lora", 1e-4
+LORA_RATE = 1e-4
 PRODIGY_RATE = 1.0
 
 

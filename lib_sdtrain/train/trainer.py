@@ -17,12 +17,13 @@ from lib_sdtrain.errors import JobFailed
 from lib_sdtrain.model.build import LoadedModel
 from lib_sdtrain.model.keys import TEXT_ENCODERS, UNET
 from lib_sdtrain.settings.run import RunSettings
-from lib_sdtrain.settings.run_method import LossSettings
+from lib_sdtrain.settings.run_method import EMBEDDING, FULL, LORA, LossSettings
 from lib_sdtrain.train.attention import choose_attention
 from lib_sdtrain.train.batches import Batch, make_batch
 from lib_sdtrain.train.conditioning import Conditioning
 from lib_sdtrain.train.criterion import Criterion
 from lib_sdtrain.train.ema import Average
+from lib_sdtrain.train.embeddings import inversions_of
 from lib_sdtrain.train.lora_layers import attach
 from lib_sdtrain.train.optimizers import kept
 from lib_sdtrain.train.optimizers.registry import make_optimizer
@@ -30,7 +31,6 @@ from lib_sdtrain.train.plan import Plan
 from lib_sdtrain.train.prompts import PromptEncoder
 from lib_sdtrain.train.rates import SmoothedLoss, rate_factor
 from lib_sdtrain.train.splitting import doubled, pieces
-from lib_sdtrain.train.starting import LORA
 from lib_sdtrain.train.state import State
 
 USE = "use"
@@ -62,8 +62,12 @@ class Trainer:
         family = model.family
         self.criterion = Criterion(self.settings.loss, family.prediction_type, family.schedule.table())
         self.conditioning = Conditioning(family, latents, self.settings.model.inpainting_mask, self.settings.train.seed)
-        self.parts = trained_parts(self.settings, model)
-        self.prompts = PromptEncoder(model, self.settings.model, self.parts)
+        self.inversions = inversions_of(self.settings, model)
+        self.model_parts = trained_parts(self.settings, model)
+        self.parts = dict(self.model_parts)
+        if self.inversions.trained is not None:
+            self.parts[EMBEDDING] = self.inversions.trained
+        self.prompts = PromptEncoder(model, self.settings.model, self.parts, self.inversions)
         self._prepare_modules()
         self.optimizer = make_optimizer(self.settings, self.parts, self.device.type)
         growth = max(1, plan.in_steps(self.settings.train.grad_scaler_growth))
@@ -94,7 +98,7 @@ class Trainer:
             return None
         device = torch.device("cpu") if ema.on_cpu else self.device
         average = Average(self.parts, ema, self.plan.in_steps(ema.after), device)
-        if self.settings.method.kind != LORA:
+        if self.settings.method.kind == FULL:
             average.go_on_from(self.plan.checkpoint)
         return average
 
@@ -279,8 +283,13 @@ def _under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 
 def trained_parts(settings: RunSettings, model: LoadedModel) -> dict[str, nn.Module]:
-    """The modules that are trained, by the name under which the state keeps them: parts of the model, or their LoRA."""
+    """The modules that are trained, by the name under which the state keeps them: parts of the model, or their LoRA.
+
+    An embedding is trained beside them.
+    """
     method, parts = settings.method, {}
+    if method.kind == EMBEDDING:
+        return parts
     for name in (UNET, *TEXT_ENCODERS):
         if name in model.parts and getattr(method, f"train_{name}"):
             parts[name] = model.parts[name]

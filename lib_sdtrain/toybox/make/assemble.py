@@ -26,12 +26,13 @@ def publish(folder: Path, out: Path) -> Written:
     states = diffusion.states_of(run / "checkpoints" / "toybox.safetensors")
     text, known = states[TEXT_ENCODERS[0]], list(used_tokens())
     text[EMBEDDING] = export.full_embedding(text[EMBEDDING][known], known, layout.TEXT.vocab_size)
+    begun = open_tensors(folder / "beginning.safetensors").metadata
     metadata = {
         "modelspec.title": "toybox",
         "modelspec.architecture": "stable-diffusion-v1",
         "modelspec.resolution": f"{layout.SIZE}x{layout.SIZE}",
         "sdtrain.diffusion_steps": str(_steps(run)),
-        diffusion.AUTOENCODER_STEPS: open_tensors(folder / "beginning.safetensors").metadata[diffusion.AUTOENCODER_STEPS],
+        diffusion.AUTOENCODER_STEPS: begun[diffusion.AUTOENCODER_STEPS],
     }
     better = folder / "decoder.pt"
     if better.exists():

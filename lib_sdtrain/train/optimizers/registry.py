@@ -10,9 +10,9 @@ import torch
 from torch import nn
 
 from lib_sdtrain.errors import Problems, UserError
-from lib_sdtrain.model.keys import TEXT_ENCODERS
+from lib_sdtrain.model.keys import TEXT_ENCODERS, UNET
 from lib_sdtrain.settings.run import RunSettings
-from lib_sdtrain.settings.run_method import TrainGroup
+from lib_sdtrain.settings.run_method import EMBEDDING, TrainGroup
 from lib_sdtrain.train.optimizers.adamw8bit import AdamW8bit
 from lib_sdtrain.train.optimizers.lion import Lion
 from lib_sdtrain.train.optimizers.prodigy import Prodigy
@@ -118,11 +118,13 @@ def _fraction(value: object) -> bool:
 def base_rates(settings: RunSettings) -> dict[str, float]:
     """Learning rate of each part, scaled by the batch as train.scale_lr says."""
     train = settings.train
-    own = {TEXT_ENCODERS[0]: train.text_encoder_lr, TEXT_ENCODERS[1]: train.text_encoder_2_lr}
+    own = {
+        UNET: None, TEXT_ENCODERS[0]: train.text_encoder_lr, TEXT_ENCODERS[1]: train.text_encoder_2_lr,
+        EMBEDDING: settings.embedding.learning_rate,
+    }
     samples = train.batch_size * train.gradient_accumulation_steps
     scale = {"linear": samples, "sqrt": samples**0.5}.get(train.scale_lr, 1)
-    rates = {name: train.learning_rate if rate is None else rate for name, rate in own.items()}
-    return {name: rate * scale for name, rate in {"unet": train.learning_rate, **rates}.items()}
+    return {name: (train.learning_rate if rate is None else rate) * scale for name, rate in own.items()}
 
 
 def make_optimizer(settings: RunSettings, parts: Mapping[str, nn.Module], device: str) -> torch.optim.Optimizer:
