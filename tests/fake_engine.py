@@ -4,7 +4,7 @@ from __future__ import annotations
 import json
 import shutil
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -70,6 +70,12 @@ class FakeEngine:
             "prompts": [settings.data.concepts[0].instance_prompt], "memory_bytes": 612_000_000,
             "disk_bytes": 123_000_000, "notices": [], "workload": "pretended",
         }
+
+    def survey(self, settings: RunSettings, place: Place, token: CancelToken) -> Generator[Event, None, Any]:
+        """The real one: it only reads pictures."""
+        from lib_sdtrain.api.training import TrainingEngine
+
+        return TrainingEngine().survey(settings, place, token)
 
     def _steps(self, settings: RunSettings) -> int:
         return settings.train.length.steps(1, 8)

@@ -1,7 +1,7 @@
 """What the tab and the API need of the engine, with torch and diffusers imported only when work begins."""
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -33,6 +33,12 @@ class Engine(Protocol):
 
     def plan(self, settings: RunSettings, place: Place) -> dict[str, Any]:
         """The dry run's document, `notices` added. Raises `UserError` with all mistakes."""
+
+    def survey(self, settings: RunSettings, place: Place, token: CancelToken) -> Generator[Event, None, Any]:
+        """Progress while the pictures are read; returns what can be looked at (`api.dataset.Pictures`).
+
+        Raises `UserError` with all mistakes.
+        """
 
     def train(self, settings: RunSettings, place: Place, token: CancelToken) -> Iterator[Event]:
         """A new run."""

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from lib_sdtrain.api.routing import PNG, PREFIX, Route
+from lib_sdtrain.api.routing import JPEG, PNG, PREFIX, Route
 
 PROBLEMS = {
     "type": "object", "required": ["problems"],
@@ -54,7 +54,8 @@ def _responses(route: Route) -> dict[str, Any]:
              "422": of(PROBLEMS, "what is wrong, where, and what to do")}  # fmt: skip
     if route.picture:
         binary = {"type": "string", "format": "binary"}
-        found["200"] = {"description": "a picture", "content": {PNG: {"schema": binary}}}
+        content = {kind: {"schema": binary} for kind in (PNG, JPEG)}
+        found["200"] = {"description": "a picture", "content": content}
         found["404"] = of(DETAIL, "there is no such picture")
     return found
 

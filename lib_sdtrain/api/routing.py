@@ -20,7 +20,7 @@ from lib_sdtrain.settings.parse import nearest
 
 PREFIX = "/sdtrain/v1"
 MOST_BYTES = 8 * 2**20
-PNG = "image/png"
+PNG, JPEG = "image/png", "image/jpeg"
 _TYPES: dict[str, tuple[type, ...]] = {
     "string": (str,), "integer": (int,), "number": (int, float), "boolean": (bool,), "object": (dict,),
     "array": (list,), "null": (type(None),),
@@ -53,7 +53,8 @@ Answer = Callable[[Asked], Any]
 
 @dataclass(frozen=True)
 class Route:
-    """`method` and `path` below /sdtrain/v1/. An answer that is a `Path` is sent as a picture, None is a 404.
+    """`method` and `path` below /sdtrain/v1/. An answer that is a `Path` or bytes (JPEG) is sent as a picture, None
+    is a 404.
 
     `public`: the tab itself asks for it, so that a logged-in page may. `returns` is the JSON answer's schema.
     """
@@ -94,9 +95,12 @@ def add_route(app: FastAPI, route: Route, access: Access) -> None:
 def _answered(route: Route, found: Any) -> Response:
     if not route.picture:
         return _json(found)
+    kept = {"Cache-Control": "private, max-age=86400"}
+    if isinstance(found, bytes):
+        return Response(found, media_type=JPEG, headers=kept)
     if not isinstance(found, Path):
         raise HTTPException(404, "no such picture")
-    return FileResponse(found, media_type=PNG, headers={"Cache-Control": "private, max-age=86400"})
+    return FileResponse(found, media_type=PNG, headers=kept)
 
 
 def _json(content: Any, status: int = 200) -> Response:

@@ -13,7 +13,6 @@ from lib_sdtrain.api.cards import carded
 from lib_sdtrain.api.choice import Choice
 from lib_sdtrain.api.copies import command_line, yaml_of
 from lib_sdtrain.api.engine import Engine, Place
-from lib_sdtrain.api.history import PATH_KINDS
 from lib_sdtrain.api.last import LastChoice
 from lib_sdtrain.api.pace import PaceBook, amounts
 from lib_sdtrain.api.presets import PresetFolder
@@ -25,7 +24,7 @@ from lib_sdtrain.host.paths import check_writable
 from lib_sdtrain.host.protocol import CheckpointEntry, Host, entry_called
 from lib_sdtrain.host.standalone import TOYBOX
 from lib_sdtrain.jobs import Job, JobRunner
-from lib_sdtrain.settings.fields import declared, get_path
+from lib_sdtrain.settings.fields import PATH_KINDS, declared, get_path
 from lib_sdtrain.settings.layers import Layer, Resolved, resolve, to_plain
 from lib_sdtrain.settings.run import Concept, RunSettings
 
@@ -96,7 +95,7 @@ class TrainService:
         document: Mapping[str, Any] = {}
         if not problems.found:
             try:
-                document = self._timed(resolved.settings, self.engine.plan(resolved.settings, self.place))
+                document = self.timed(resolved.settings, self.engine.plan(resolved.settings, self.place))
             except UserError as error:
                 problems.absorb(error)
         _collect(problems, check_writable, self.host.output_dir(), "outputs")
@@ -108,7 +107,7 @@ class TrainService:
         rest = {path: value for path, value in choice.changes.items() if path not in unread}
         return self.outlook(Choice(choice.preset, rest)).problems if len(rest) < len(choice.changes) else ()
 
-    def _timed(self, settings: RunSettings, document: dict[str, Any]) -> dict[str, Any]:
+    def timed(self, settings: RunSettings, document: dict[str, Any]) -> dict[str, Any]:
         """The dry run's document with `seconds`, None when no run like it was ever measured here."""
         workload = str(document.get("workload", ""))
         return {**document, "seconds": self.pace.seconds(workload, amounts(settings, document))}
@@ -207,6 +206,16 @@ class TrainService:
 
     def _confinement(self, settings: RunSettings) -> Problems:
         """Paths that this page may not use, and files that it would overwrite."""
+        problems = self.forbidden(settings)
+        target = Path(settings.save.dir) / f"{safe_name(settings.save.name)}.safetensors"
+        if settings.save.dir and settings.save.name and target.exists():
+            problems.add(
+                f"{target.name} is already there", where="save.name", fix="choose another name; nothing is overwritten"
+            )
+        return problems
+
+    def forbidden(self, settings: RunSettings) -> Problems:
+        """Paths that this page may not use."""
         problems = Problems()
         for path, value in _paths_of(settings):
             if value:
@@ -215,11 +224,6 @@ class TrainService:
         checkpoint = settings.model.checkpoint
         if checkpoint not in known:
             _collect(problems, self.host.allowed_path, checkpoint, "model.checkpoint")
-        target = Path(settings.save.dir) / f"{safe_name(settings.save.name)}.safetensors"
-        if settings.save.dir and settings.save.name and target.exists():
-            problems.add(
-                f"{target.name} is already there", where="save.name", fix="choose another name; nothing is overwritten"
-            )
         return problems
 
     def preset_values(self, choice: Choice) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Everything that can be done on a host's machine, in one place."""
 from __future__ import annotations
 
+from lib_sdtrain.api.dataset import DatasetService
 from lib_sdtrain.api.engine import Engine
 from lib_sdtrain.api.history import History
 from lib_sdtrain.api.merging import MergeService
@@ -20,6 +21,7 @@ class Services:
         self.host = host
         self.runner = JobRunner(host)
         self.train = TrainService(host, engine, self.runner)
+        self.dataset = DatasetService(self.train)
         self.merge = MergeService(host, self.runner)
         self.sample = SampleService(host, self.runner)
         self.history = History(host, self.runner, self.merge.history)

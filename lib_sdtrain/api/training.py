@@ -1,7 +1,7 @@
 """The real engine behind the tab and the API."""
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,6 +46,12 @@ class TrainingEngine:
                 return {**forecast(end.value), "notices": notices, "workload": workload(end.value)}
             if isinstance(event, Notice):
                 notices.append(f"{event.where}: {event.text}" if event.where else event.text)
+
+    def survey(self, settings: RunSettings, place: Place, token: CancelToken) -> Generator[Event, None, Any]:
+        """The pictures of a run, to be looked at."""
+        from lib_sdtrain.train.survey import make_survey
+
+        return make_survey(settings, place.outputs, place.device, token)
 
     def train(self, settings: RunSettings, place: Place, token: CancelToken) -> Iterator[Event]:
         """A new run in its own directory below the outputs."""

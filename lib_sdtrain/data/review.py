@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from lib_sdtrain.data.captions import split_tags
 from lib_sdtrain.data.concepts import Material, Picture
@@ -15,6 +15,11 @@ BANDS, BAND_BITS = 4, 16
 MOST = 50_000
 SHOWN = 3
 _WORD = re.compile(r"\w+")
+ODDITIES: tuple[tuple[str, Callable[[str], bool]], ...] = (
+    ("an empty caption", lambda text: not text.strip()),
+    ("a tag twice", lambda text: len(set(split_tags(text))) < len(split_tags(text))),
+    ("broken characters", lambda text: "\ufffd" in text),
+)
 
 
 def remarks(materials: Sequence[Material]) -> Iterator[Notice]:
@@ -79,15 +84,15 @@ def odd_captions(pictures: Sequence[Picture]) -> Iterator[str]:
     missing = sum(caption is None for caption in captions)
     if 0 < missing < len(captions):
         yield f"{missing} of {len(captions)} pictures have no caption and take the prompt"
-    checks = (
-        ("an empty caption", lambda text: not text.strip()),
-        ("a tag twice", lambda text: len(set(split_tags(text))) < len(split_tags(text))),
-        ("broken characters", lambda text: "\ufffd" in text),
-    )
-    for what, wrong in checks:
+    for what, wrong in ODDITIES:
         found = [p.path.name for p, text in zip(pictures, captions, strict=True) if text is not None and wrong(text)]
         if found:
             yield f"{_count(len(found), 'caption')} with {what}: {', '.join(found[:SHOWN])}"
+
+
+def oddity(caption: str) -> str:
+    """What looks like a mistake in a caption; empty for nothing."""
+    return next((what for what, wrong in ODDITIES if wrong(caption)), "")
 
 
 def identifiers(materials: Sequence[Material]) -> list[str]:

@@ -44,6 +44,7 @@ class Server:
     def close(self) -> None:
         """Stop serving; a running job is asked to save and stop, and waited for. The queue goes on another time."""
         self.services.queue.close()
+        self.services.dataset.close()
         job = self.services.runner.job
         if job and job.active:
             self.services.runner.stop("save")

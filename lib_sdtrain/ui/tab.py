@@ -6,6 +6,7 @@ from pathlib import Path
 import gradio as gr
 
 from lib_sdtrain.api.services import Services
+from lib_sdtrain.ui.dataset.tab import DatasetTab
 from lib_sdtrain.ui.merge.queueing import attach_queue
 from lib_sdtrain.ui.merge.tab import MergeTab
 from lib_sdtrain.ui.runs.tab import RunsTab
@@ -24,7 +25,9 @@ def build_tab(services: Services, **blocks: object) -> gr.Blocks:
         gr.HTML(f"<style>{style}</style>", elem_id="sdtrain_style")
         with gr.Tabs(elem_id="sdtrain_tabs"):
             with gr.Tab("Train", elem_id="sdtrain_tab_train"):
-                TrainTab(services)
+                train = TrainTab(services)
+            with gr.Tab("Dataset", elem_id="sdtrain_tab_dataset"):
+                DatasetTab(services, train)
             with gr.Tab("Merge", elem_id="sdtrain_tab_merge"):
                 attach_queue(MergeTab(services.merge), services.queue)
             with gr.Tab("Sample", elem_id="sdtrain_tab_sample"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from lib_sdtrain.api.choice import Choice
 from lib_sdtrain.api.services import Services
 from lib_sdtrain.errors import UserError
 from lib_sdtrain.ui.seam import listen, update
@@ -40,7 +41,7 @@ class TrainTab:
 
     def _attach_filling(self) -> None:
         parts = self.parts
-        held = [*self.paths, parts.preset, parts.concepts]
+        held = self.held
 
         def filled(asked: str, *shown: Any) -> dict[Any, Any]:
             data = dict(zip(held, shown, strict=True))
@@ -67,6 +68,15 @@ class TrainTab:
     @property
     def _inputs(self) -> set[Any]:
         return {*self.paths, self.parts.preset, self.parts.base_preset, self.parts.concepts}
+
+    @property
+    def held(self) -> list[Any]:
+        """The components that hold what is chosen, for another sub-tab to read."""
+        return [*self.paths, self.parts.preset, self.parts.concepts]
+
+    def chosen(self, data: Mapping[Any, Any]) -> Choice:
+        """What the components of `held` say. Raises `UserError` for what is no preset."""
+        return self.handlers.form.choice(self.handlers.name_of(data[self.parts.preset]), self._values(data))
 
     def _values(self, data: Mapping[Any, Any]) -> dict[str, Any]:
         values = {path: data[component] for component, path in self.paths.items()}

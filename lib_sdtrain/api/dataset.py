@@ -1,0 +1,198 @@
+"""Looking at the pictures of a run before it is started: read in the background, kept for the pages that ask."""
+from __future__ import annotations
+
+import secrets
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Mapping
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Protocol
+
+from lib_sdtrain.api.choice import Choice
+from lib_sdtrain.api.service import TrainService
+from lib_sdtrain.data.concepts import check_folder
+from lib_sdtrain.data.pictures import BadPicture
+from lib_sdtrain.data.thumbnails import thumbnail
+from lib_sdtrain.errors import Cancelled, Problem, Problems, UserError
+from lib_sdtrain.events import CancelToken, Notice, Phase
+from lib_sdtrain.settings.run import Concept, RunSettings
+
+READING, DONE, STOPPED, FAILED = "reading", "done", "stopped", "failed"
+KEPT, KEPT_THUMBNAILS, MOST_ROWS = 4, 2000, 200
+FIRST_NOTICES = 5
+OWN_FILES: Mapping[str, Any] = {
+    "metadata_file": "", "mask_dir": "", "picture_weights": "", "group_weights": {}, "group_weights_file": "",
+}
+"""What belongs to a concept's own folder and not to another one."""
+
+
+class Pictures(Protocol):
+    """What the engine found (`train.survey.Survey`)."""
+
+    def document(self) -> dict[str, Any]:
+        """What the data set comes to."""
+
+    def page(self, name: str, first: int, count: int, search: str = "") -> dict[str, Any]:
+        """Rows of a list."""
+
+    def picture(self, number: int) -> Any:
+        """A picture with its `path`, None where there is none."""
+
+
+@dataclass(eq=False)
+class Look:
+    """One reading of a data set and what came of it."""
+
+    settings: RunSettings
+    folder: str
+    id: str = field(default_factory=lambda: secrets.token_hex(8))
+    token: CancelToken = field(default_factory=CancelToken)
+    state: str = READING
+    phase: Phase | None = None
+    began: float = field(default_factory=time.monotonic)
+    notices: list[str] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+    pictures: Pictures | None = None
+    report: Mapping[str, Any] | None = None
+    done: threading.Event = field(default_factory=threading.Event)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For the page: where it is, and the report when there is one."""
+        phase = self.phase and {
+            "name": self.phase.name, "done": self.phase.done, "total": self.phase.total, "unit": self.phase.unit,
+        }
+        return {
+            "id": self.id, "state": self.state, "phase": phase, "seconds": round(time.monotonic() - self.began, 1),
+            "folder": self.folder, "problems": [vars(problem) for problem in self.problems],
+            "notices": self.notices[:FIRST_NOTICES], "report": self.report,
+        }  # fmt: skip
+
+
+class DatasetService:
+    """Data sets that are looked at. One is read at a time; the last few stay to be looked at."""
+
+    def __init__(self, train: TrainService) -> None:
+        self.train = train
+        self._looks: OrderedDict[str, Look] = OrderedDict()
+        self._lock, self._reading = threading.Lock(), threading.Lock()
+        self._thumbnail = lru_cache(maxsize=KEPT_THUMBNAILS)(_made)
+
+    def look(self, choice: Choice, folder: str = "", last: str = "") -> Look:
+        """Begin to read the pictures of a choice, or those of a folder as this choice would use them.
+
+        The look `last` goes on or stays where it is of the same. Raises `UserError` for mistakes that show at once.
+        """
+        settings = self.train.resolve(choice).settings
+        if folder.strip():
+            settings = _with_folder(settings, folder.strip(), self.train)
+        problems = self.train.forbidden(settings)
+        if not settings.data.concepts:
+            problems.add("no pictures are chosen", where="folder", fix="name a folder, or choose pictures on Train")
+        problems.raise_if_any()
+        before = self.find(last)
+        if before and before.settings == settings and before.state in (READING, DONE):
+            return before
+        look = Look(settings, folder.strip() or ", ".join(c.instance_dir for c in settings.data.concepts))
+        with self._lock:
+            self._looks[look.id] = look
+            while len(self._looks) > KEPT:
+                _, old = self._looks.popitem(last=False)
+                old.token.stop_now()
+        pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="sdtrain-dataset")
+        pool.submit(self._read, look).add_done_callback(lambda ended: _settle(look, ended))
+        pool.shutdown(wait=False)
+        return look
+
+    def _read(self, look: Look) -> None:
+        with self._reading:
+            look.token.check()
+            engine = self.train.engine.survey(look.settings, self.train.place, look.token)
+            while True:
+                try:
+                    event = next(engine)
+                except StopIteration as end:
+                    look.pictures = end.value
+                    break
+                if isinstance(event, Phase):
+                    look.phase = event
+                elif isinstance(event, Notice) and len(look.notices) < FIRST_NOTICES:
+                    look.notices.append(f"{event.where}: {event.text}" if event.where else event.text)
+            look.report = self.train.timed(look.settings, look.pictures.document())
+
+    def find(self, name: str) -> Look | None:
+        """A look by its id; one that has been put aside for newer ones is None."""
+        with self._lock:
+            return self._looks.get(name)
+
+    def view(self, name: str) -> dict[str, Any] | None:
+        """Where a look is, and its report."""
+        look = self.find(name)
+        return look.as_dict() if look else None
+
+    def page(self, name: str, which: str, first: int, count: int, search: str) -> dict[str, Any] | None:
+        """A page of a list of the pictures; None while there is nothing to show."""
+        look = self.find(name)
+        if look is None or look.pictures is None:
+            return None
+        return look.pictures.page(which, first, min(count, MOST_ROWS), search)
+
+    def picture(self, name: str, number: int) -> bytes | None:
+        """A thumbnail (JPEG) of a picture that a look has found; None for anything else."""
+        look = self.find(name)
+        found = look.pictures.picture(number) if look and look.pictures else None
+        try:
+            return self._thumbnail(found.path, found.sha256) if found else None
+        except BadPicture:
+            return None
+
+    def stop(self, name: str) -> bool:
+        """Stop reading; whether there was something to stop."""
+        look = self.find(name)
+        if look is None or look.done.is_set():
+            return False
+        look.token.stop_now()
+        return True
+
+    def close(self) -> None:
+        """Stop everything."""
+        with self._lock:
+            looks = list(self._looks.values())
+        for look in looks:
+            look.token.stop_now()
+
+
+def _made(path: Path, content: str) -> bytes:
+    """`content` is the picture's hash: a changed one gets another thumbnail."""
+    del content
+    return thumbnail(path)
+
+
+def _with_folder(settings: RunSettings, folder: str, train: TrainService) -> RunSettings:
+    """The settings with one concept, whose pictures are those of a folder."""
+    allowed = train.host.allowed_path(folder, "folder")
+    path = check_folder(str(allowed), "folder")
+    first = settings.data.concepts[0] if settings.data.concepts else Concept(instance_prompt=path.name)
+    weighting = "none" if first.weighting == "tree" else first.weighting
+    concept = replace(first, name=path.name, instance_dir=str(path), class_prompt="", weighting=weighting, **OWN_FILES)
+    return replace(settings, data=replace(settings.data, concepts=(concept,)))
+
+
+def _settle(look: Look, ended: Future[None]) -> None:
+    """Turn the way a look ended into its state."""
+    error = CancelledError() if ended.cancelled() else ended.exception()
+    if error is None:
+        look.state = DONE
+    elif isinstance(error, (Cancelled, CancelledError)):
+        look.state = STOPPED
+    else:
+        problems = Problems()
+        if isinstance(error, UserError):
+            problems.absorb(error)
+        else:
+            problems.add(f"reading ended unexpectedly: {type(error).__name__}: {error}", where="dataset")
+        look.problems, look.state = problems.found, FAILED
+    look.done.set()

@@ -1,0 +1,32 @@
+"""The Dataset sub-tab: its places and the one way in which the page acts."""
+from __future__ import annotations
+
+from typing import Any
+
+import gradio as gr
+
+from lib_sdtrain.api.services import Services
+from lib_sdtrain.ui.dataset.handlers import DatasetHandlers
+from lib_sdtrain.ui.dataset.views import PANEL, VIEW_HTML
+from lib_sdtrain.ui.seam import listen
+from lib_sdtrain.ui.train.tab import TrainTab
+
+ASKED = "(wish, ...rest) => [window.sdtrain ? window.sdtrain.asked : '{}', ...rest]"
+
+
+class DatasetTab:
+    """Builds the sub-tab and attaches its handler, which reads the Train form."""
+
+    def __init__(self, services: Services, train: TrainTab) -> None:
+        self.handlers = DatasetHandlers(services.dataset)
+        with gr.Column(elem_id=PANEL, elem_classes=["sdtrain-page"]):
+            gr.HTML(VIEW_HTML)
+            self.message = gr.HTML("", elem_id=f"{PANEL}_message")
+            self.wish = gr.Textbox(visible=False, elem_id=f"{PANEL}_wish")
+            self.command: Any = gr.Button("command", visible=False, elem_id=f"{PANEL}_command")
+        held = train.held
+
+        def asked(wish: str, *shown: Any) -> str:
+            return self.handlers.command(wish, lambda: train.chosen(dict(zip(held, shown, strict=True))))
+
+        listen(self.command.click, asked, [self.wish, *held], [self.message], js=ASKED)
