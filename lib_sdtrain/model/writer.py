@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING
 import torch
 
 from lib_sdtrain.durable import fsync_path, remove_stale, temporary_beside, write_atomically
-from lib_sdtrain.errors import UserError
+from lib_sdtrain.errors import JobFailed, UserError
 from lib_sdtrain.model.casting import convert_into
 from lib_sdtrain.model.follower import Follower
 from lib_sdtrain.model.hashes import sha256
-from lib_sdtrain.model.header import LENGTH_BYTES, Spec, build_header, header_length, parse_header
+from lib_sdtrain.model.header import LENGTH_BYTES, Header, Spec, build_header, header_length, parse_header
 from lib_sdtrain.model.mapped import tensor_bytes
 from lib_sdtrain.model.space import disk_full, free_bytes, is_full, require_space
 
@@ -48,15 +48,17 @@ class CheckpointWriter:
     order, several threads and pieces of a tensor (`write_raw` with `start`) work too. Afterwards
     `w.result` is the `Written` file. With `yaml_text` a `.yaml` of the same stem is put in place just
     before the weights get their name; without it, a `.yaml` that belonged to an overwritten checkpoint
-    is removed. `verify` reads the finished file back from the disk and compares its hash.
+    is removed. `verify` reads the finished file back from the disk and compares its hash; `expects` (name
+    -> shape) are tensors that its header must then name: what the file's readers will ask for.
 
     Raises `UserError` for an impossible target, `DiskFullError` when the space does not suffice,
-    `ValueError` when a tensor does not fit `specs` or one is missing at the end.
+    `ValueError` when a tensor does not fit `specs` or one is missing at the end, `OSError` when the file reads
+    back different, `JobFailed` when it lacks what is expected.
     """
 
     def __init__(
         self, out: str | Path, specs: Mapping[str, Spec], metadata: Mapping[str, str],
-        yaml_text: str | None = None, verify: bool = False,
+        yaml_text: str | None = None, verify: bool = False, *, expects: Mapping[str, Sequence[int]] | None = None,
     ) -> None:  # fmt: skip
         self.path = Path(out)
         self._result: Written | None = None
@@ -67,6 +69,7 @@ class CheckpointWriter:
         self.size = header.data_start + header.data_size
         self._yaml_text = yaml_text
         self._verify = verify
+        self._expects = expects or {}
         self._lock = threading.Lock()
         self._written = dict.fromkeys(self.keys, 0)
         self._frontier = 0  # keys[:_frontier] are complete
@@ -183,7 +186,7 @@ class CheckpointWriter:
         digest = self._follower.finish()
         self._file.close()
         if self._verify:
-            _verify(self._temporary, digest)
+            check_expected(_read_back(self._temporary, digest), self._expects, self.path)
         _put_in_place(self._temporary, self.path, self._yaml_text)
         return Written(self.path, digest, self.size)
 
@@ -197,16 +200,30 @@ class CheckpointWriter:
         self._temporary.unlink(missing_ok=True)
 
 
-def _verify(path: Path, digest: str) -> None:
-    """Compare the file as the disk has it with the digest taken while writing."""
+def _read_back(path: Path, digest: str) -> Header:
+    """The header of the file as the disk has it, after a comparison with the digest taken while writing."""
     with path.open("rb") as file:
         if hasattr(os, "posix_fadvise"):  # else the page cache answers and the disk is never asked
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
         size = path.stat().st_size
+        if sha256(path) != digest:
+            raise OSError(f"{path} reads back different from what was written: the disk may be failing")
         length = header_length(file.read(LENGTH_BYTES), size)
-        parse_header(file.read(length), size)
-    if sha256(path) != digest:
-        raise OSError(f"{path} reads back different from what was written: the disk may be failing")
+        return parse_header(file.read(length), size)
+
+
+def check_expected(header: Header, expects: Mapping[str, Sequence[int]], path: Path) -> None:
+    """Raise `JobFailed` when a file lacks tensors that its readers need, or has them in another shape."""
+    wrong = [
+        key for key, shape in expects.items()
+        if key not in header.fields or header.fields[key].shape != tuple(shape)
+    ]
+    if wrong:
+        raise JobFailed(
+            f"{len(wrong)} of {len(expects)} tensors that the WebUI loads are missing or of another shape, the first "
+            f"is {wrong[0]}; nothing was kept of it", where=str(path), fix="the run can go on from its saved state; "
+            "please report this",
+        )  # fmt: skip
 
 
 def _put_in_place(temporary: Path, target: Path, yaml_text: str | None) -> None:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 import lib_sdtrain
+from lib_sdtrain.errors import JobFailed
 from lib_sdtrain.model.build import to_file_tensors
 from lib_sdtrain.model.checkpoint import Checkpoint
 from lib_sdtrain.model.keys import UNET, ema_key, part_rows
@@ -22,7 +23,7 @@ from lib_sdtrain.settings.run import RunSettings
 from lib_sdtrain.settings.run_method import LORA
 from lib_sdtrain.train.data_plan import beyond_pictures
 from lib_sdtrain.train.families import config_text, markers
-from lib_sdtrain.train.layout import child_specs, keeps_average
+from lib_sdtrain.train.layout import child_specs, expected_tensors, keeps_average
 from lib_sdtrain.train.plan import Plan
 from lib_sdtrain.train.trainer import Trainer
 
@@ -36,17 +37,29 @@ def write_child(plan: Plan, trainer: Trainer, out: Path, parents: Mapping[str, P
         data=data_hash(plan) + f":{trainer.step}",
     )
     described = config_text(trainer.model.family, checkpoint)
-    with trainer.shown_weights(), CheckpointWriter(out, specs, metadata, described, verify=True) as writer:
+    expects = expected_tensors(checkpoint, plan.settings)
+    writer = CheckpointWriter(out, specs, metadata, described, verify=True, expects=expects)
+    with trainer.shown_weights(), writer:
         trained = trained_tensors(trainer, checkpoint)
         for key in writer.keys:
             dtype = specs[key][0]
             if key in trained:
-                writer.write(key, trained[key].detach().to("cpu", dtype))
+                writer.write(key, finite(key, trained[key].detach().to("cpu", dtype)))
             elif checkpoint.tensors.dtype(key) != dtype:
                 writer.write_cast(key, checkpoint.tensors.tensor(key))
             else:
                 writer.write_raw(key, checkpoint.tensors.raw(key))
     return writer.result
+
+
+def finite(key: str, tensor: Tensor) -> Tensor:
+    """The tensor as it is to be written. Raises `JobFailed` when its number format cannot hold what was trained."""
+    if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+        raise JobFailed(
+            f"{key} holds values that {str(tensor.dtype).removeprefix('torch.')} cannot hold", where="save.dtype",
+            fix="go on with the run with --set save.dtype=fp32; its saved state is good",
+        )
+    return tensor
 
 
 def trained_tensors(trainer: Trainer, checkpoint: Checkpoint) -> dict[str, Tensor]:

@@ -10,7 +10,7 @@ from lib_sdtrain.model.checkpoint import Checkpoint
 from lib_sdtrain.model.dtypes import SHORT_NAMES
 from lib_sdtrain.model.family import Family
 from lib_sdtrain.model.header import Spec
-from lib_sdtrain.model.keys import UNET, VAE, ema_key, part_rows
+from lib_sdtrain.model.keys import TEXT_ENCODERS, UNET, VAE, ema_key, part_rows
 from lib_sdtrain.model.parts import EMA, EMA_COUNTERS, TEXT_ENCODER, part_of
 from lib_sdtrain.model.selection import is_weight
 from lib_sdtrain.settings.run import RunSettings
@@ -38,6 +38,18 @@ def child_specs(checkpoint: Checkpoint, settings: RunSettings, trained: Family) 
         specs |= {decay: (torch.float32, ()), updates: (torch.int32, ())}
     marks = markers(trained, checkpoint)
     return specs | {key: (value.dtype, tuple(value.shape)) for key, value in marks.items()}
+
+
+def expected_tensors(checkpoint: Checkpoint, settings: RunSettings) -> dict[str, tuple[int, ...]]:
+    """Name in the file -> shape of everything that the WebUI loads: the family's own tables of the parts that the
+    child is to have, whatever was found in its parent."""
+    wanted = {UNET: True, VAE: settings.save.vae, **dict.fromkeys(TEXT_ENCODERS, settings.save.text_encoder)}
+    there = checkpoint.parts
+    found = {}
+    for part, rows in part_rows(checkpoint.family).items():
+        if wanted[part] and there[TEXT_ENCODER if part in TEXT_ENCODERS else part]:
+            found |= {checkpoint.file_keys[row.key]: checkpoint.shape(row.key) for row in rows}
+    return found
 
 
 def _kept(checkpoint: Checkpoint, settings: RunSettings) -> Iterator[tuple[str, str]]:

@@ -14,7 +14,7 @@ from lib_sdtrain.model.family import ARCHITECTURES, SD1, SD2, SDXL, Family
 from lib_sdtrain.model.metadata import TRAIN, Parent, provenance
 from lib_sdtrain.model.writer import CheckpointWriter, Written
 from lib_sdtrain.settings.run_method import MethodSettings
-from lib_sdtrain.train.child import data_hash, determining_settings, versions
+from lib_sdtrain.train.child import data_hash, determining_settings, finite, versions
 from lib_sdtrain.train.plan import Plan
 from lib_sdtrain.train.trainer import Trainer
 
@@ -39,7 +39,7 @@ def lora_tensors(trainer: Trainer) -> dict[str, Tensor]:
     with trainer.shown_weights():
         for part in trainer.model_parts.values():
             for key, value in part.state_dict().items():
-                found[key] = value.detach().to("cpu", dtype, copy=True).contiguous()
+                found[key] = finite(key, value.detach().to("cpu", dtype, copy=True).contiguous())
             for name, layer in part.items():
                 found[f"{name}.alpha"] = torch.tensor(float(layer.alpha), dtype=dtype)
     return found

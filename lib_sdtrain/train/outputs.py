@@ -115,6 +115,7 @@ class Outputs:
         self._states.close()
 
     def _state(self) -> State:
+        self.trainer.check_weights()
         state = self.trainer.state()
         return State({**state.facts, "settings": to_plain(self.plan.settings), "data": data_facts(self.plan)},
                      state.tensors)  # fmt: skip

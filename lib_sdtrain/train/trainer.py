@@ -34,6 +34,7 @@ from lib_sdtrain.train.splitting import doubled, pieces
 from lib_sdtrain.train.state import State
 
 USE = "use"
+RUINED = "lower train.learning_rate, or use mixed_precision no; the last saved state is good"
 _HALF = {"fp16": torch.float16, "bf16": torch.bfloat16}
 
 
@@ -126,7 +127,7 @@ class Trainer:
         if not math.isfinite(mean):
             raise JobFailed(
                 f"the loss is {mean} at step {self.step + 1}", where="training",
-                fix="lower train.learning_rate, or use mixed_precision no; the last saved state is good",
+                fix=RUINED,
             )
         self._update()
         self.step += 1
@@ -233,6 +234,15 @@ class Trainer:
         else:
             self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
+
+    def check_weights(self) -> None:
+        """Raise `JobFailed` when a trained weight is no finite number: no good state may make room for such a one."""
+        for name, part in self.parts.items():
+            sizes = torch._foreach_norm([value.detach() for value in part.parameters()])
+            if sizes and not torch.stack(sizes).isfinite().all():
+                raise JobFailed(
+                    f"a weight of {name} is no number any more at step {self.step}", where="training", fix=RUINED
+                )
 
     def state(self) -> State:
         """Everything that is needed to go on from here, bit for bit."""
