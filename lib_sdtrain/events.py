@@ -5,6 +5,7 @@ events.jsonl are all made from them. Standard library only.
 """
 from __future__ import annotations
 
+import json
 import threading
 import time as _time
 from dataclasses import asdict, dataclass, field
@@ -121,6 +122,15 @@ class Failed(Event):
 
     problems: tuple[str, ...] = ()
     trace: str = ""
+
+
+def event_of(line: str | bytes) -> dict[str, Any] | None:
+    """The event of a line of events.jsonl; None when a crash cut it off or it is no event."""
+    try:
+        found = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
 
 
 class CancelToken:

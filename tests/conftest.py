@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: tiny models are slower, not faster, on more threads
@@ -33,3 +34,25 @@ def picture_folder(tmp_path):
         return folder
 
     return make
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A function that mounts a file system of a size (`1m`) and gives its folder; skips where one may not mount."""
+    mounted = []
+
+    def mount(size: str) -> Path:
+        folder = tmp_path / f"disk-{size}"
+        folder.mkdir()
+        try:
+            done = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)], check=False)
+        except FileNotFoundError:
+            done = None
+        if done is None or done.returncode:
+            pytest.skip("mounting a small file system needs root on Linux")
+        mounted.append(folder)
+        return folder
+
+    yield mount
+    for folder in mounted:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)

@@ -1,26 +1,18 @@
 """A run's events.jsonl, read as it grows: curve, previews, saved files, ends. Senseless lines are passed over."""
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from lib_sdtrain.events import event_of
+
 ENDS = ("finished", "stopped", "failed")
 MOST_POINTS, MOST_NOTICES = 2000, 50
 
 Point = tuple[int, float | None, float | None]
-
-
-def event_of(line: str | bytes) -> dict[str, Any] | None:
-    """The event of a line; None when a crash cut it off or it is no event."""
-    try:
-        found = json.loads(line)
-    except (ValueError, RecursionError):
-        return None
-    return found if isinstance(found, dict) else None
 
 
 def number(value: Any) -> float | None:

@@ -8,8 +8,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from lib_sdtrain.api.run_log import ENDS, event_of, head, number, tail, whole
-from lib_sdtrain.events import Event, Preview, Step
+from lib_sdtrain.api.run_log import ENDS, head, number, tail, whole
+from lib_sdtrain.events import Event, Preview, Step, event_of
 
 _DATED = re.compile(r"\d{8}-\d{6}-(?P<name>.+)")
 

@@ -20,7 +20,7 @@ from typing import Any
 from lib_sdtrain import textfiles
 from lib_sdtrain.durable import safe_name, write_atomically
 from lib_sdtrain.errors import UserError
-from lib_sdtrain.events import Event, Phase
+from lib_sdtrain.events import Event, Phase, event_of
 from lib_sdtrain.model.space import is_full
 from lib_sdtrain.settings.layers import to_plain
 from lib_sdtrain.settings.parse import build
@@ -105,7 +105,7 @@ class RunDir:
         if not self.events.is_file():
             return 0
         lines = self.events.read_text(encoding="utf-8", errors="replace").splitlines()
-        ends = (_parsed(line) for line in lines if line.startswith('{"type": "finished"'))
+        ends = (event_of(line) for line in lines if line.startswith('{"type": "finished"'))
         return max((int(end["result"]["steps"]) for end in ends if end), default=0)
 
     def mend_log(self) -> None:
@@ -133,14 +133,6 @@ class RunDir:
             os.truncate(self.events, before)
             return
         waiting.clear()
-
-
-def _parsed(line: str) -> dict[str, Any]:
-    """A line of the log; empty when a crash cut it off."""
-    try:
-        return json.loads(line)
-    except ValueError:
-        return {}
 
 
 def _clean(value: Any) -> Any:
