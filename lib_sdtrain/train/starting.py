@@ -17,6 +17,7 @@ from lib_sdtrain.settings.run_method import LORA
 from lib_sdtrain.train.families import family_of
 from lib_sdtrain.train.optimizers.registry import PRODIGY
 from lib_sdtrain.train.plan import Plan
+from lib_sdtrain.train.soundness import check_model
 
 LORA_RATE = 1e-4
 PRODIGY_RATE = 1.0
@@ -64,7 +65,8 @@ def load_for_training(plan: Plan, with_vae: bool = True) -> LoadedModel:
 
     Without `with_vae` its VAE has no weights.
 
-    Raises `UserError` when only the weights told that zero terminal SNR is out of the question.
+    Raises `UserError` when only the weights told that zero terminal SNR is out of the question, or they are no numbers.
     """
     model = load_model(plan.checkpoint, plan.device, torch.float32, vae_source(plan), with_vae)
+    check_model(model)
     return replace(model, family=family_of(model.family, plan.settings.model))

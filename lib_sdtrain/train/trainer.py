@@ -30,6 +30,7 @@ from lib_sdtrain.train.optimizers.registry import make_optimizer
 from lib_sdtrain.train.plan import Plan
 from lib_sdtrain.train.prompts import PromptEncoder
 from lib_sdtrain.train.rates import SmoothedLoss, rate_factor
+from lib_sdtrain.train.soundness import all_finite
 from lib_sdtrain.train.splitting import doubled, pieces
 from lib_sdtrain.train.state import State
 
@@ -238,8 +239,7 @@ class Trainer:
     def check_weights(self) -> None:
         """Raise `JobFailed` when a trained weight is no finite number: no good state may make room for such a one."""
         for name, part in self.parts.items():
-            sizes = torch._foreach_norm([value.detach() for value in part.parameters()])
-            if sizes and not torch.stack(sizes).isfinite().all():
+            if not all_finite(part.parameters()):
                 raise JobFailed(
                     f"a weight of {name} is no number any more at step {self.step}", where="training", fix=RUINED
                 )

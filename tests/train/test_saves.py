@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from lib_sdtrain import train
-from lib_sdtrain.errors import JobFailed
+from lib_sdtrain.errors import JobFailed, UserError
 from lib_sdtrain.events import Finished, Saved, Step
 from lib_sdtrain.model import writer
 from lib_sdtrain.model.checkpoint import open_checkpoint
@@ -122,6 +123,20 @@ def test_weights_that_are_no_numbers_never_replace_a_good_state(settings, tmp_pa
     state = load_state(path)
     assert state.facts["step"] == 1
     assert all(value.isfinite().all() for value in state.tensors.values())
+
+
+@pytest.mark.parametrize(("key", "part"), [
+    ("model.diffusion_model.out.2.bias", "unet"), ("first_stage_model.encoder.conv_in.weight", "vae"),
+])
+@pytest.mark.fault("that the checkpoint is damaged, and where; no step is taken")
+def test_a_checkpoint_whose_weights_are_no_numbers_is_refused(tmp_path, tiny_checkpoint, settings, key, part):
+    tensors = load_file(tiny_checkpoint)
+    tensors[key].view(-1)[0] = float("nan")
+    broken = tmp_path / "broken.safetensors"
+    writer.write_checkpoint(broken, tensors, {}, tiny_checkpoint.with_suffix(".yaml").read_text())
+    chosen = replace(settings, model=replace(settings.model, checkpoint=str(broken)))
+    seen = until_it_fails(train(chosen, run_dir=tmp_path / "run"), UserError, f"weights of its {part} are infinite")
+    assert not of_kind(seen, Step)
 
 
 def test_a_loss_that_is_no_number_ends_the_run_and_names_the_step(settings, tmp_path, monkeypatch):

@@ -1,0 +1,28 @@
+"""Weights that are numbers: looked at before training begins and before anything is saved."""
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+from lib_sdtrain.errors import UserError
+from lib_sdtrain.model.build import LoadedModel
+
+
+def all_finite(tensors: Iterable[Tensor]) -> bool:
+    """Whether there is no infinite value and no NaN among them. Tensors without data (on meta) are passed over."""
+    found = [value.detach().float() for value in tensors if value.is_floating_point() and not value.is_meta]
+    if not found:
+        return True
+    return bool(torch.stack([norm.cpu() for norm in torch._foreach_norm(found)]).isfinite().all())
+
+
+def check_model(model: LoadedModel) -> None:
+    """Raise `UserError` when a checkpoint holds weights that are no numbers: every picture of it would be black."""
+    broken = [name for name, module in model.parts.items() if not all_finite(module.parameters())]
+    if broken:
+        raise UserError(
+            f"weights of its {' and '.join(broken)} are infinite or no numbers", where=str(model.checkpoint.path),
+            fix="it is damaged: choose another checkpoint, or copy or download it again",
+        )
