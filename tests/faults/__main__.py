@@ -1,7 +1,8 @@
-"""The long form of test_killed.py: `python -m tests.faults --kills 200`.
+"""The long forms of test_killed.py and test_soak.py: `python -m tests.faults --kills 200`, `--soak 1000`.
 
 Runs are killed at random moments and at random changes of the file system, several times each, until so many kills
-have struck; merges and conversions are killed at every change and at random moments.
+have struck; merges and conversions are killed at every change and at random moments. A soak makes that many short
+runs and that many merges in this process and tells what it holds on the way.
 """
 from __future__ import annotations
 
@@ -11,30 +12,55 @@ import tempfile
 import time
 from pathlib import Path
 
-from tests.faults import crash
+from tests.faults import crash, soak
 from tests.faults.going_on import Kill, remake_through, train_through
 from tests.faults.pictures import write_pictures
 from tests.faults.work import Conversion, Merge, Training
 from tests.tiny import write_tiny
 
 KILLS_A_RUN = 10
+SOAK_WARM_UP, SOAK_ROUNDS = 20, 10
 
 
 def main() -> None:
     """Print how many kills struck, or raise `AssertionError` at the first loss."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--kills", type=int, default=200)
+    parser.add_argument("--kills", type=int, default=0)
+    parser.add_argument("--soak", type=int, default=0)
     parser.add_argument("--seed", type=int, default=1)
     given = parser.parse_args()
+    if not (given.kills or given.soak):
+        parser.error("--kills N or --soak N")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         parents = write_tiny(folder / "a.safetensors"), write_tiny(folder / "b.safetensors", seed=1)
-        rng = random.Random(given.seed)
-        training(folder, parents[0], given.kills, rng)
-        again = {"merge": Merge(parents, folder / "merge" / "out.safetensors"),
-                 "conversion": Conversion(parents[0], folder / "conversion" / "out.safetensors")}
-        for kind, work in again.items():
-            remaking(kind, work, given.kills // 2, rng)
+        if given.soak:
+            soaking(folder, parents, given.soak)
+        if given.kills:
+            killing(folder, parents, given.kills, random.Random(given.seed))
+
+
+def soaking(folder: Path, parents: tuple[Path, Path], count: int) -> None:
+    """Tell what the process holds ten times on the way; `AssertionError` when it holds more files or threads."""
+    works = {"runs": soak.Runs(parents[0], write_pictures(folder / "soaked"), folder / "soak"),
+             "merges": soak.Merges(Merge(parents, folder / "soak.safetensors"))}
+    for kind, work in works.items():
+        each = max(1, count // SOAK_ROUNDS)
+        first = None
+        for number, held in enumerate(soak.measured(work, SOAK_WARM_UP, each, SOAK_ROUNDS)):
+            print(f"{kind}: {SOAK_WARM_UP + number * each}: {held.files} files, {held.threads} threads, "
+                  f"{held.maps} maps, {held.resident / 2**20:.0f} MB", flush=True)
+            first = first or held
+            assert (held.files, held.threads, held.maps) == (first.files, first.threads, first.maps)
+
+
+def killing(folder: Path, parents: tuple[Path, Path], kills: int, rng: random.Random) -> None:
+    """Runs, merges, conversions."""
+    training(folder, parents[0], kills, rng)
+    again = {"merge": Merge(parents, folder / "merge" / "out.safetensors"),
+             "conversion": Conversion(parents[0], folder / "conversion" / "out.safetensors")}
+    for kind, work in again.items():
+        remaking(kind, work, kills // 2, rng)
 
 
 def training(folder: Path, checkpoint: Path, wanted: int, rng: random.Random) -> None:
