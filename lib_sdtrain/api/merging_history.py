@@ -10,6 +10,7 @@ from typing import Any
 
 from lib_sdtrain.durable import write_atomically
 from lib_sdtrain.model.hashes import autov2
+from lib_sdtrain.textfiles import parse_json
 
 KEPT = 200
 
@@ -58,8 +59,8 @@ def label(entry: Mapping[str, Any]) -> str:
 
 def _entry(line: str) -> dict[str, Any] | None:
     try:
-        found = json.loads(line)
-    except json.JSONDecodeError:
+        found = parse_json(line)
+    except ValueError:
         return None
     needed = {"time", "out", "sha256", "method", "seconds", "bytes", "form", "report"}
     return found if isinstance(found, dict) and needed <= set(found) else None

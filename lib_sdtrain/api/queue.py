@@ -16,6 +16,7 @@ from lib_sdtrain.durable import write_atomically
 from lib_sdtrain.errors import UserError
 from lib_sdtrain.events import Failed
 from lib_sdtrain.jobs import FAILED, RUNNING, WAITING, Busy, Job, JobRunner
+from lib_sdtrain.textfiles import parse_json
 
 BY_USER, BY_RESTART = "by you", "by a restart"
 MOST, ENDED_KEPT = 200, 30
@@ -276,7 +277,7 @@ class Queue:
     def _read(self) -> None:
         """Take up what an earlier program has left. What was waiting or cut off is held until somebody looks."""
         try:
-            data = json.loads(self._file.read_text("utf-8"))
+            data = parse_json(self._file.read_text("utf-8"))
             self._ended = [_task(entry) for entry in data["ended"]]
             self._waiting = [_task(entry) for entry in data["waiting"]]
             if data["current"]:

@@ -17,6 +17,7 @@ from lib_sdtrain.settings.run import Concept
 
 CAPTION_SUFFIXES = (".txt", ".caption")
 MAX_CAPTION_BYTES = 64 * 1024
+SHORTER = f"at most {MAX_CAPTION_BYTES // 1024} KB"
 MASK_LABEL = "-masklabel"
 _MARKS = re.compile(r"\[(?:(name|folder)|column:([^\]]+))\]")
 
@@ -140,8 +141,7 @@ def read_caption(picture: Path, keep_lines: bool = False, files: Collection[str]
         if not path.is_file():
             continue
         if path.stat().st_size > MAX_CAPTION_BYTES:
-            fix = f"at most {MAX_CAPTION_BYTES // 1024} KB"
-            raise UserError("the caption is far too long", where=str(path), fix=fix)
+            raise UserError("the caption is far too long", where=str(path), fix=SHORTER)
         try:
             text = path.read_bytes().decode("utf-8-sig")
         except UnicodeDecodeError as error:
@@ -177,6 +177,9 @@ class Captions:
         caption = read_caption(picture, self.keep_lines, files)
         if caption is None and row:
             said = caption_of(row, self.column)
+            if said and len(said) > MAX_CAPTION_BYTES:
+                where = f"{self.metadata.path}: {picture.name}"
+                raise UserError("the caption is far too long", where=where, fix=SHORTER)
             caption = tidy(said) if said else None
         if caption is None and self.from_names:
             caption = tidy(picture.stem.partition("_")[0])

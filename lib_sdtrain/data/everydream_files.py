@@ -16,6 +16,7 @@ from lib_sdtrain.textfiles import read_mapping
 
 NUMBERS = ("multiply", "flip_p", "cond_dropout", "loss_scale")
 CHANCES = ("flip_p", "cond_dropout")
+LONGEST = 1000  # characters that are read of a file which holds one number or name
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,8 @@ def read_side_files(root: Path, folder: PurePosixPath) -> SideFiles:
 
 
 def _read(file: Path, name: str, problems: Problems) -> Any:
-    text = file.read_text(encoding="utf-8", errors="replace").strip()
+    with file.open(encoding="utf-8", errors="replace") as opened:
+        text = opened.read(LONGEST).strip()
     return text if name == "batch_id" else _number(text, name, str(file), problems)
 
 

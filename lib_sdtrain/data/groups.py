@@ -5,7 +5,6 @@ anime_screenshot_pipeline (hierarchical weights).
 """
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -17,6 +16,7 @@ from lib_sdtrain.data.everydream_files import SideFiles, read_side_files
 from lib_sdtrain.data.group_tree import leaf_shares, read_patterns, weights_from_tree
 from lib_sdtrain.errors import Problems, UserError
 from lib_sdtrain.settings.run import Concept
+from lib_sdtrain.textfiles import parse_json
 
 _REPEATS = re.compile(r"(\d+)_(.*)", re.DOTALL)
 NONE, KOHYA, EVERYDREAM, EVERYDREAM1, TREE = "none", "kohya", "everydream", "everydream1", "tree"
@@ -136,7 +136,7 @@ def read_picture_weights(file: str, where: str) -> dict[str, float]:
     """{picture's path below the folder: weight} from a JSON file. Raises `UserError`."""
     path = Path(file).expanduser()
     try:
-        raw = json.loads(path.read_text(encoding="utf-8-sig"))
+        raw = parse_json(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError as error:
         raise UserError(f"there is no file {path}", where=where) from error
     except (OSError, ValueError) as error:

@@ -5,7 +5,6 @@ fully, black not at all.
 """
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -15,8 +14,9 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageOps
 
 from lib_sdtrain.data.concepts import Picture
-from lib_sdtrain.data.pictures import Fit, see_through
+from lib_sdtrain.data.pictures import BadPicture, Fit, opened, see_through
 from lib_sdtrain.errors import UserError
+from lib_sdtrain.textfiles import parse_json
 
 if TYPE_CHECKING:
     import torch
@@ -69,9 +69,9 @@ def picture_mask(picture: Picture, boxes: Sequence[Box] = ()) -> Image.Image:
 
 def _read_mask(path: Path, size: tuple[int, int]) -> Image.Image:
     try:
-        with Image.open(path) as image:
+        with opened(path) as image:
             mask = ImageOps.exif_transpose(image).convert("L")
-    except (OSError, SyntaxError, ValueError) as error:
+    except BadPicture as error:
         raise UserError(f"the mask cannot be read: {error}", where=str(path)) from error
     if abs(mask.width / mask.height - size[0] / size[1]) > 0.02 * size[0] / size[1]:
         raise UserError(
@@ -84,11 +84,11 @@ def _read_mask(path: Path, size: tuple[int, int]) -> Image.Image:
 def _alpha(path: Path, size: tuple[int, int]) -> Image.Image:
     """The picture's transparency; all of it counts where there is none."""
     try:
-        with Image.open(path) as image:
+        with opened(path) as image:
             if not see_through(image):
                 return Image.new("L", size, FULL)
             return ImageOps.exif_transpose(image).convert("RGBA").getchannel("A")
-    except (OSError, SyntaxError, ValueError) as error:
+    except BadPicture as error:
         raise UserError(f"the picture changed while training: {error}", where=str(path)) from error
 
 
@@ -100,7 +100,7 @@ def boxes_of(picture: Picture, column: str) -> list[Box]:
     if raw in (None, ""):
         return []
     try:
-        listed = json.loads(raw) if isinstance(raw, str) else raw
+        listed = parse_json(raw) if isinstance(raw, str) else raw
         if listed and not isinstance(listed[0], (list, tuple)):
             listed = [listed]
         return [_pixels(tuple(map(float, box)), picture.size) for box in listed]

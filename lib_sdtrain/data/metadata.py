@@ -2,13 +2,13 @@
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from lib_sdtrain.errors import UserError
+from lib_sdtrain.textfiles import parse_json
 
 NAMES = ("file_name", "filename", "file", "path", "image", "image_path", "img_path", "filepath", "key", "name", "id")
 CAPTIONS = ("caption", "text", "prompt", "description")
@@ -75,7 +75,7 @@ def _read(path: Path, where: str) -> Iterator[tuple[str, Row]]:
 
 
 def _json(path: Path, where: str) -> Iterator[tuple[str, Row]]:
-    raw = json.loads(path.read_text(encoding="utf-8-sig"))
+    raw = parse_json(path.read_text(encoding="utf-8-sig"))
     if isinstance(raw, Mapping):
         for key, row in raw.items():
             yield str(key), row if isinstance(row, Mapping) else {"caption": row}
@@ -90,7 +90,7 @@ def _json_lines(path: Path, where: str) -> Iterator[tuple[str, Row]]:
         for number, line in enumerate(lines, 1):
             if line.strip():
                 try:
-                    row = json.loads(line)
+                    row = parse_json(line)
                 except ValueError as error:
                     raise UserError(f"line {number} is not JSON: {error}", where=str(path)) from error
                 yield from _named([row], path, where)

@@ -8,6 +8,8 @@ from __future__ import annotations
 import io
 import struct
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,6 +25,8 @@ Size = tuple[int, int]
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".jfif", ".avif"})
 MAX_PIXELS = 178_956_970  # Pillow's own limit against decompression bombs, also where the host raised it
 MAX_SIDE_RATIO = 64
+MAX_BYTES = 2 * 2**30  # the most pixels, uncompressed, in 16 bits with transparency, take 1.4 GB
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "AVIF")  # as SUFFIXES
 _DECODER_ERRORS = (
     OSError, SyntaxError, ValueError, TypeError, EOFError, IndexError, OverflowError, struct.error, zlib.error,
 )
@@ -47,12 +51,22 @@ def decode(content: bytes, background: str = "white") -> Image.Image:
     """An upright 8-bit RGB picture from a file's bytes. Raises `BadPicture`."""
     if not content:
         raise BadPicture("the file is empty")
+    with opened(io.BytesIO(content)) as image:
+        image.load()
+        return to_rgb(ImageOps.exif_transpose(image), background)
+
+
+@contextmanager
+def opened(source: Path | io.BytesIO) -> Iterator[Image.Image]:
+    """A picture of one of the FORMATS as Pillow opens it. Raises `BadPicture`, also for what goes wrong while open.
+
+    Pillow knows more: for PostScript, whatever its file is called, it would start Ghostscript.
+    """
+    Image.init()
     try:
-        with Image.open(io.BytesIO(content)) as image:
+        with Image.open(source, formats=[name for name in FORMATS if name in Image.OPEN]) as image:
             _check_size(image.size)
-            image.load()
-            upright = ImageOps.exif_transpose(image)
-            return to_rgb(upright, background)
+            yield image
     except UnidentifiedImageError as error:
         raise BadPicture("not a picture that can be read") from error
     except Image.DecompressionBombError as error:
@@ -69,6 +83,9 @@ def open_picture(path: Path, background: str = "white") -> Image.Image:
 def read_bytes(path: Path) -> bytes:
     """The file's bytes. Raises `BadPicture` when it cannot be read."""
     try:
+        size = path.stat().st_size
+        if size > MAX_BYTES:
+            raise BadPicture(f"{size:,} bytes are far too many for a picture")
         return path.read_bytes()
     except OSError as error:
         raise BadPicture(f"cannot be read: {error.strerror or error}") from error

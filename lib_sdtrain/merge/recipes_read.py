@@ -11,7 +11,7 @@ from typing import Any
 
 from lib_sdtrain.errors import UserError
 from lib_sdtrain.model.metadata import MERGE, OURS, RECIPE, lineage, readable
-from lib_sdtrain.textfiles import parse_yaml, read_text
+from lib_sdtrain.textfiles import parse_json, parse_yaml, read_text
 
 _BINARY = {".safetensors", ".ckpt", ".pt", ".bin"}
 _WEBUI_METHODS = {
@@ -75,7 +75,7 @@ def _from_document(document: Mapping[str, Any], where: str) -> Recipe:
 
 def _json(value: Any) -> Any:
     try:
-        return json.loads(value) if isinstance(value, str) else value
+        return parse_json(value) if isinstance(value, str) else value
     except ValueError:
         return value
 

@@ -1,13 +1,13 @@
 """A diffusers model folder as one table of tensors: keys are `<part>/<key in the part's file>`."""
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
 from lib_sdtrain.errors import Problem, UserError
 from lib_sdtrain.model.mapped import Contents, read_safetensors
 from lib_sdtrain.model.torchfile import read_torch_file
+from lib_sdtrain.textfiles import parse_json
 
 PARTS = ("unet", "vae", "text_encoder", "text_encoder_2")
 _STEMS = ("diffusion_pytorch_model", "model", "pytorch_model")
@@ -57,7 +57,7 @@ def _candidates(folder: Path) -> Iterator[Path]:
 
 def _shards(index: Path) -> list[Path]:
     try:
-        names = sorted(set(json.loads(index.read_text("utf-8"))["weight_map"].values()))
+        names = sorted(set(parse_json(index.read_text("utf-8"))["weight_map"].values()))
     except (ValueError, KeyError, AttributeError, TypeError) as error:
         raise UserError("the list of weight files is damaged", where=str(index)) from error
     files = [index.parent / name for name in names]

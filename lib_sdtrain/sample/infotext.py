@@ -29,6 +29,7 @@ from lib_sdtrain.sample.samplers.registry import split_name
 from lib_sdtrain.settings.fields import Declared, declared
 from lib_sdtrain.settings.parse import parse_value
 from lib_sdtrain.settings.sample import SampleRequest
+from lib_sdtrain.textfiles import parse_json
 
 _PARAMETER = re.compile(r'\s*(\w[\w \-/]+):\s*("(?:\\.|[^\\"])+"|[^,]*)(?:,|$)')
 _SIZE = re.compile(r"(\d+)x(\d+)")
@@ -62,7 +63,7 @@ def unquote(text: str) -> str:
     if len(text) < 2 or text[0] != '"' or text[-1] != '"':
         return text
     try:
-        return str(json.loads(text))
+        return str(parse_json(text))
     except ValueError:
         return text
 

@@ -1,7 +1,6 @@
 """Bodies of the WebUI's /sdapi/v1/txt2img as requests, and back."""
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from typing import Any
@@ -13,6 +12,7 @@ from lib_sdtrain.sample.schedule_names import find_schedule
 from lib_sdtrain.settings.fields import declared
 from lib_sdtrain.settings.parse import build, nearest
 from lib_sdtrain.settings.sample import OPTION_FIELDS, SampleOptions, SampleRequest
+from lib_sdtrain.textfiles import parse_json
 
 WITHOUT_EFFECT = frozenset({
     "sampler_index", "override_settings", "override_settings_restore_afterwards", "do_not_save_samples",
@@ -148,7 +148,7 @@ def read_requests(text: str, where: str = "") -> list[SampleRequest]:
 
 def _bodies(text: str, where: str) -> Iterator[tuple[str, Any]]:
     try:
-        whole = json.loads(text)
+        whole = parse_json(text)
     except ValueError:
         lines = [(number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
         for number, line in lines:
@@ -161,7 +161,7 @@ def _bodies(text: str, where: str) -> Iterator[tuple[str, Any]]:
 
 def _json(text: str, where: str) -> Any:
     try:
-        return json.loads(text)
+        return parse_json(text)
     except ValueError as error:
         raise UserError(f"not JSON: {error}", where=where) from error
 

@@ -10,6 +10,7 @@ import gradio as gr
 
 from lib_sdtrain.settings.fields import Declared
 from lib_sdtrain.settings.lengths import Length
+from lib_sdtrain.textfiles import parse_json
 
 PANEL = "sdtrain_train"
 REQUEST_SEPARATOR = "====="
@@ -95,8 +96,8 @@ def _json_or_text(text: str) -> Any:
     if not text.startswith("{"):
         return text
     try:
-        return json.loads(text)
-    except json.JSONDecodeError:
+        return parse_json(text)
+    except ValueError:
         return text
 
 

@@ -1,9 +1,14 @@
 """Settings: parsing, layers, and the rule that every mistake is reported at once."""
+import math
+import time
+from pathlib import Path
+
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lib_sdtrain import textfiles
+from lib_sdtrain.durable import safe_name
 from lib_sdtrain.errors import UserError
 from lib_sdtrain.settings.fields import declared, groups_of
 from lib_sdtrain.settings.layers import Layer, describe_changes, resolve, to_plain
@@ -85,6 +90,7 @@ def test_every_setting_tells_people_what_it_is():
     assert [group.path for group in groups_of(RunSettings)][:2] == ["model", "data"]
 
 
+@settings(deadline=None)
 @given(st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
                     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(
                         ["train", "data", "length", "concepts", "every", "prompts", "optimizer_args", "x"]), inner)))
@@ -102,10 +108,63 @@ def test_any_data_is_accepted_or_refused_with_words(data):
 
 @pytest.mark.parametrize("text", [
     "a: 1\na: 2", "a: &x 1\nb: *x", "a: !!python/object/apply:os.system [x]", "{", "? [a]\n: 1", "a: b: c",
+    "a: !!int 1:30", "a: !!float 1:30.5", "a: !!binary x\nb: !custom 1", "a: &a [x]\n<<: *a",
 ])
 def test_yaml_that_is_not_plain_data_names_the_line(text):
     with pytest.raises(UserError, match=r"f\.yaml, line \d+: not valid YAML"):
         textfiles.parse_yaml(text, "f.yaml")
+
+
+@pytest.mark.parametrize("text", [
+    "[" * 20_000, "{a: " * 20_000, "- " * 20_000, "a: " + "9" * 100_000, "a: 2001-99-99", "\x00", "a: \ud800",
+], ids=lambda text: text[:4])
+@pytest.mark.fault("that it is not valid YAML, in one line; nothing in it is run or unfolded")
+def test_yaml_made_to_hurt_is_refused_in_one_line(text):
+    with pytest.raises(UserError, match="not valid YAML") as caught:
+        textfiles.parse_yaml(text, "f.yaml")
+    assert len(str(caught.value)) < 300
+
+
+def test_numbers_to_base_60_are_text_and_take_no_time():
+    text = "a: 1:30\nb: 190:20:30.15\nc: 1" + ":10" * 100_000 + "\n"
+    began = time.monotonic()
+    found = textfiles.parse_yaml(text, "f")
+    assert (found["a"], found["b"], found["c"][:7]) == ("1:30", "190:20:30.15", "1:10:10")
+    assert time.monotonic() - began < 20
+
+
+@pytest.mark.parametrize(("text", "value"), [
+    ("0", 0), ("-12", -12), ("+7", 7), ("1_000", 1000), ("0x1F", 31), ("0b101", 5), ("017", 15), ("1.5", 1.5),
+    (".5", 0.5), ("2.", 2.0), ("1e3", 1000.0), ("-.inf", -math.inf), ("1e400", math.inf), ("09", "09"), ("1-2", "1-2"),
+    ("1.2.3", "1.2.3"), ("--1", "--1"), ("true", True), ("~", None),
+])
+def test_plain_values_are_what_yaml_makes_of_them(text, value):
+    assert textfiles.parse_yaml(f"a: {text}", "f") == {"a": value}
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"a":' * 100_000, "9" * 100_000, "{", "", "\x00"])
+def test_json_made_to_hurt_is_a_value_error(text):
+    with pytest.raises(ValueError):  # noqa: PT011 - its callers say where
+        textfiles.parse_json(text)
+
+
+@settings(deadline=None)
+@given(st.text(max_size=120))
+def test_a_name_is_a_name_whatever_was_typed(text):
+    name = safe_name(text)
+    assert name == Path(name).name
+    assert name not in ("", ".", "..")
+    assert 0 < len(name) <= 80
+    assert not set(name) & set('/\\:*?"<>|\0\n\r\t')
+    assert name[0] not in ".-"
+
+
+@pytest.mark.parametrize(("text", "name"), [
+    ("../../etc/passwd", "etc-passwd"), ("C:\\Windows\\x", "C--Windows-x"), ("..", "model"), (".hidden", "hidden"),
+    ("a/../b", "a-..-b"), ("\0", "model"), ("<img src=x>", "img-src-x"), ("sks dog", "sks-dog"),
+])
+def test_no_name_leaves_its_folder(text, name):
+    assert safe_name(text) == name
 
 
 def test_small_numbers_in_scientific_form_are_numbers():
