@@ -22,6 +22,13 @@
         }
     }
 
+    // What is told at the top of the form may answer a button at its end.
+    function bringIntoSight(message) {
+        if (!message.textContent.trim() || message.offsetParent === null) return;
+        const {top, bottom} = message.getBoundingClientRect();
+        if (top < 0 || bottom > window.innerHeight) message.scrollIntoView({block: "center", behavior: "smooth"});
+    }
+
     function search(page, text) {
         const words = text.toLowerCase().split(/\s+/).filter(Boolean);
         for (const group of page.querySelectorAll(".sdtrain-group")) {
@@ -39,6 +46,8 @@
     app.onReady((page) => {
         const plan = app.byId("sdtrain_train_plan");
         new MutationObserver(() => showMistakes(page, plan)).observe(plan, {childList: true, subtree: true});
+        const message = app.byId("sdtrain_train_message");
+        new MutationObserver(() => bringIntoSight(message)).observe(message, {childList: true, subtree: true});
         page.addEventListener("input", (event) => {
             if (event.target.matches("[data-part=search]")) search(page, event.target.value);
         });

@@ -247,7 +247,7 @@
             else runs.send({do: wanted.dataset.do});
         });
         // the answer to a wish has come
-        new MutationObserver(() => { runs.lookSoon(); followAnswer(); }).observe(app.byId("sdtrain_runs_message"), {childList: true, subtree: true});
+        new MutationObserver(() => { runs.answered(); runs.lookSoon(); followAnswer(); }).observe(app.byId("sdtrain_runs_message"), {childList: true, subtree: true});
         new IntersectionObserver((seen) => { if (seen.some((one) => one.isIntersecting)) look(); }).observe(view);
     });
 })();

@@ -6,7 +6,7 @@
     const runs = app.runs, element = runs.element;
     const COLOURS = ["#3b82f6", "#f97316", "#22c55e", "#a855f7", "#ef4444", "#14b8a6"];
     const MOST_PICTURES = 60;
-    let shown = [], details = [], step = null, follows = true, together = true, drawn = "";
+    let shown = [], details = [], step = null, follows = true, together = true, drawn = "", leaving = false;
 
     const place = () => runs.part("detail");
 
@@ -22,20 +22,32 @@
         if (!place().hidden) place().scrollIntoView({block: "nearest", behavior: "smooth"});
     };
 
+    // Pictures that are not loaded yet must not be asked for while their files are deleted.
+    function leave(wish) {
+        leaving = true;
+        for (const box of place().querySelectorAll(".sdr-previews")) box.remove();
+        runs.send(wish);
+    }
+
+    // The answer to a wish is there: what is left is drawn again.
+    runs.answered = () => { [leaving, drawn] = [false, ""]; };
+
     // What is asked for again while it runs; the rest stands still.
     runs.refreshDetail = async () => {
+        if (leaving) return;
         const asked = shown;
-        const state = JSON.stringify(runs.entries.filter((entry) => asked.includes(entry.id)));
+        const there = runs.entries.filter((entry) => asked.includes(entry.id)); // what was deleted is not asked for
+        const state = JSON.stringify(there);
         if (state === drawn) return;
-        const found = await load(asked);
-        if (asked !== shown) return; // another was chosen meanwhile
+        const found = await load(asked.filter((id) => there.some((entry) => entry.id === id)));
+        if (asked !== shown || leaving) return; // another was chosen meanwhile
         details = found;
         drawn = state;
         place().hidden = !details.length;
         if (!details.length) return;
         const open = [...place().querySelectorAll("details[open]")].map((one) => one.dataset.name);
         const typed = place().querySelector("input[type=text]"), words = typed ? typed.value : "";
-        place().replaceChildren(...(asked.length > 1 ? await several() : one(details[0])));
+        place().replaceChildren(...(details.length > 1 ? await several() : one(details[0])));
         for (const name of open) {
             const again = place().querySelector(`details[data-name="${name}"]`);
             if (again) again.open = true;
@@ -96,7 +108,7 @@
         const box = element("div", "", "sdr-confirm"), line = element("div", "", "sdr-head");
         const files = detail.files.filter((file) => file.there);
         box.append(element("div", `Delete what of ${detail.label}? There is no way back.`));
-        const act = (text, what, title) => line.append(runs.button(text, title, () => runs.send({do: "delete", run: detail.id, what}), "sdr-danger"));
+        const act = (text, what, title) => line.append(runs.button(text, title, () => leave({do: "delete", run: detail.id, what}), "sdr-danger"));
         if (detail.state_bytes) act(`Only its saved state (${runs.size(detail.state_bytes)})`, "state", "It stays in the list and cannot go on any more");
         act("The run, but not its models", "run", "Settings, log, previews and state; models that it wrote stay");
         if (files.length) {

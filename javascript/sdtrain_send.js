@@ -3,6 +3,7 @@
     "use strict";
 
     const app = window.sdtrain = window.sdtrain || {};
+    const COPIED_MS = 4000;
 
     // Text to the clipboard; pages that are not served over https or from this machine have no clipboard of their own.
     app.copy = async (text) => {
@@ -23,14 +24,16 @@
         return copied;
     };
 
-    // Tells below the buttons that the text is on the clipboard, or that it has to be taken by hand.
-    app.copied = async (text) => {
-        const done = await app.copy(text);
-        const label = app.root().querySelector("#sdtrain_train_copied label");
-        if (label) label.dataset.copied = done ? "copied" : "select and copy it";
+    // Tells on the pressed button that the text is on the clipboard, or that it has to be taken by hand.
+    app.copied = async (pressed, text) => {
+        const button = app.byId(pressed);
+        if (!text || !button) return; // a mistake in the form is told instead
+        button.dataset.copied = await app.copy(text) ? "copied" : "select it below and copy it";
+        setTimeout(() => { delete button.dataset.copied; }, COPIED_MS);
     };
 
     app.download = (name, text) => {
+        if (!text) return;
         const link = document.createElement("a");
         link.href = URL.createObjectURL(new Blob([text], {type: "text/yaml"}));
         link.download = name;

@@ -13,12 +13,11 @@ from lib_sdtrain.api.runs import RunEntry, list_runs, read_run
 from lib_sdtrain.errors import UserError
 from lib_sdtrain.host.protocol import Host
 from lib_sdtrain.jobs import JobRunner
-from lib_sdtrain.settings.fields import declared, default_text
+from lib_sdtrain.settings.fields import PATH_KINDS, declared, default_text
 from lib_sdtrain.settings.merge import MergeSettings
 from lib_sdtrain.settings.run import Concept, RunSettings
 
 RUN, MERGE = "run", "merge"
-PATH_KINDS = ("folder", "file", "path", "vae")
 MOST_COMPARED, LOGS_KEPT, CURVE_POINTS = 6, 24, 400
 _IDENTITY = ("name", "save.name")  # what differs between any two runs
 
@@ -75,17 +74,17 @@ class History:
             return {**_merge_row(entry), "out": self._told(Path(entry["out"])), "there": Path(entry["out"]).is_file(),
                     "settings": flat(entry["form"])}  # fmt: skip
         entry = self.run(name)
-        log = self.log(entry)
+        log, sizes = self.log(entry), file_bytes(entry.path)
         return {
             **self._run_row(entry), "path": self._told(entry.path), "points": thinned(log.points),
             "validations": log.validations, "seconds": round(log.seconds, 1), "rate": log.rate,
-            "previews": [{"step": step, "pictures": [{"index": index, "infotext": one["infotext"]}
-                                                     for index, one in sorted(shown.items())]}
-                         for step, shown in sorted(log.previews.items())],
+            "previews": [{"step": step, "pictures": pictures} for step, shown in sorted(log.previews.items())
+                         if (pictures := [{"index": index, "infotext": one["infotext"]} for index, one
+                                          in sorted(shown.items()) if entry.path / one["file"] in sizes])],
             "files": [self._file(entry, file, facts) for file, facts in log.saved.items()],
             "notices": log.notices, "problems": log.problems, "settings": self.settings(entry),
-            "bytes": sum(file_bytes(entry.path).values()),
-            "state_bytes": sum(file_bytes(entry.path / "state").values()),
+            "bytes": sum(sizes.values()),
+            "state_bytes": sum(size for path, size in sizes.items() if entry.path / "state" in path.parents),
         }  # fmt: skip
 
     def _merge(self, name: str) -> dict[str, Any]:

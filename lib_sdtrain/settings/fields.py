@@ -19,6 +19,8 @@ from functools import cache
 from typing import Any
 
 BASIC, ADVANCED = "basic", "advanced"
+#: Kinds of settings whose values are paths.
+PATH_KINDS = ("folder", "file", "path", "vae")
 
 
 @dataclass(frozen=True)

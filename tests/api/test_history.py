@@ -52,6 +52,12 @@ def test_a_run_is_listed_and_told_in_full(services):
     json.dumps(found)
 
 
+def test_pictures_that_somebody_deleted_are_not_offered(services):
+    name = run(services, train__length=12)
+    (folder(services, name) / "samples" / "step-000010-00.png").unlink()
+    assert [one["step"] for one in services.history.detail(name)["previews"]] == [0]
+
+
 def test_a_log_is_read_as_it_grows_and_a_cut_line_is_waited_for(tmp_path):
     file = tmp_path / "events.jsonl"
     line = [json.dumps(event.as_dict()) for event in (

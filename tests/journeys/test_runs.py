@@ -116,6 +116,7 @@ def test_a_run_is_lengthened_taken_as_a_start_and_deleted(site, open_page):
     page.locator(".sdr-confirm button", has_text="not its models").click()
     page.locator(f"{RUNS}_message", has_text="The run is gone").last.wait_for()
     row(page, "18 of 18").wait_for(state="detached")
+    page.locator(f"{RUNS}_view [data-part=detail]").wait_for(state="hidden")
     assert (site.runs / name / "checkpoints" / "sks-cup.safetensors").exists()
     assert not (site.runs / name / "config.yaml").exists()
 
@@ -134,6 +135,49 @@ def test_settings_are_saved_as_a_file_and_loaded_again(site, open_page, tmp_path
     file.write_text(file.read_text("utf-8").replace("length: 33", "length: 44"), "utf-8")
     page.set_input_files("input[data-part=load-file]", file)
     page.locator(".sdtrain-plan", has_text="44 steps").wait_for()
+    wait_in_sight(page, "These are the settings of mine.yaml")
+
+
+def wait_in_sight(page, words: str) -> None:
+    """Until the form's message says this where a person sees it."""
+    page.locator(f"{TRAIN}_message", has_text=words).last.wait_for()
+    page.wait_for_function(
+        """message => { const {top, bottom} = document.querySelector(message).getBoundingClientRect();
+                        return top >= 0 && bottom <= window.innerHeight; }""", arg=f"{TRAIN}_message",
+    )  # fmt: skip
+
+
+def test_a_wrong_settings_file_is_told_where_it_is_seen_and_changes_nothing(site, open_page, tmp_path):
+    page = open_page(site.url)
+    wait_plan(page)
+    page.click(f"{TRAIN}_keeping .label-wrap")
+    file = tmp_path / "mine.yaml"
+    for text, words in (("train: {lenght: 4}", "unknown setting"), ("train: {length: 4", "mine.yaml")):
+        page.locator("label.sdtrain-file", has_text="Load a file").scroll_into_view_if_needed()
+        file.write_text(text, "utf-8")
+        page.set_input_files("input[data-part=load-file]", file)
+        wait_in_sight(page, words)
+    assert page.locator(f"{TRAIN}_train_length textarea").input_value() == "40"
+
+
+def test_settings_are_copied_and_a_mistake_is_told_instead(site, open_page):
+    page = open_page(site.url)
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    wait_plan(page)
+    page.click(f"{TRAIN}_keeping .label-wrap")
+    for name, words in (("as_command", "python -m lib_sdtrain train"), ("as_yaml", "toybox")):
+        press(page, name)
+        page.locator(f"{TRAIN}_{name}[data-copied=copied]").wait_for()
+        assert words in page.evaluate("() => navigator.clipboard.readText()")
+        page.locator(f"{TRAIN}_copied", has_text=words).first.wait_for()
+    page.evaluate("() => navigator.clipboard.writeText('before')")
+    set_text(page, "train.length", "many")
+    wait_plan(page, ready=False)
+    for name in ("as_command", "as_file"):
+        press(page, name)
+        page.locator(f"{TRAIN}_kept", has_text="train.length").last.wait_for()
+    assert page.evaluate("() => navigator.clipboard.readText()") == "before"
+    assert not page.locator(f"{TRAIN}_copied").first.is_visible()
 
 
 def test_many_runs_long_names_and_many_pictures_leave_the_page_as_wide_as_it_is(site, open_page):

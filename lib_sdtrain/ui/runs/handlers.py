@@ -2,9 +2,10 @@
 from __future__ import annotations
 
 import html
+import itertools
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from lib_sdtrain.api.history import MERGE
@@ -22,9 +23,16 @@ class RunsHandlers:
     """Answers of the Runs sub-tab."""
 
     services: Services
+    _count: Iterator[int] = field(default_factory=itertools.count)
 
     def command(self, text: str) -> str:
-        """Do what the page asks for, `{"do": name, ...}`; what to show about it."""
+        """Do what the page asks for, `{"do": name, ...}`; what to show about it.
+
+        Answers are numbered: the page sees by the change that there is one, also when it has the same words again.
+        """
+        return f"<div data-answer='{next(self._count)}'>{self._answer(text)}</div>"
+
+    def _answer(self, text: str) -> str:
         try:
             wish = json.loads(text or "{}")
             name = wish.get("do") if isinstance(wish, dict) else None

@@ -214,18 +214,12 @@ class TrainHandlers:
         return f"<p class='sdtrain-note'>{html.escape(name)} is in the WebUI's list of checkpoints now.</p>"
 
     def yaml(self, preset: str, values: Mapping[str, Any]) -> str:
-        """The settings as a file for `train --config`."""
-        try:
-            return self.service.yaml(self.form.choice(self.name_of(preset), values))
-        except UserError as error:
-            return "\n".join(f"# {problem}" for problem in error.problems)
+        """The settings as a file for `train --config`. Raises `UserError` with every wrong value."""
+        return self.service.yaml(self.form.choice(self.name_of(preset), values))
 
     def command(self, preset: str, values: Mapping[str, Any]) -> str:
-        """The settings as a command line."""
-        try:
-            return self.service.command(self.form.choice(self.name_of(preset), values))
-        except UserError as error:
-            return "\n".join(f"# {problem}" for problem in error.problems)
+        """The settings as a command line. Raises `UserError` with every wrong value."""
+        return self.service.command(self.form.choice(self.name_of(preset), values))
 
 
 def wished_preview(asked: str) -> str | None:

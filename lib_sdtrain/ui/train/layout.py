@@ -35,6 +35,7 @@ class TrainParts:
     command_button: Any = None
     copied: Any = None
     copied_text: Any = None
+    kept: Any = None
     delete_preset: Any = None
     file_button: Any = None
     refresh: Any = None
@@ -203,6 +204,7 @@ def _keeping(parts: TrainParts) -> None:
             parts.yaml_button = gr.Button("Copy as YAML", elem_id=_id("as_yaml"), size="sm")
             parts.file_button = gr.Button("Save as file", elem_id=_id("as_file"), size="sm")
             gr.HTML(LOAD_HTML)
+        parts.kept = gr.HTML("", elem_id=_id("kept"))
         parts.copied = gr.Code(label="The same run elsewhere", visible=False, elem_id=_id("copied"), interactive=False)
 
 

@@ -16,7 +16,7 @@ from lib_sdtrain.ui.train.layout import NO_PRESET, TrainParts, build_train
 from lib_sdtrain.ui.train.words import read_prompts, reading_html
 
 CHECKPOINT, NAME = "model.checkpoint", "save.name"
-COPY = "(text, name) => { window.sdtrain.copied(text); }"
+COPY = "(text, name) => { window.sdtrain.copied('%s', text); }"
 DOWNLOAD = "(text, name) => { window.sdtrain.download(`${name || 'sdtrain'}.yaml`, text); }"
 ASKED = "(source, ...rest) => [window.sdtrain ? window.sdtrain.asked : '{}', ...rest]"
 
@@ -243,23 +243,29 @@ class TrainTab:
 
         def saved(data: Mapping[Any, Any]) -> dict[Any, Any]:
             message = self.handlers.save_preset(data[parts.preset_name], data[parts.preset], self._values(data))
-            return {parts.message: message, parts.preset: update(choices=self._preset_titles())}
+            return {parts.kept: message, parts.preset: update(choices=self._preset_titles())}
 
         listen(parts.preset.input, chosen, self._inputs, [*self._everything, parts.base_preset, parts.message])
         listen(parts.forget.click, forgotten, self._inputs, [*self._everything, parts.message])
-        listen(parts.save_preset.click, saved, {*self._inputs, parts.preset_name}, [parts.message, parts.preset])
-        listen(parts.delete_preset.click, self._deleted, [parts.preset], [parts.message, parts.preset])
+        listen(parts.save_preset.click, saved, {*self._inputs, parts.preset_name}, [parts.kept, parts.preset])
+        listen(parts.delete_preset.click, self._deleted, [parts.preset], [parts.kept, parts.preset])
         for button, make, then in (
-            (parts.yaml_button, self.handlers.yaml, COPY), (parts.command_button, self.handlers.command, COPY),
+            (parts.yaml_button, self.handlers.yaml, COPY % parts.yaml_button.elem_id),
+            (parts.command_button, self.handlers.command, COPY % parts.command_button.elem_id),
             (parts.file_button, self.handlers.yaml, DOWNLOAD),
         ):
-            done = listen(button.click, self._copier(make), self._inputs, [parts.copied, parts.copied_text])
+            done = listen(button.click, self._copier(make), self._inputs, [parts.copied, parts.copied_text, parts.kept])
             listen(done.then, None, [parts.copied_text, self._component(NAME)], None, js=then)
 
     def _copier(self, make: Callable[[str, Mapping[str, Any]], str]) -> Callable[[Mapping[Any, Any]], Any]:
+        """The text to copy; with a mistake in the form there is none, and the mistake is told instead."""
+
         def copied(data: Mapping[Any, Any]) -> Any:
-            text = make(data[self.parts.preset], self._values(data))
-            return [update(value=text, visible=True), text]
+            try:
+                text = make(data[self.parts.preset], self._values(data))
+            except UserError as error:
+                return [update(visible=False), "", problems_html(error.problems)]
+            return [update(value=text, visible=True), text, ""]
 
         return copied
 
