@@ -115,6 +115,8 @@ def _train(trainer: Trainer, outputs: Outputs, validator: Validator, token: Canc
         yield from draw_previews(trainer, outputs.run, token)
         if validator.due(0):
             yield from validator.run(token)
+    elif trainer.step < plan.steps:
+        yield from _left_over(trainer, outputs.run, validator, token)
     began, first = time.monotonic(), trainer.step
     while trainer.step < plan.steps and not token.stopping:
         before = trainer.pieces
@@ -133,6 +135,14 @@ def _train(trainer: Trainer, outputs: Outputs, validator: Validator, token: Canc
         if trainer.step < plan.steps and not token.stopping:
             yield from _in_between(trainer, outputs, token)
     yield from _end(trainer, outputs, token, steps_per_second=(trainer.step - first) / (time.monotonic() - began))
+
+
+def _left_over(trainer: Trainer, run: RunDir, validator: Validator, token: CancelToken) -> Iterator[Event]:
+    """What was due at the step of the saved state and a stop kept from being done."""
+    if _due(trainer.step, trainer.plan.in_steps(trainer.settings.preview.every)):
+        yield from draw_previews(trainer, run, token, only_missing=True)
+    if validator.due(trainer.step) and trainer.step not in run.validated_steps():
+        yield from validator.run(token)
 
 
 def _in_between(trainer: Trainer, outputs: Outputs, token: CancelToken) -> Iterator[Event]:

@@ -1,6 +1,8 @@
 """What a run writes: checkpoints in the parent's own layout, resumable states, and the final document."""
 from __future__ import annotations
 
+import hashlib
+import json
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -17,6 +19,7 @@ from lib_sdtrain.model.writer import Written
 from lib_sdtrain.settings.layers import to_plain
 from lib_sdtrain.settings.run_method import EMBEDDING, FULL, LORA
 from lib_sdtrain.train.child import write_child
+from lib_sdtrain.train.data_plan import beyond_pictures
 from lib_sdtrain.train.embedding_file import write_embedding
 from lib_sdtrain.train.lora_file import write_lora
 from lib_sdtrain.train.plan import Plan
@@ -51,9 +54,7 @@ class Outputs:
     @cached_property
     def parents(self) -> dict[str, Parent]:
         """What the result descends from, hashed once a run."""
-        checkpoint, vae = self.plan.checkpoint, self.plan.settings.model.vae
-        found = {"checkpoint": parent_of(checkpoint.path, checkpoint.tensors.metadata)}
-        return found | ({"vae": parent_of(Path(vae).expanduser(), {})} if vae else {})
+        return parents_of(self.plan)
 
     def folder_of(self, kind: str) -> Path:
         """Where files of this kind go."""
@@ -117,8 +118,11 @@ class Outputs:
     def _state(self) -> State:
         self.trainer.check_weights()
         state = self.trainer.state()
-        return State({**state.facts, "settings": to_plain(self.plan.settings), "data": data_facts(self.plan)},
-                     state.tensors)  # fmt: skip
+        facts = {
+            "settings": to_plain(self.plan.settings), "data": data_facts(self.plan), "beyond": beyond_hash(self.plan),
+            "parents": {role: parent.sha256 for role, parent in self.parents.items()},
+        }
+        return State({**state.facts, **facts}, state.tensors)
 
     def document(self, steps_per_second: float) -> dict[str, Any]:
         """What `train --json` prints."""
@@ -143,6 +147,18 @@ def peak_memory(device: str) -> int:
 
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def parents_of(plan: Plan) -> dict[str, Parent]:
+    """The files that a run stands on, by their role, hashed."""
+    checkpoint, vae = plan.checkpoint, plan.settings.model.vae
+    found = {"checkpoint": parent_of(checkpoint.path, checkpoint.tensors.metadata)}
+    return found | ({"vae": parent_of(Path(vae).expanduser(), {})} if vae else {})
+
+
+def beyond_hash(plan: Plan) -> str:
+    """A hash of what else decides what is learnt: weights of pictures, masks, boxes, scores, other names of tags."""
+    return hashlib.sha256(json.dumps(beyond_pictures(plan), ensure_ascii=False).encode()).hexdigest()
 
 
 def data_facts(plan: Plan) -> list[dict[str, Any]]:

@@ -11,7 +11,7 @@ from lib_sdtrain.events import CancelToken, Event, Notice
 from lib_sdtrain.settings.layers import Layer, describe_changes, resolve, to_plain
 from lib_sdtrain.settings.run import RunSettings
 from lib_sdtrain.train.loop import logged, run_plan
-from lib_sdtrain.train.outputs import data_facts
+from lib_sdtrain.train.outputs import beyond_hash, data_facts, parents_of
 from lib_sdtrain.train.plan import Plan, make_plan
 from lib_sdtrain.train.run_dir import RunDir
 from lib_sdtrain.train.starting import pick_device
@@ -22,6 +22,9 @@ FIXED = (
     "method.train_text_encoder_2", "method.rank", "method.alpha", "method.conv_rank", "method.conv_alpha",
     "method.block_weights", "train.optimizer", "validation.fraction",
 )
+
+
+BEYOND = "weights of pictures, masks, boxes, scores, other names of tags or embeddings that captions name"
 
 
 def resume(
@@ -45,6 +48,7 @@ def resume(
             f"all {plan.steps} steps are done", where=str(run.path), fix="lengthen it, for instance --set train.length="
             f"{plan.steps * 2}",
         )
+    _check_parents(state, plan)
     notices = [Notice(text=f"changed: {line}") for line in describe_changes(before, settings)]
     notices += [Notice(text=f"changed: {line}") for line in data_changes(state, plan)]
     run.write_config(settings)
@@ -63,6 +67,19 @@ def _check_fixed(before: RunSettings, after: RunSettings) -> None:
     problems.raise_if_any()
 
 
+def _check_parents(state: State | None, plan: Plan) -> None:
+    """A file may have been replaced under its name: a run that went on would be half of one and half of another."""
+    kept, problems = state.facts.get("parents", {}) if state else {}, Problems()
+    now = {role: parent.sha256 for role, parent in parents_of(plan).items()} if kept else {}
+    for role, digest in now.items():
+        if kept.get(role, digest) != digest:
+            problems.add(
+                "this is no longer the file that the run was begun with", where=f"model.{role}",
+                fix="put the former file back, or start a new run",
+            )
+    problems.raise_if_any()
+
+
 def data_changes(state: State | None, plan: Plan) -> list[str]:
     """How the pictures and captions differ from those the saved state was trained on."""
     if state is None:
@@ -76,7 +93,8 @@ def data_changes(state: State | None, plan: Plan) -> list[str]:
             continue
         for role in ("pictures", "class_pictures"):
             lines += _picture_changes(f"{entry['name']}, {role.replace('_', ' ')}", dict(old[role]), dict(entry[role]))
-    return lines + [f"{name}: the concept is gone" for name in before]
+    lines += [f"{name}: the concept is gone" for name in before]
+    return lines + [BEYOND] * (state.facts.get("beyond", beyond_hash(plan)) != beyond_hash(plan))
 
 
 def _picture_changes(name: str, old: dict[str, str | None], new: dict[str, str | None]) -> list[str]:

@@ -13,6 +13,7 @@ import json
 import math
 import os
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -102,11 +103,21 @@ class RunDir:
 
     def finished_steps(self) -> int:
         """The length at which the run came to its end with everything written, 0 when it never did."""
+        return max((int(end["result"]["steps"]) for end in self._told("finished")), default=0)
+
+    def validated_steps(self) -> set[int]:
+        """The steps at which the validation loss was measured."""
+        return {int(event["step"]) for event in self._told("validation")}
+
+    def _told(self, kind: str) -> Iterator[dict[str, Any]]:
+        """The events of a kind in the log."""
         if not self.events.is_file():
-            return 0
-        lines = self.events.read_text(encoding="utf-8", errors="replace").splitlines()
-        ends = (event_of(line) for line in lines if line.startswith('{"type": "finished"'))
-        return max((int(end["result"]["steps"]) for end in ends if end), default=0)
+            return
+        with self.events.open(encoding="utf-8", errors="replace") as log:
+            for line in log:
+                event = event_of(line) if line.startswith(f'{{"type": "{kind}"') else None
+                if event:
+                    yield event
 
     def mend_log(self) -> None:
         """Take away the half line that a killed process left at the end of events.jsonl."""
