@@ -1,6 +1,7 @@
 """AUTOMATIC1111 WebUI as a host. Imported only inside it, as are the other `webui_*` files: they import `modules.*`."""
 from __future__ import annotations
 
+import gc
 import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -18,6 +19,7 @@ from lib_sdtrain.host import webui_live, webui_settings
 from lib_sdtrain.host.paths import confined, resolved
 from lib_sdtrain.host.protocol import CheckpointEntry, LiveMerge, LiveTensors
 from lib_sdtrain.host.standalone import TOYBOX
+from lib_sdtrain.train.allocator import give_freed_memory_back
 
 T = TypeVar("T")
 
@@ -94,7 +96,7 @@ class WebuiHost:
             if model is not None:
                 stack.callback(sd_models.send_model_to_device, model)
                 sd_models.send_model_to_cpu(model)
-            stack.callback(devices.torch_gc)
+            stack.callback(_give_memory_back)
             yield
 
     def report(self, event: Event) -> bool:
@@ -160,6 +162,12 @@ class WebuiHost:
     def revert_live(self) -> bool:
         """Bring its own weights back."""
         return webui_live.revert()
+
+
+def _give_memory_back() -> None:
+    gc.collect()  # the engine's modules refer to each other
+    devices.torch_gc()
+    give_freed_memory_back()
 
 
 @contextmanager
