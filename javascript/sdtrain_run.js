@@ -77,7 +77,7 @@
     }
 
     function resultFile(job) {
-        const checkpoints = job.saved.filter((event) => event.kind === "checkpoint" || event.kind === "lora");
+        const checkpoints = job.saved.filter((event) => ["checkpoint", "lora", "embedding"].includes(event.kind));
         return (job.end && job.end.result && job.end.result.checkpoint)
             || (checkpoints.length ? checkpoints[checkpoints.length - 1].file : "");
     }

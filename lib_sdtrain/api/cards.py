@@ -28,14 +28,20 @@ def carded(events: Iterator[Event], host: Host) -> Iterator[Event]:
             run = Path(event.run_dir)
         elif isinstance(event, Preview):
             shown = event.file
-        elif isinstance(event, (Finished, Stopped)) and run and event.result.get("checkpoint"):
-            try:
-                write_card(Path(event.result["checkpoint"]), run, run / shown if shown else None)
-                host.refresh()
-            except (OSError, UserError) as error:
-                where = Path(event.result["checkpoint"]).name
-                yield Notice(text=f"its card could not be written: {error}", where=where)
+        elif isinstance(event, (Finished, Stopped)) and run:
+            for file in dict.fromkeys(event.result.get(role) for role in ("checkpoint", "embedding")):
+                yield from _carded(file, run, run / shown if shown else None, host)
         yield event
+
+
+def _carded(file: str | None, run: Path, picture: Path | None, host: Host) -> Iterator[Event]:
+    if not file:
+        return
+    try:
+        write_card(Path(file), run, picture)
+        host.refresh()
+    except (OSError, UserError) as error:
+        yield Notice(text=f"its card could not be written: {error}", where=Path(file).name)
 
 
 def write_card(result: Path, run: Path, picture: Path | None) -> None:

@@ -27,6 +27,8 @@ from lib_sdtrain.jobs import Job, JobRunner
 from lib_sdtrain.settings.fields import PATH_KINDS, declared, get_path
 from lib_sdtrain.settings.layers import Layer, Resolved, resolve, to_plain
 from lib_sdtrain.settings.run import Concept, RunSettings
+from lib_sdtrain.settings.run_method import LORA
+from lib_sdtrain.train.results import SUFFIX, check_overwrites, result_folder, result_kinds, result_stem
 
 TOYBOX_PRESET = "toybox-dreambooth"
 TAB = "this page"
@@ -71,7 +73,7 @@ class TrainService:
         if choice.preset:
             given.insert(0, Layer(f"preset {choice.preset}", self.presets.values(choice.preset)))
         resolved = self.engine.resolve([Layer(self.host.name, here), *given], self.host.device())
-        folder = self.host.lora_dir() if resolved.settings.method.kind == "lora" else None
+        folder = self.host.lora_dir() if resolved.settings.method.kind == LORA else None
         if folder is None:
             return resolved
         here |= {"save.dir": str(folder)}
@@ -79,9 +81,15 @@ class TrainService:
 
     def _here(self) -> dict[str, Any]:
         """What the host has its own word on."""
-        loaded, folder = self.host.current(), self.host.checkpoint_dir()
+        loaded, folder, embeddings = self.host.current(), self.host.checkpoint_dir(), self.host.embeddings_dir()
         values = {"model.checkpoint": loaded.name} if loaded else {}
-        return values | ({"save.dir": str(folder)} if folder else {})
+        if folder:
+            values["save.dir"] = str(folder)
+        if embeddings:
+            values["save.embedding_dir"] = str(embeddings)
+            if embeddings.is_dir():
+                values["model.embeddings_dir"] = str(embeddings)
+        return values
 
     def outlook(self, choice: Choice) -> Outlook:
         """The plan of a run, or all its mistakes."""
@@ -131,7 +139,8 @@ class TrainService:
 
     def claims(self, settings: RunSettings) -> tuple[str, ...]:
         """Names of files outside of its own folder that a run will write."""
-        return (f"{safe_name(self.label(settings))}.safetensors",) if settings.save.dir else ()
+        return tuple(f"{result_stem(settings, kind)}{SUFFIX}" for kind in result_kinds(settings)
+                     if result_folder(settings, kind))  # fmt: skip
 
     def add_toybox(self) -> str:
         """Copy the built-in model to where the host looks for checkpoints; its name there.
@@ -207,11 +216,7 @@ class TrainService:
     def _confinement(self, settings: RunSettings) -> Problems:
         """Paths that this page may not use, and files that it would overwrite."""
         problems = self.forbidden(settings)
-        target = Path(settings.save.dir) / f"{safe_name(settings.save.name)}.safetensors"
-        if settings.save.dir and settings.save.name and target.exists():
-            problems.add(
-                f"{target.name} is already there", where="save.name", fix="choose another name; nothing is overwritten"
-            )
+        check_overwrites(settings, problems)
         return problems
 
     def forbidden(self, settings: RunSettings) -> Problems:

@@ -79,6 +79,9 @@ class Host(Protocol):
     def lora_dir(self) -> Path | None:
         """Where new LoRAs belong so that the host lists them; None leaves them in the run directory."""
 
+    def embeddings_dir(self) -> Path | None:
+        """Where the host's embeddings are and new ones belong; None leaves them in the run directory."""
+
     def allowed_path(self, path: str, where: str) -> Path:
         """The absolute path. Raises `UserError` when the page can be reached from outside and may not go there."""
 

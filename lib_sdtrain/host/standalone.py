@@ -71,6 +71,10 @@ class StandaloneHost:
         """LoRAs stay in their run directory."""
         return None
 
+    def embeddings_dir(self) -> Path | None:
+        """Embeddings stay in their run directory."""
+        return None
+
     def checkpoint_dir(self) -> Path | None:
         """Results stay with their run."""
         return None

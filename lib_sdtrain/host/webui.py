@@ -125,11 +125,16 @@ class WebuiHost:
         """Where the WebUI's own LoRA extension looks."""
         return Path(shared.cmd_opts.lora_dir)
 
+    def embeddings_dir(self) -> Path | None:
+        """Where the WebUI looks for textual-inversion embeddings."""
+        return Path(shared.cmd_opts.embeddings_dir)
+
     def allowed_path(self, path: str, where: str) -> Path:
         """Anything while the WebUI listens to this machine only; else the folders that were given to it."""
         if self.local:
             return resolved(path, where)
-        given = (*shared.cmd_opts.gradio_allowed_path, shared.cmd_opts.ckpt_dir, shared.cmd_opts.lora_dir)
+        options = shared.cmd_opts
+        given = (*options.gradio_allowed_path, options.ckpt_dir, options.lora_dir, options.embeddings_dir)
         roots = (paths_internal.data_path, paths_internal.models_path, TOYBOX.path.parent, *filter(None, given))
         return confined(path, [*map(Path, roots), *webui_settings.allowed_roots()], where)
 

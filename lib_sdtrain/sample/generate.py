@@ -45,11 +45,11 @@ class Surroundings:
     facts: Facts = field(default_factory=Facts)
     lora_dirs: Sequence[Path] = ()
     embeddings_dirs: Sequence[Path] = ()
-    embeddings: Sequence[Embedding] = ()
     vae_tiling: bool = False
     encodings: EncodingCache | None = None
     """Encoded prompts to use again; only for a model whose weights stay as they are."""
     tell: Callable[[Notice], None] = lambda notice: None
+    embeddings: Sequence[Embedding] = ()
 
 
 @contextmanager

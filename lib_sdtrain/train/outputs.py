@@ -5,8 +5,8 @@ import hashlib
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
-from functools import cached_property
+from collections.abc import Iterator
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +15,14 @@ import torch
 
 from lib_sdtrain.events import CancelToken, Event, Notice, Saved
 from lib_sdtrain.model.metadata import Parent, parent_of
-from lib_sdtrain.model.writer import Written
 from lib_sdtrain.settings.layers import to_plain
-from lib_sdtrain.settings.run_method import EMBEDDING, FULL, LORA
+from lib_sdtrain.settings.run_method import EMBEDDING, LORA
 from lib_sdtrain.train.child import write_child
 from lib_sdtrain.train.data_plan import beyond_pictures
 from lib_sdtrain.train.embedding_file import write_embedding
 from lib_sdtrain.train.lora_file import write_lora
 from lib_sdtrain.train.plan import Plan
+from lib_sdtrain.train.results import CHECKPOINT, SUFFIX, result_folder, result_kinds, result_stem
 from lib_sdtrain.train.room import with_room
 from lib_sdtrain.train.run_dir import RunDir
 from lib_sdtrain.train.state import State
@@ -34,7 +34,8 @@ NO_COPY = (
     "makes it wait less often"
 )
 
-Write = Callable[[Plan, Trainer, Path, Mapping[str, Parent]], Written]
+WRITERS = {CHECKPOINT: write_child, LORA: write_lora, EMBEDDING: write_embedding}
+"""What writes a kind of file: (plan, trainer, file, parents) -> Written."""
 
 
 class Outputs:
@@ -46,7 +47,7 @@ class Outputs:
     def __init__(self, plan: Plan, run: RunDir, trainer: Trainer, saved_at: int | None = None) -> None:
         self.plan, self.run, self.trainer = plan, run, trainer
         self.began = time.monotonic()
-        self.checkpoint: Saved | None = None
+        self.results: dict[str, Saved] = {}
         self.state_step = saved_at
         self._states = StateWriter(run.states)
         self._said_no_copy = False
@@ -56,30 +57,19 @@ class Outputs:
         """What the result descends from, hashed once a run."""
         return parents_of(self.plan)
 
-    def folder_of(self, kind: str) -> Path:
-        """Where files of this kind go."""
-        save, embedding = self.plan.settings.save, kind == EMBEDDING
-        chosen = save.embedding_dir if embedding else save.dir
-        return Path(chosen).expanduser() if chosen else self.run.embeddings if embedding else self.run.checkpoints
-
     def save_checkpoint(self, token: CancelToken, final: bool = False) -> Iterator[Event]:
         """Write NAME-STEP.safetensors, or NAME.safetensors at the end, and the embedding where one is trained. A full
         disk is waited for.
         """
-        settings = self.plan.settings
-        if settings.embedding.name:
-            yield from self._save(EMBEDDING, write_embedding, settings.embedding.name, final, token)
-        if settings.method.kind == LORA:
-            yield from self._save(LORA, write_lora, self.plan.name, final, token)
-        elif settings.method.kind == FULL:
-            yield from self._save("checkpoint", write_child, self.plan.name, final, token)
-
-    def _save(self, kind: str, write: Write, name: str, final: bool, token: CancelToken) -> Iterator[Event]:
-        step = self.trainer.step
-        out = self.folder_of(kind) / f"{name if final else f'{name}-{step:06d}'}.safetensors"
-        written = yield from with_room(lambda: write(self.plan, self.trainer, out, self.parents), out.parent, token)
-        self.checkpoint = Saved(file=str(written.path), kind=kind, step=step, sha256=written.sha256)
-        yield self.checkpoint
+        settings, step = self.plan.settings, self.trainer.step
+        for kind in result_kinds(settings):
+            own = self.run.embeddings if kind == EMBEDDING else self.run.checkpoints
+            folder = result_folder(settings, kind) or own
+            out = folder / f"{result_stem(settings, kind)}{'' if final else f'-{step:06d}'}{SUFFIX}"
+            write = partial(WRITERS[kind], self.plan, self.trainer, out, self.parents)
+            written = yield from with_room(write, folder, token)
+            self.results[kind] = Saved(file=str(written.path), kind=kind, step=step, sha256=written.sha256)
+            yield self.results[kind]
 
     def save_state(self, token: CancelToken, wait: bool = False) -> Iterator[Event]:
         """Begin to write the state that a later run goes on from, once a step; with `wait` it stands at the end.
@@ -126,11 +116,14 @@ class Outputs:
 
     def document(self, steps_per_second: float) -> dict[str, Any]:
         """What `train --json` prints."""
+        result = next(reversed(self.results.values()), None)
+        embedding = self.results.get(EMBEDDING)
         return {
             "run_dir": str(self.run.path),
             "steps": self.trainer.step,
-            "checkpoint": self.checkpoint.file if self.checkpoint else None,
-            "sha256": self.checkpoint.sha256 if self.checkpoint else None,
+            "checkpoint": result.file if result else None,
+            "sha256": result.sha256 if result else None,
+            **({"embedding": embedding.file} if embedding else {}),
             "seconds": round(time.monotonic() - self.began, 3),
             "steps_per_second": round(steps_per_second, 4),
             "peak_memory_bytes": peak_memory(self.plan.device),

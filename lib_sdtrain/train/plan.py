@@ -28,6 +28,7 @@ from lib_sdtrain.train.embeddings import check_named
 from lib_sdtrain.train.families import check_family, family_of
 from lib_sdtrain.train.held_out import hold_out
 from lib_sdtrain.train.preview_requests import check_previews
+from lib_sdtrain.train.results import CHECKPOINT, check_overwrites, result_stem
 
 T = TypeVar("T")
 
@@ -96,18 +97,21 @@ class Plan:
     @property
     def name(self) -> str:
         """The stem of the files that are written."""
-        return safe_name(self.settings.save.name or self.settings.data.concepts[0].name)
+        return result_stem(self.settings, CHECKPOINT)
 
 
 def make_plan(
-    settings: RunSettings, outputs: Path, device: str, token: CancelToken
+    settings: RunSettings, outputs: Path, device: str, token: CancelToken, *, anew: bool = True
 ) -> Generator[Event, None, Plan]:
-    """Check everything, read the folders; yields progress and notices, returns the plan.
+    """Check everything, read the folders; yields progress and notices, returns the plan. `anew`: a run begins, whose
+    files must not be there yet.
 
     Raises `UserError` with all mistakes found.
     """
     problems = Problems()
     check_settings(settings, device, problems)
+    if anew:
+        check_overwrites(settings, problems)
     checkpoint = _try(problems, lambda: open_checkpoint(settings.model.checkpoint))
     if checkpoint:
         _try(problems, lambda: check_checkpoint(checkpoint, settings.model.vae))

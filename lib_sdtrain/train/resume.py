@@ -18,7 +18,8 @@ from lib_sdtrain.train.starting import pick_device
 from lib_sdtrain.train.state import State, load_state, newest_state
 
 FIXED = (
-    "model.checkpoint", "model.vae", "method.kind", "method.train_unet", "method.train_text_encoder",
+    "model.checkpoint", "model.vae", "method.kind", "embedding.name", "embedding.vectors",
+    "method.train_unet", "method.train_text_encoder",
     "method.train_text_encoder_2", "method.rank", "method.alpha", "method.conv_rank", "method.conv_alpha",
     "method.block_weights", "train.optimizer", "validation.fraction",
 )
@@ -42,7 +43,7 @@ def resume(
     _check_fixed(before, settings)
     path = newest_state(run.states)
     state = load_state(path) if path else None
-    plan = yield from make_plan(settings, run.path.parent.parent, device or pick_device(), token)
+    plan = yield from make_plan(settings, run.path.parent.parent, device or pick_device(), token, anew=False)
     if state and state.facts["step"] >= plan.steps and run.finished_steps() >= plan.steps:
         raise UserError(
             f"all {plan.steps} steps are done", where=str(run.path), fix="lengthen it, for instance --set train.length="

@@ -158,7 +158,7 @@ def make_survey(
     mistakes.
     """
     notices: list[Notice] = []
-    planning = make_plan(settings, outputs, device, token)
+    planning = make_plan(settings, outputs, device, token, anew=False)
     while True:
         try:
             event = next(planning)

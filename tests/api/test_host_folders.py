@@ -3,9 +3,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from lib_sdtrain.api.choice import Choice
 from lib_sdtrain.api.services import Services
 from lib_sdtrain.api.training import TrainingEngine
+from lib_sdtrain.errors import UserError
 from lib_sdtrain.host.clip_folder import adopt
 from lib_sdtrain.host.standalone import TOYBOX, StandaloneHost
 from lib_sdtrain.model.checkpoint import open_checkpoint
@@ -32,7 +35,10 @@ def test_the_copy_has_the_heads_of_toybox(tmp_path):
 
 
 class WithLoras(WithFolder):
-    """A host with a folder of its own for LoRAs."""
+    """A host with folders of its own for LoRAs and embeddings."""
+
+    def embeddings_dir(self) -> Path:
+        return self.folder / "embeddings"
 
     def lora_dir(self) -> Path:
         return self.folder / "Lora"
@@ -44,3 +50,26 @@ def test_a_lora_goes_to_the_folder_where_the_host_lists_loras(tmp_path):
         assert train.resolve(Choice("", {"method.kind": kind})).settings.save.dir == str(folder)
     chosen = Choice("", {"method.kind": "lora", "save.dir": "/elsewhere"})
     assert train.resolve(chosen).settings.save.dir == "/elsewhere"
+
+
+def test_a_word_goes_to_the_folder_where_the_host_lists_embeddings_and_finds_them_there(tmp_path):
+    train = Services(WithLoras(tmp_path), TrainingEngine()).train
+    settings = train.resolve(Choice("", {"method.kind": "embedding"})).settings
+    assert settings.save.embedding_dir == str(tmp_path / "embeddings")
+    assert settings.model.embeddings_dir == ""  # there is none yet
+    (tmp_path / "embeddings").mkdir()
+    assert train.resolve(Choice("", {})).settings.model.embeddings_dir == str(tmp_path / "embeddings")
+
+
+@pytest.mark.parametrize("there", ["cup.safetensors", "cup-000500.safetensors"])
+def test_a_run_writes_over_nothing_of_an_earlier_one(tmp_path, picture_folder, there):
+    train = Services(WithLoras(tmp_path), TrainingEngine()).train
+    (tmp_path / there).write_bytes(b"mine")
+    (tmp_path / "cup of tea.safetensors").write_bytes(b"another")
+    concept = {"name": "cup", "instance_dir": str(picture_folder("i", 1)), "instance_prompt": "a cup"}
+    choice = Choice("", {"data.concepts": [concept], "model.checkpoint": "toybox"})
+    [problem] = train.outlook(choice).problems
+    assert (problem.where, problem.what) == ("save.name", f"{there} is already there")
+    with pytest.raises(UserError, match="already there"):
+        train.start(choice)
+    assert (tmp_path / there).read_bytes() == b"mine"

@@ -1,0 +1,50 @@
+"""What a run leaves behind: the kinds of files, where they go and what they are called. Nothing is overwritten."""
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from lib_sdtrain.durable import safe_name
+from lib_sdtrain.errors import Problems
+from lib_sdtrain.settings.run import RunSettings
+from lib_sdtrain.settings.run_method import EMBEDDING, LORA
+
+CHECKPOINT = "checkpoint"
+SUFFIX = ".safetensors"
+
+
+def result_kinds(settings: RunSettings) -> tuple[str, ...]:
+    """The kinds of files, the one that the run is about last."""
+    beside = (EMBEDDING,) if settings.embedding.name else ()
+    if settings.method.kind == EMBEDDING:
+        return beside
+    return (*beside, LORA if settings.method.kind == LORA else CHECKPOINT)
+
+
+def result_stem(settings: RunSettings, kind: str) -> str:
+    """The name without step and suffix. An embedding's is the word by which prompts know it."""
+    if kind == EMBEDDING:
+        return settings.embedding.name
+    return safe_name(settings.save.name or settings.data.concepts[0].name)
+
+
+def result_folder(settings: RunSettings, kind: str) -> Path | None:
+    """The folder that the settings say; None stands for the run's own."""
+    chosen = settings.save.embedding_dir if kind == EMBEDDING else settings.save.dir
+    return Path(chosen).expanduser() if chosen else None
+
+
+def check_overwrites(settings: RunSettings, problems: Problems) -> None:
+    """Add to `problems` each file of an earlier run that a new run of these settings would overwrite."""
+    for kind in result_kinds(settings) if settings.data.concepts else ():
+        folder, stem = result_folder(settings, kind), result_stem(settings, kind)
+        if folder is None or not folder.is_dir():
+            continue
+        own = re.compile(re.escape(stem) + r"(-\d{6})?" + re.escape(SUFFIX))
+        there = sorted(path.name for path in folder.iterdir() if own.fullmatch(path.name))
+        if there:
+            problems.add(
+                f"{there[0]} is already there" + (f", and {len(there) - 1} more" if there[1:] else ""),
+                where="embedding.name" if kind == EMBEDDING else "save.name",
+                fix="choose another name; nothing is overwritten",
+            )
