@@ -13,6 +13,8 @@ from PIL import Image, ImageDraw
 
 from lib_sdtrain.ui.standalone import serve
 from tests.fake_engine import FakeEngine
+from tests.journeys.installed_webui import FOLDER
+from tests.journeys.live_site import LiveSite
 from tests.journeys.steps import LONG
 
 CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -116,3 +118,11 @@ def site(tmp_path: Path) -> Iterator[Site]:
     engine = FakeEngine(str(draw_subject(tmp_path / "subject")), pause=0.05)
     with _served(engine, tmp_path) as served:
         yield served
+
+
+@pytest.fixture(scope="module")
+def live_site(tmp_path_factory) -> Iterator[LiveSite]:
+    """A real WebUI with two checkpoints, for the tests of a file."""
+    started = LiveSite(Path(FOLDER), tmp_path_factory.mktemp("webui"))
+    yield started
+    started.stop()

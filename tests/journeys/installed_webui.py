@@ -12,10 +12,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from lib_sdtrain.host.clip_folder import adopt
 from tests.tiny import write_tiny
 
 REPOSITORY = Path(__file__).parents[2]
+FOLDER = os.environ.get("SDTRAIN_WEBUI", "")
+SHOTS = os.environ.get("SDTRAIN_SHOTS", "")
+"""Where screenshots are kept, if anywhere."""
+WEBUI_MARKS = [
+    pytest.mark.browser, pytest.mark.webui,
+    pytest.mark.skipif(not FOLDER, reason="SDTRAIN_WEBUI=<folder of an installed WebUI> is not set"),
+]  # fmt: skip
 FLAGS = (
     "--skip-prepare-environment", "--skip-install", "--skip-version-check", "--skip-python-version-check",
     "--skip-torch-cuda-test", "--no-half", "--no-half-vae", "--precision", "full", "--use-cpu", "all", "--api",

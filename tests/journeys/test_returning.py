@@ -107,7 +107,7 @@ def test_names_of_every_kind_are_text(site, open_page, tmp_path):
     page.click(f"{TRAIN}_keeping .label-wrap")
     page.fill(f"{TRAIN}_preset_name textarea", EVIL)
     press(page, "save_preset")
-    page.locator(f"{TRAIN}_message", has_text="Saved as preset").first.wait_for()
+    page.locator(f"{TRAIN}_kept", has_text="Saved as preset").first.wait_for()
     wait_plan(page)
     start(page)
     wait_state(page, "finished")

@@ -197,7 +197,7 @@ def test_a_preset_of_ones_own_comes_back(site, open_page):
     page.click("#sdtrain_train_keeping .label-wrap")
     page.fill("#sdtrain_train_preset_name textarea", "quick one")
     press(page, "save_preset")
-    page.locator("#sdtrain_train_message", has_text="quick-one").first.wait_for()
+    page.locator("#sdtrain_train_kept", has_text="quick-one").first.wait_for()
     again = open_page(site.url)
     wait_plan(again)
     again.click("#sdtrain_train_preset input")

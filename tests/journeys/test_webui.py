@@ -3,7 +3,6 @@ from __future__ import annotations
 
 import base64
 import io
-import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,14 +12,10 @@ from PIL import Image
 
 from tests.journeys import installed_webui
 from tests.journeys.conftest import draw_subject
-from tests.journeys.installed_webui import Webui
+from tests.journeys.installed_webui import FOLDER, WEBUI_MARKS, Webui
 from tests.journeys.steps import LONG, curve_points, press, set_text, start, status, wait_plan, wait_state, wait_step
 
-FOLDER = os.environ.get("SDTRAIN_WEBUI", "")
-pytestmark = [
-    pytest.mark.browser, pytest.mark.webui,
-    pytest.mark.skipif(not FOLDER, reason="SDTRAIN_WEBUI=<folder of an installed WebUI> is not set"),
-]  # fmt: skip
+pytestmark = WEBUI_MARKS
 
 
 @pytest.fixture(scope="module")

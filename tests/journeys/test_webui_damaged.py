@@ -1,7 +1,6 @@
 """Nothing that is wrong with the extension's surroundings keeps the WebUI from starting; the tab says what it is."""
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,14 +9,10 @@ import pytest
 
 from tests.journeys import installed_webui
 from tests.journeys.conftest import draw_subject
-from tests.journeys.installed_webui import REPOSITORY, Webui
+from tests.journeys.installed_webui import FOLDER, REPOSITORY, WEBUI_MARKS, Webui
 from tests.journeys.steps import press, set_text, start, wait_plan, wait_state
 
-FOLDER = os.environ.get("SDTRAIN_WEBUI", "")
-pytestmark = [
-    pytest.mark.browser, pytest.mark.webui,
-    pytest.mark.skipif(not FOLDER, reason="SDTRAIN_WEBUI=<folder of an installed WebUI> is not set"),
-]  # fmt: skip
+pytestmark = WEBUI_MARKS
 PARTS = ("lib_sdtrain", "javascript", "scripts", "install.py")
 NO_DIFFUSERS = """
 import sys

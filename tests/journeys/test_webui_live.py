@@ -2,30 +2,21 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.journeys.installed_webui import SHOTS, WEBUI_MARKS
 from tests.journeys.live_site import HALF, IN04, LiveSite, moved
 from tests.journeys.steps import LONG, open_tab
 
-FOLDER = os.environ.get("SDTRAIN_WEBUI", "")
-pytestmark = [
-    pytest.mark.browser, pytest.mark.webui,
-    pytest.mark.skipif(not FOLDER, reason="SDTRAIN_WEBUI=<folder of an installed WebUI> is not set"),
-]  # fmt: skip
+pytestmark = WEBUI_MARKS
 MERGE = "#sdtrain_merge"
-SHOTS = os.environ.get("SDTRAIN_SHOTS", "")
 
 
-@pytest.fixture(scope="module")
-def site(tmp_path_factory) -> Iterator[LiveSite]:
-    started = LiveSite(Path(FOLDER), tmp_path_factory.mktemp("webui"))
-    yield started
-    started.stop()
+@pytest.fixture
+def site(live_site) -> LiveSite:
+    return live_site
 
 
 @pytest.fixture(autouse=True)

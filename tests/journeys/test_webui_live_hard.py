@@ -1,7 +1,6 @@
 """Live merges in a real WebUI under what it can do besides: LoRAs, fp8, VAEs, several models, refiners, Reload UI."""
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,15 +8,12 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from lib_sdtrain.host.live_weights import VAE
+from tests.journeys.installed_webui import FOLDER, WEBUI_MARKS
 from tests.journeys.live_site import HALF, IN04, LiveSite, moved, reload_ui
 from tests.journeys.steps import LONG
 from tests.sample.test_engine import lora
 
-FOLDER = os.environ.get("SDTRAIN_WEBUI", "")
-pytestmark = [
-    pytest.mark.browser, pytest.mark.webui,
-    pytest.mark.skipif(not FOLDER, reason="SDTRAIN_WEBUI=<folder of an installed WebUI> is not set"),
-]  # fmt: skip
+pytestmark = WEBUI_MARKS
 LORA = "a ball <lora:small:1>"
 MERGES = 50
 

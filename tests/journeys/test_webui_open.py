@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import json
-import os
 import urllib.error
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,14 +10,10 @@ import pytest
 
 from tests.journeys import installed_webui
 from tests.journeys.conftest import draw_subject
-from tests.journeys.installed_webui import Webui
+from tests.journeys.installed_webui import FOLDER, WEBUI_MARKS, Webui
 from tests.journeys.steps import wait_plan
 
-FOLDER = os.environ.get("SDTRAIN_WEBUI", "")
-pytestmark = [
-    pytest.mark.browser, pytest.mark.webui,
-    pytest.mark.skipif(not FOLDER, reason="SDTRAIN_WEBUI=<folder of an installed WebUI> is not set"),
-]  # fmt: skip
+pytestmark = WEBUI_MARKS
 FOLDERS = ("data_concepts_0_instance_dir", "data_concepts_0_class_dir", "data_cache_dir", "save_dir")
 
 

@@ -21,12 +21,9 @@ from lib_sdtrain.sample.generate import generate
 from lib_sdtrain.sample.requests import read_infotexts
 from lib_sdtrain.toybox.judge import read, shipped_judge
 from tests.journeys import installed_webui
+from tests.journeys.installed_webui import FOLDER, WEBUI_MARKS
 
-FOLDER = os.environ.get("SDTRAIN_WEBUI", "")
-pytestmark = [
-    pytest.mark.browser, pytest.mark.webui,
-    pytest.mark.skipif(not FOLDER, reason="SDTRAIN_WEBUI=<folder of an installed WebUI> is not set"),
-]  # fmt: skip
+pytestmark = WEBUI_MARKS
 INFOTEXTS = """\
 a photo of a red striped cat on a beach
 Steps: 20, Sampler: Euler a, CFG scale: 7, Seed: 11, Size: 128x128, RNG: CPU
