@@ -1,4 +1,4 @@
-"""Everything that other programs can do, and its description. Present with `--api` only."""
+"""All routes: what the tab asks for, what other programs can do, and the description of both."""
 from __future__ import annotations
 
 from lib_sdtrain.api.merging_live_routes import live_commands, live_viewing
@@ -8,7 +8,9 @@ from lib_sdtrain.api.programs_history import HistoryPrograms
 from lib_sdtrain.api.programs_models import ModelPrograms
 from lib_sdtrain.api.programs_train import TrainPrograms
 from lib_sdtrain.api.routing import OBJECT, Route
+from lib_sdtrain.api.sampling_routes import sample_viewing
 from lib_sdtrain.api.services import Services
+from lib_sdtrain.api.watching import watching
 
 
 def history_programs(services: Services) -> HistoryPrograms:
@@ -16,12 +18,21 @@ def history_programs(services: Services) -> HistoryPrograms:
     return HistoryPrograms(services.queue, services.history, services.removal, services.train)
 
 
+def viewing_routes(services: Services) -> list[Route]:
+    """What the tab asks for; there without `--api` too."""
+    return [
+        *watching(services.runner, services.queue), *sample_viewing(services.sample),
+        *history_programs(services).viewing(), *DatasetPrograms(services.dataset).viewing(),
+        *live_viewing(services.merge.live),
+    ]
+
+
 def program_routes(services: Services) -> list[Route]:
     """All routes for programs. `openapi.json` describes them and those of the page."""
-    history, dataset = history_programs(services), DatasetPrograms(services.dataset)
     routes = [
-        *TrainPrograms(services.train, services.queue).routes(), *dataset.routes(), *history.routes(),
+        *TrainPrograms(services.train, services.queue).routes(), *DatasetPrograms(services.dataset).routes(),
+        *history_programs(services).routes(),
         *ModelPrograms(services.merge, services.sample, services.queue).routes(), *live_commands(services.merge.live),
     ]
-    described = document([*routes, *dataset.viewing(), *history.viewing(), *live_viewing(services.merge.live)])
+    described = document([*routes, *viewing_routes(services)])
     return [*routes, Route("GET", "openapi.json", "This description", lambda asked: described, returns=OBJECT)]

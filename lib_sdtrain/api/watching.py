@@ -3,14 +3,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fastapi import FastAPI, HTTPException, Request
-from fastapi.responses import FileResponse, JSONResponse
-
-from lib_sdtrain.api.access import Access
 from lib_sdtrain.api.queue import Queue
-from lib_sdtrain.api.routing import finite
+from lib_sdtrain.api.routing import NUMBER, OBJECT, OBJECTS, TEXT, Asked, Route, record
 from lib_sdtrain.events import Preview
-from lib_sdtrain.jobs import Job, JobRunner
+from lib_sdtrain.jobs import FAILED, FINISHED, RUNNING, STOPPED, STOPS, WAITING, Job, JobRunner
+
+JOB = {
+    **record(id=TEXT, kind=TEXT, label=TEXT, state={"enum": [WAITING, RUNNING, FINISHED, STOPPED, FAILED]},
+             asked={"enum": ["", *STOPS]}, last=NUMBER, events=OBJECTS),
+    "required": ["id", "kind", "label", "state", "asked", "last", "events"],
+}  # fmt: skip
 
 
 def preview_file(job: Job, step: int, index: int) -> Path | None:
@@ -22,21 +24,23 @@ def preview_file(job: Job, step: int, index: int) -> Path | None:
     return None
 
 
-def add_watching(app: FastAPI, runner: JobRunner, access: Access, queue: Queue) -> None:
-    """GET job and GET preview pictures."""
+def watching(runner: JobRunner, queue: Queue) -> list[Route]:
+    """The job with its events, and its preview pictures."""
 
-    def job(request: Request, id: str = "", after: int = 0) -> JSONResponse:  # noqa: A002 - name in the address
-        access.page(request)
-        document = {"job": finite(runner.view(id, after)), "queue": queue.brief()}
-        return JSONResponse(document, headers={"Cache-Control": "no-store"})
+    def job(asked: Asked) -> object:
+        view = runner.view(asked.query.get("id", ""), asked.query.get("after", 0))
+        return {"job": view, "queue": queue.brief()}
 
-    def preview(request: Request, job_id: str, step: int, index: int) -> FileResponse:
-        access.page(request)
-        current = runner.job
-        path = preview_file(current, step, index) if current and current.id == job_id else None
-        if path is None or not path.is_file():
-            raise HTTPException(404, "no such preview")
-        return FileResponse(path, media_type="image/png", headers={"Cache-Control": "private, max-age=86400"})
+    def preview(asked: Asked) -> Path | None:
+        current, at = runner.job, asked.path
+        path = preview_file(current, at["step"], at["index"]) if current and current.id == at["id"] else None
+        return path if path and path.is_file() else None
 
-    app.add_api_route("/sdtrain/v1/job", job, methods=["GET"])
-    app.add_api_route("/sdtrain/v1/job/{job_id}/preview/{step}/{index}", preview, methods=["GET"])
+    known = {**JOB, "type": ["object", "null"]}
+    after = {**NUMBER, "description": "with `id`: only events with a greater number"}
+    return [
+        Route("GET", "job", "What is at work, or was last, with its events; and how many wait", job,
+              query={"id": TEXT, "after": after}, returns=record(job=known, queue=OBJECT), public=True),
+        Route("GET", "job/{id}/preview/{step}/{index}", "A preview picture of that job", preview,
+              params={"id": TEXT, "step": NUMBER, "index": NUMBER}, picture=True, public=True),
+    ]  # fmt: skip

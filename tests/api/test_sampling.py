@@ -8,10 +8,11 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from lib_sdtrain.api.access import Access
+from lib_sdtrain.api.routing import add_route
 from lib_sdtrain.api.sampling import SampleService
 from lib_sdtrain.api.sampling_form import OTHER, form_items, form_of, infotext_of, read_form, request_of
 from lib_sdtrain.api.sampling_grid import Axis, labelled, make_axis
-from lib_sdtrain.api.sampling_routes import add_sampling
+from lib_sdtrain.api.sampling_routes import sample_viewing
 from lib_sdtrain.errors import UserError
 from lib_sdtrain.events import Preview
 from lib_sdtrain.host.standalone import StandaloneHost
@@ -159,7 +160,8 @@ def test_a_grid_ends_in_a_labelled_sheet_with_its_infotext(service):
 
 def test_only_announced_pictures_are_served(service):
     app = FastAPI()
-    add_sampling(app, service, Access(app))
+    for route in sample_viewing(service):
+        add_route(app, route, Access(app))
     client = TestClient(app)
     assert client.get("/sdtrain/v1/sample/recent").json() == {"pictures": []}
     previews(service.start(form()))
