@@ -103,11 +103,12 @@ class RunDir:
 
     def finished_steps(self) -> int:
         """The length at which the run came to its end with everything written, 0 when it never did."""
-        return max((int(end["result"]["steps"]) for end in self._told("finished")), default=0)
+        results = (end.get("result") for end in self._told("finished"))
+        return max((_whole(result.get("steps")) for result in results if isinstance(result, dict)), default=0)
 
     def validated_steps(self) -> set[int]:
         """The steps at which the validation loss was measured."""
-        return {int(event["step"]) for event in self._told("validation")}
+        return {_whole(event.get("step")) for event in self._told("validation")}
 
     def _told(self, kind: str) -> Iterator[dict[str, Any]]:
         """The events of a kind in the log."""
@@ -144,6 +145,11 @@ class RunDir:
             os.truncate(self.events, before)
             return
         waiting.clear()
+
+
+def _whole(value: Any) -> int:
+    """A whole number of the log; 0 for anything else."""
+    return value if isinstance(value, int) else 0
 
 
 def _clean(value: Any) -> Any:

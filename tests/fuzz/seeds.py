@@ -27,6 +27,13 @@ RECIPES = (
     '"type": "webui", "primary_model_hash": "ab", "secondary_model_hash": "cd", "interp_method": "Weighted sum"}',
     '"type": "sd-webui-supermerger", "weights_alpha": "0.1,0.2", "base_alpha": "0.5", "mode": "Weight sum"}',
 )
+LOG = (
+    '{"type": "started", "total": 9, "step": 0, "time": 1.5}', '{"type": "step", "step": 1, "loss": 0.5, "time": 2}',
+    '{"type": "preview", "step": 1, "index": 0, "file": "samples/a.png", "infotext": "x"}',
+    '{"type": "validation", "step": 1, "loss": 0.25}', '{"type": "saved", "file": "a", "kind": "checkpoint"}',
+    '{"type": "notice", "text": "x", "where": "y"}', '{"type": "failed", "problems": ["x"]}',
+    '{"type": "finished", "result": {"steps": 9}}',
+)
 PROMPTS = (
     "a [cat:dog:0.5] (and:1.3) [fox|owl] \\(paren\\)", "x AND y :0.7 AND [a:b:3]", "<lora:a:1:te=0.5> # note\nfoo",
     "[[a:0.2]::0.7]((b))", "BREAK a BREAK",
@@ -93,4 +100,9 @@ _USUAL = {
     "weights": lambda: _texts(",".join(["0.5"] * 26), "MBW", "OUT00-OUT11:attn:0.3", "R(0,1)," * 25, "GRAD_V"),
     "description": lambda: [describe(PUBLISHED[SD1]).encode()],
     "picture": _pictures,
+    "metadata": lambda: _texts(
+        '{"a.png": {"caption": "x", "tags": "a, b"}, "b": "y"}', '[{"file_name": "a.png", "text": "x"}]',
+        '{"image": "a.png", "caption": "x"}\n{"image": "b", "tags": ["a"]}\n', "file,caption,score\na.png,x,1\n",
+    ),
+    "log": lambda: _texts("\n".join(LOG) + "\n"),
 }

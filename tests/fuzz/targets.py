@@ -9,8 +9,11 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
+from lib_sdtrain.api.run_log import RunLog, head, tail
 from lib_sdtrain.data.arb import naifu_aspects, parse_arb
+from lib_sdtrain.data.concepts import Captions
 from lib_sdtrain.data.everydream_files import read_side_files
+from lib_sdtrain.data.metadata import MetadataFile
 from lib_sdtrain.data.pictures import BadPicture, decode
 from lib_sdtrain.errors import UserError
 from lib_sdtrain.merge.blocks import SD
@@ -32,6 +35,7 @@ from lib_sdtrain.settings.layers import to_plain
 from lib_sdtrain.settings.parse import build
 from lib_sdtrain.settings.run import RunSettings
 from lib_sdtrain.textfiles import parse_yaml
+from lib_sdtrain.train.run_dir import RunDir
 
 MOST_TENSORS = 64
 STEPS = 20
@@ -142,10 +146,31 @@ def picture(content: bytes) -> None:
     assert image.mode == "RGB"
 
 
+def metadata(content: bytes) -> None:
+    """A list of captions and columns, in each of its forms."""
+    for suffix in (".json", ".jsonl", ".csv", ".tsv"):
+        with contextlib.suppress(UserError):
+            found = MetadataFile(str(_file(f"meta{suffix}", content)), "fuzz")
+            Captions(_FOLDER, found).of(_FOLDER / "a.png")
+
+
+def log(content: bytes) -> None:
+    """A run's events.jsonl, as the tab and as resuming read it; what is read at once and as it grows is the same."""
+    file = _file("events.jsonl", content)
+    whole = RunLog(file).read()
+    assert RunDir(_FOLDER).finished_steps() >= 0
+    RunDir(_FOLDER).validated_steps()
+    head(file), tail(file)
+    _file("events.jsonl", content[: len(content) // 2])
+    growing = RunLog(file).read()
+    _file("events.jsonl", content)
+    assert growing.read() == whole
+
+
 TARGETS: dict[str, Callable[[bytes], None]] = {
     target.__name__: target for target in (
         safetensors, torch_file, prompt, infotext, requests, settings, arb, multiply, recipe, weights, description,
-        picture,
+        picture, metadata, log,
     )
 }
 
