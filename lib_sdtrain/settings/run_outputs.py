@@ -102,7 +102,8 @@ class SaveSettings:
     state_every: Length | None = setting(
         Length(500),
         "Save state every",
-        "How often to write the state that a killed run goes on from.",
+        "How often to write the state that a killed run goes on from, while training goes on. It is copied for that in "
+        "main memory, where there is room for it.",
         minimum=0,
         exclusive_minimum=True,
     )

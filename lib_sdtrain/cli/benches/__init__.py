@@ -7,5 +7,6 @@ from __future__ import annotations
 BENCHES = {
     "quality": "how good toybox is, and what DreamBooth teaches it",
     "merge": "a block merge of two full models against a tuned loop",
+    "states": "what it costs to save the state that a run goes on from",
     "sample": "a request with the model loaded against the WebUI's own time for it",
 }
