@@ -34,16 +34,17 @@ class TrainingEngine:
 
     def plan(self, settings: RunSettings, place: Place) -> dict[str, Any]:
         """The dry run's document with what had to be left out."""
-        from lib_sdtrain.train.forecast import forecast
-        from lib_sdtrain.train.plan import make_plan
+        from lib_sdtrain.train.forecast import forecast_stages
+        from lib_sdtrain.train.stages import plan_stages
 
-        events = make_plan(settings, place.outputs, place.device, CancelToken())
+        events = plan_stages(settings, place.outputs, place.device, CancelToken())
         notices = []
         while True:
             try:
                 event = next(events)
             except StopIteration as end:
-                return {**forecast(end.value), "notices": notices, "workload": workload(end.value)}
+                first = end.value[0]
+                return {**forecast_stages(end.value), "notices": notices, "workload": workload(first)}
             if isinstance(event, Notice):
                 notices.append(f"{event.where}: {event.text}" if event.where else event.text)
 

@@ -13,6 +13,8 @@ from lib_sdtrain.settings.fields import Declared, declared, groups_of, item_clas
 from lib_sdtrain.settings.lengths import Length, parse_length
 
 T = TypeVar("T")
+WHOLE_ENTRIES = ("requests", "overrides")
+"""Kinds of lists whose entries are mappings or whole texts: a text alone is one entry."""
 _OFF = ("off", "none", "null", "")
 _YES, _NO = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
 
@@ -99,7 +101,7 @@ def _scalar(item: Declared, kind: Any, raw: Any) -> Any:
 
 def _tuple(item: Declared, raw: Any) -> tuple[Any, ...]:
     element = typing.get_args(item.type)[0]
-    if isinstance(raw, str) and item.meta.kind != "requests":
+    if isinstance(raw, str) and item.meta.kind not in WHOLE_ENTRIES:
         raw = [part.strip() for part in raw.split(",") if part.strip()]
     elif isinstance(raw, (str, Mapping, int, float)) and not isinstance(raw, bool):
         raw = [raw]

@@ -6,6 +6,7 @@ Names follow kohya's and diffusers' scripts where they have one. See `fields.py`
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from lib_sdtrain.settings.fields import BASIC, group, setting
 from lib_sdtrain.settings.run_data import Concept, DataSettings
@@ -107,3 +108,10 @@ class RunSettings:
     )
     save: SaveSettings = group(SaveSettings, "Saving", "What is written, where and when.")
     log: LogSettings = group(LogSettings, "Logging", "Where the curves go, besides the tab and events.jsonl.")
+    stages: tuple[Any, ...] = setting(
+        (),
+        "Further stages",
+        "Trainings that follow, each from the weights of the one before: what each changes of the settings before it, "
+        "as in data.resolution: 768.",
+        kind="overrides",
+    )

@@ -136,7 +136,8 @@ def determining_settings(settings: RunSettings) -> dict[str, Any]:
 
 def data_hash(plan: Plan) -> str:
     """A hash of everything trained on: the pictures' contents and their captions, concept by concept, and where they
-    are used their weights, masks, boxes, scores and other names of tags.
+    are used their weights, masks, boxes, scores and other names of tags. A later stage's includes what the former ones
+    were trained on.
     """
     entries = [
         [[[p.sha256, p.caption] for p in material.pictures], [[p.sha256, p.caption] for p in material.class_pictures]]
@@ -144,6 +145,8 @@ def data_hash(plan: Plan) -> str:
     ]
     if beyond := beyond_pictures(plan):
         entries.append(beyond)
+    if plan.earlier:
+        entries.append({"earlier": plan.earlier})
     return hashlib.sha256(json.dumps(entries, ensure_ascii=False).encode()).hexdigest()
 
 

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from lib_sdtrain.data.captions import ZEROED
@@ -53,6 +54,24 @@ def forecast(plan: Plan) -> dict[str, Any]:
         "tokens": token_report(plan, draws_of(plan)),
         "memory_bytes": memory_bytes(plan),
         "disk_bytes": disk_bytes(plan),
+    }
+
+
+def forecast_stages(plans: Sequence[Plan]) -> dict[str, Any]:
+    """The document of a run of one or more stages: the first one's, with the steps and disk of all, the most memory of
+    any, and under `stages` what each comes to.
+    """
+    documents = [forecast(plan) for plan in plans]
+    if len(plans) == 1:
+        return documents[0]
+    rows = [
+        {"resolution": plan.settings.data.resolution, **{key: document[key] for key in ("steps", "images", "buckets")}}
+        for plan, document in zip(plans, documents, strict=True)
+    ]
+    return {
+        **documents[0], "steps": sum(document["steps"] for document in documents), "stages": rows,
+        "memory_bytes": max(document["memory_bytes"] for document in documents),
+        "disk_bytes": sum(document["disk_bytes"] for document in documents),
     }
 
 
@@ -131,7 +150,10 @@ def forecast_text(document: dict[str, Any], resolved: Resolved[RunSettings]) -> 
         kept = f", {concept['class_images']} class pictures ({made} to make)" if concept["class_images"] else ""
         lines.append(f"  {concept['name']}: {concept['images']} pictures, {concept['share']:.0%} of samples{kept}")
         lines += group_lines(concept)
-    lines += bucket_lines(document["buckets"])
+    for number, stage in enumerate(document.get("stages", [{"buckets": document["buckets"]}]), 1):
+        if "steps" in stage:
+            lines.append(f"stage {number}: {stage['resolution']} pixels, {stage['steps']} steps")
+        lines += bucket_lines(stage["buckets"])
     memory, disk = (document[key] / 2**30 for key in ("memory_bytes", "disk_bytes"))
     lines.append(f"about {memory:.1f} GB of memory, {disk:.1f} GB on disk")
     lines.append(token_line(document["tokens"]))

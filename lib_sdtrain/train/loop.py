@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from itertools import chain
 from pathlib import Path
@@ -19,9 +19,10 @@ from lib_sdtrain.train.encoding import draws_to_encode, free_vae, latents_of, va
 from lib_sdtrain.train.forecast import checkpoint_bytes, disk_bytes, run_bytes
 from lib_sdtrain.train.layout import DROP
 from lib_sdtrain.train.outputs import Outputs
-from lib_sdtrain.train.plan import Plan, make_plan, rescan_class_pictures
+from lib_sdtrain.train.plan import Plan, rescan_class_pictures
 from lib_sdtrain.train.previews import draw_previews
 from lib_sdtrain.train.run_dir import RunDir, new_run_path
+from lib_sdtrain.train.stages import plan_stages, run_stages
 from lib_sdtrain.train.starting import load_for_training, pick_device
 from lib_sdtrain.train.state import State
 from lib_sdtrain.train.trainer import Trainer
@@ -44,20 +45,21 @@ def train(
     Raises `UserError` with every mistake before anything is written, `JobFailed` when training cannot go on.
     """
     token = token or CancelToken()
-    plan = yield from make_plan(settings, outputs, device or pick_device(), token)
-    run = RunDir(run_dir or new_run_path(outputs, plan.name))
-    check_disk(plan, run)
+    plans = yield from plan_stages(settings, outputs, device or pick_device(), token)
+    run = RunDir(run_dir or new_run_path(outputs, plans[-1].name))
+    check_disk(plans, run)
     run.start(settings)
-    yield from logged(run, settings, run_plan(plan, run, token))
+    yield from logged(run, settings, run_stages(plans, run, token) if plans[1:] else run_plan(plans[0], run, token))
 
 
-def check_disk(plan: Plan, run: RunDir) -> None:
-    """Raise `UserError` when what the run will write does not fit."""
-    if plan.settings.save.dir:
-        check_space(Path(plan.settings.save.dir).expanduser() / "x", checkpoint_bytes(plan))
-        check_space(run.config, run_bytes(plan))
+def check_disk(plans: Sequence[Plan], run: RunDir) -> None:
+    """Raise `UserError` when what the stages of the run will write does not fit."""
+    elsewhere = plans[0].settings.save.dir
+    if elsewhere:
+        check_space(Path(elsewhere).expanduser() / "x", sum(map(checkpoint_bytes, plans)))
+        check_space(run.config, sum(map(run_bytes, plans)))
     else:
-        check_space(run.config, disk_bytes(plan))
+        check_space(run.config, sum(map(disk_bytes, plans)))
 
 
 def logged(run: RunDir, settings: RunSettings, events: Iterator[Event]) -> Iterator[Event]:
@@ -71,13 +73,18 @@ def logged(run: RunDir, settings: RunSettings, events: Iterator[Event]) -> Itera
             yield event
 
 
-def run_plan(plan: Plan, run: RunDir, token: CancelToken, state: State | None = None) -> Iterator[Event]:
-    """Prepare and train; `state` is where a resumed run goes on."""
+def run_plan(
+    plan: Plan, run: RunDir, token: CancelToken, state: State | None = None, earlier: State | None = None,
+    outputs: Path | None = None,
+) -> Iterator[Event]:
+    """Prepare and train; `state` is where a resumed run goes on, `earlier` has the weights that a new one begins with.
+
+    `outputs` is the folder of all runs, told from the run's where it is not given.
+    """
     step = state.facts["step"] if state else 0
     yield Started(job="train", total=plan.steps, step=step, run_dir=str(run.path))
     try:
         yield Phase(name="loading model", done=0, total=1)
-        outputs_folder = run.path.parent.parent
         model = load_for_training(plan, vae_needed(plan))
         yield Phase(name="loading model", done=1, total=1)
         if plan.checkpoint.parts["ema"]:
@@ -85,17 +92,19 @@ def run_plan(plan: Plan, run: RunDir, token: CancelToken, state: State | None = 
         yield from make_class_pictures(plan, model, token)
         plan = yield from rescan_class_pictures(plan, token)
         draws = draws_of(plan)
-        latents = latents_of(plan, model, outputs_folder)
+        latents = latents_of(plan, model, outputs or run.path.parent.parent)
         trainer = Trainer(plan, model, latents, draws)
         if state:
             trainer.restore(state)
-        outputs = Outputs(plan, run, trainer, saved_at=step if state else None)
+        elif earlier:
+            trainer.begin_from(earlier)
+        files = Outputs(plan, run, trainer, saved_at=step if state else None)
         validator = Validator(plan, trainer)
         wanted = draws_to_encode(draws, plan, trainer.samples, plan.steps - trainer.step)
         yield from latents.prepare(chain(wanted, validator.draws()), token)
         free_vae(plan, model)
-        with closing(outputs):
-            yield from _train(trainer, outputs, validator, token)
+        with closing(files):
+            yield from _train(trainer, files, validator, token)
     except Cancelled:
         yield Stopped(step=step, saved=True)
 

@@ -110,7 +110,7 @@ class Outputs:
         state = self.trainer.state()
         facts = {
             "settings": to_plain(self.plan.settings), "data": data_facts(self.plan), "beyond": beyond_hash(self.plan),
-            "parents": {role: parent.sha256 for role, parent in self.parents.items()},
+            "parents": {role: parent.sha256 for role, parent in self.parents.items()}, "earlier": self.plan.earlier,
         }
         return State({**state.facts, **facts}, state.tensors)
 

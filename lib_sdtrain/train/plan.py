@@ -46,7 +46,8 @@ class Reading:
 class Plan:
     """Settings with every length in optimiser steps. `missing_class` is how many class pictures must be made.
 
-    `held_out` are the pictures to validate on, a concept each.
+    `held_out` are the pictures to validate on, a concept each. `earlier` tells the weights that a later stage begins
+    with; the checkpoint's own are replaced by them.
     """
 
     settings: RunSettings
@@ -57,6 +58,7 @@ class Plan:
     class_folders: tuple[Path | None, ...]
     device: str
     held_out: tuple[Material, ...] = ()
+    earlier: str = ""
 
     @property
     def pictures(self) -> int:

@@ -14,6 +14,7 @@ from lib_sdtrain.train.loop import logged, run_plan
 from lib_sdtrain.train.outputs import beyond_hash, data_facts, parents_of
 from lib_sdtrain.train.plan import Plan, make_plan
 from lib_sdtrain.train.run_dir import RunDir
+from lib_sdtrain.train.stages import laid_out, plan_stages, run_stages
 from lib_sdtrain.train.starting import pick_device
 from lib_sdtrain.train.state import State, load_state, newest_state
 
@@ -21,7 +22,7 @@ FIXED = (
     "model.checkpoint", "model.vae", "method.kind", "embedding.name", "embedding.vectors",
     "method.train_unet", "method.train_text_encoder",
     "method.train_text_encoder_2", "method.rank", "method.alpha", "method.conv_rank", "method.conv_alpha",
-    "method.block_weights", "train.optimizer", "validation.fraction",
+    "method.block_weights", "train.optimizer", "validation.fraction", "stages",
 )
 
 
@@ -41,6 +42,9 @@ def resume(
         RunSettings, [Layer("config.yaml", to_plain(before)), Layer("--set", changes or {})]
     ).settings
     _check_fixed(before, settings)
+    if settings.stages:
+        yield from _resume_stages(run, before, settings, device or pick_device(), token)
+        return
     path = newest_state(run.states)
     state = load_state(path) if path else None
     plan = yield from make_plan(settings, run.path.parent.parent, device or pick_device(), token, anew=False)
@@ -55,6 +59,22 @@ def resume(
     run.write_config(settings)
     keep_earlier_result(plan, run, state)
     yield from logged(run, settings, chain(notices, run_plan(plan, run, token, state)))
+
+
+def _resume_stages(
+    run: RunDir, before: RunSettings, settings: RunSettings, device: str, token: CancelToken
+) -> Iterator[Event]:
+    """Go on inside the stage that is not done. Raises `UserError` for a change, or when all are done."""
+    problems = Problems()
+    for line in describe_changes(before, settings):
+        path, _, what = line.partition(": ")
+        problems.add(f"a run of stages goes on as it began ({what})", where=path, fix="start a new run")
+    problems.raise_if_any()
+    plans = yield from plan_stages(settings, run.path.parent.parent, device, token, anew=False)
+    if all(stage.done for stage in laid_out(plans, run)):
+        raise UserError(f"all {sum(plan.steps for plan in plans)} steps are done", where=str(run.path),
+                        fix="start a new run from its result")  # fmt: skip
+    yield from logged(run, settings, run_stages(plans, run, token))
 
 
 def _check_fixed(before: RunSettings, after: RunSettings) -> None:

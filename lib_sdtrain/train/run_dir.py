@@ -98,8 +98,9 @@ class RunDir:
         return build(RunSettings, textfiles.read_mapping(self.config), where=str(self.config))
 
     def has_state(self) -> bool:
-        """True when a resumable state stands here."""
-        return self.states.is_dir() and any(self.states.iterdir())
+        """True when a resumable state stands here, or in the directory of a stage."""
+        folders = [self.states, *self.path.glob(f"stage-*/{STATES}")]
+        return any(any(folder.iterdir()) for folder in folders if folder.is_dir())
 
     def finished_steps(self) -> int:
         """The length at which the run came to its end with everything written, 0 when it never did."""

@@ -259,6 +259,13 @@ class Trainer:
         }
         return State(facts, tensors)
 
+    def begin_from(self, state: State) -> None:
+        """Begin with the weights and averages of a state of the same parts, nothing else of it."""
+        for name, part in self.parts.items():
+            part.load_state_dict(_under(state.tensors, f"weights.{name}."))
+        if self.average:
+            self.average.load(_under(state.tensors, "average."), state.facts["average_updates"])
+
     def restore(self, state: State) -> None:
         """Go on from a state of the same parts."""
         self.step, self.samples = state.facts["step"], self.draws.batch_start(state.facts["samples"])

@@ -10,6 +10,7 @@ import gradio as gr
 
 from lib_sdtrain.settings.fields import Declared
 from lib_sdtrain.settings.lengths import Length
+from lib_sdtrain.settings.parse import WHOLE_ENTRIES
 from lib_sdtrain.textfiles import parse_json
 
 PANEL = "sdtrain_train"
@@ -54,7 +55,7 @@ def number_text(value: float) -> str:
 
 
 def _shown_list(item: Declared, values: Any) -> str:
-    if item.meta.kind != "requests":
+    if item.meta.kind not in WHOLE_ENTRIES:
         return ", ".join(map(str, values))
     texts = [value if isinstance(value, str) else json.dumps(value) for value in values]
     plain = all("\n" not in text for text in texts)
@@ -68,6 +69,8 @@ def raw(item: Declared, value: Any) -> Any:
     text = value.strip()
     if item.meta.kind == "requests":
         return split_requests(text)
+    if item.meta.kind == "overrides":
+        return [_json_or_text(line.strip()) for line in text.splitlines() if line.strip()]
     if typing.get_origin(item.type) is dict:
         return _json_or_text(text) if text else {}
     if not text and item.optional:
@@ -147,7 +150,7 @@ def _component(item: Declared, common: dict[str, Any], choices: list[str] | None
         return gr.Slider(minimum=item.meta.minimum, maximum=item.meta.maximum, step=step, **common)
     if _numeric(item):
         return gr.Number(precision=0, **common)
-    lines = 3 if item.meta.kind == "requests" else 1
+    lines = 3 if item.meta.kind in WHOLE_ENTRIES else 1
     return gr.Textbox(lines=lines, max_lines=max(lines, 8), placeholder=placeholder(item), **common)
 
 
@@ -157,4 +160,6 @@ def placeholder(item: Declared) -> str:
         return item.meta.default_text
     if item.meta.kind == "requests":
         return "one prompt a line"
+    if item.meta.kind == "overrides":
+        return 'one a line: {"data.resolution": 768, "train.length": "10 epochs"}'
     return "off" if item.optional else ""

@@ -81,20 +81,20 @@ def _resume(args: argparse.Namespace) -> int:
 
 
 def _dry_run(resolved: Resolved[RunSettings], as_json: bool) -> int:
-    from lib_sdtrain.train.forecast import forecast, forecast_text
+    from lib_sdtrain.train.forecast import forecast_stages, forecast_text
     from lib_sdtrain.train.loop import OUTPUTS
-    from lib_sdtrain.train.plan import make_plan
+    from lib_sdtrain.train.stages import plan_stages
     from lib_sdtrain.train.starting import pick_device
 
     terminal = Terminal()
-    events = make_plan(resolved.settings, OUTPUTS, pick_device(), CancelToken())
+    events = plan_stages(resolved.settings, OUTPUTS, pick_device(), CancelToken())
     while True:
         try:
             terminal.show(next(events))
         except StopIteration as end:
-            plan = end.value
+            plans = end.value
             break
-    show_document(forecast(plan), as_json, lambda document: forecast_text(document, resolved))
+    show_document(forecast_stages(plans), as_json, lambda document: forecast_text(document, resolved))
     return DONE
 
 

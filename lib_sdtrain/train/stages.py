@@ -1,0 +1,187 @@
+"""Chained stages: one settings file, several trainings one after the other, each from the former's weights.
+
+A stage is an ordinary run in `RUN/stage-2/`, with its own states, previews and results. It begins with the weights (and
+averages) of the former's last state, in full precision; optimiser and schedule begin anew. The run as a whole counts
+its steps through. As naifu-diffusion's chains of configurations (BPModel: 512, 768, 1024 pixels), without files
+between.
+"""
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Generator, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from lib_sdtrain.errors import Problems, UserError
+from lib_sdtrain.events import CancelToken, Event, Finished, Notice, Preview, Saved, Started, Step, Stopped, Validation
+from lib_sdtrain.settings.layers import Layer, describe_changes, resolve, to_plain
+from lib_sdtrain.settings.run import RunSettings
+from lib_sdtrain.settings.run_outputs import LogSettings
+from lib_sdtrain.train.optimizers.registry import SCHEDULE_FREE
+from lib_sdtrain.train.plan import Plan, make_plan
+from lib_sdtrain.train.run_dir import RunDir
+from lib_sdtrain.train.state import State, load_state, newest_state
+
+LATER_STAGES_KEEP = ("model.checkpoint", "model.vae", "method.", "embedding.", "save.dir", "save.embedding_dir", "ema.")
+
+
+def stages_of(settings: RunSettings) -> list[RunSettings]:
+    """The settings of each stage: the run's own, then each entry of `stages` on top of the stage before it.
+
+    A stage that says nothing of its name or seed gets the run's name with its number, and the next seed. Raises
+    `UserError` with every mistake.
+    """
+    problems = Problems()
+    if settings.stages and settings.train.optimizer == SCHEDULE_FREE:
+        problems.add(
+            "schedule_free has no end at which a next stage could begin", where="train.optimizer", fix="use adamw"
+        )
+    plain = to_plain(replace(settings, stages=()))
+    found = [replace(settings, stages=())]
+    for number, entry in enumerate(settings.stages, 2):
+        where = f"stages.{number - 2}"
+        if not isinstance(entry, Mapping):
+            problems.add(f"{entry!r} is not a mapping of names to values", where=where)
+            continue
+        seed = {"train.seed": found[-1].train.seed + 1}
+        try:
+            stage = resolve(RunSettings, [Layer("run", plain), Layer("seed", seed), Layer(where, entry)]).settings
+        except UserError as error:
+            for problem in error.problems:
+                problems.add(problem.what, where=f"{where}.{problem.where}", fix=problem.fix)
+            continue
+        _check_kept(found[-1], stage, where, problems)
+        found.append(stage)
+        plain = to_plain(stage)
+    problems.raise_if_any()
+    return [_named(stage, number, settings) for number, stage in enumerate(found, 1)] if settings.stages else found
+
+
+def _check_kept(before: RunSettings, stage: RunSettings, where: str, problems: Problems) -> None:
+    if stage.stages:
+        problems.add("a stage cannot have stages", where=f"{where}.stages", fix="give them one after the other")
+    for line in describe_changes(before, stage):
+        path = line.partition(":")[0]
+        if path.startswith(LATER_STAGES_KEEP):
+            problems.add(
+                f"it is the same in all stages ({line.partition(': ')[2]})", where=f"{where}.{path}",
+                fix="take it out, or make two runs of it",
+            )
+
+
+def _named(stage: RunSettings, number: int, whole: RunSettings) -> RunSettings:
+    """All but the last get their number behind the run's name, so that each stage's result stands for itself."""
+    if number > len(whole.stages) or stage.save.name != whole.save.name or not stage.data.concepts:
+        return stage
+    name = stage.save.name or stage.data.concepts[0].name
+    return replace(stage, save=replace(stage.save, name=f"{name}-stage-{number}"))
+
+
+def plan_stages(
+    settings: RunSettings, outputs: Path, device: str, token: CancelToken, *, anew: bool = True
+) -> Generator[Event, None, list[Plan]]:
+    """The plan of each stage, as `make_plan`. Raises `UserError` with the mistakes of all."""
+    problems, plans = Problems(), []
+    stages = stages_of(settings)
+    for number, stage in enumerate(stages, 1):
+        try:
+            plans.append((yield from make_plan(stage, outputs, device, token, anew=anew)))
+        except UserError as error:
+            for problem in error.problems:
+                where = problem.where if number == 1 else f"stages.{number - 2}.{problem.where}"
+                problems.add(problem.what, where=where, fix=problem.fix)
+    problems.raise_if_any()
+    return plans
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One of several: its number from 1, its plan, its directory, and how many steps the former ones have."""
+
+    number: int
+    plan: Plan
+    run: RunDir
+    offset: int
+
+    @property
+    def done(self) -> bool:
+        """Whether it came to its end with everything written."""
+        return self.run.finished_steps() >= self.plan.steps
+
+
+def laid_out(plans: list[Plan], run: RunDir) -> list[Stage]:
+    """The stages of a run directory."""
+    found, offset = [], 0
+    for number, plan in enumerate(plans, 1):
+        found.append(Stage(number, plan, RunDir(run.path / f"stage-{number}"), offset))
+        offset += plan.steps
+    return found
+
+
+def run_stages(plans: list[Plan], run: RunDir, token: CancelToken) -> Iterator[Event]:
+    """Train every stage that is not done, or go on inside one; the events count the steps of all stages."""
+    from lib_sdtrain.train.loop import logged, run_plan
+
+    stages, results = laid_out(plans, run), []
+    total = sum(plan.steps for plan in plans)
+    begun = next((stage for stage in stages if not stage.done), stages[-1])
+    state = _own_state(begun)
+    step = begun.offset + (state.facts["step"] if state else 0)
+    yield Started(job="train", total=total, step=step, run_dir=str(run.path))
+    earlier: State | None = _own_state(stages[begun.number - 2]) if begun.number > 1 else None
+    for stage in stages[begun.number - 1 :]:
+        yield Notice(text=f"stage {stage.number} of {len(stages)}: {stage.plan.settings.data.resolution} pixels, "
+                          f"{stage.plan.steps} steps")  # fmt: skip
+        plan = replace(stage.plan, earlier=_digest(earlier))
+        if state is None:
+            stage.run.start(plan.settings)
+        events = run_plan(plan, stage.run, token, state, earlier, outputs=run.path.parent.parent)
+        for event in logged(stage.run, replace(plan.settings, log=LogSettings()), events):
+            shifted = seen_from_run(event, stage, total)
+            if isinstance(event, Finished):
+                results.append(event.result)
+            elif shifted is not None:
+                yield shifted
+            if isinstance(event, Stopped):
+                return
+        state, earlier = None, _own_state(stage)
+    yield Finished(result=whole_document(results, run, total))
+
+
+def _own_state(stage: Stage) -> State | None:
+    path = newest_state(stage.run.states)
+    return load_state(path) if path else None
+
+
+def _digest(earlier: State | None) -> str:
+    """What a stage's file says of the weights that it began with."""
+    if earlier is None:
+        return ""
+    return hashlib.sha256(f"{earlier.facts.get('earlier', '')}{earlier.facts['sha256']}".encode()).hexdigest()
+
+
+def seen_from_run(event: Event, stage: Stage, total: int) -> Event | None:
+    """An event of a stage as the whole run tells it; None for what only the stage tells."""
+    if isinstance(event, Started):
+        return None
+    if isinstance(event, Step):
+        left = event.seconds_left
+        rest = total - stage.offset - event.step
+        mine = max(1, stage.plan.steps - event.step)
+        left = None if left is None or not stage.plan.steps - event.step else left * rest / mine
+        return replace(event, step=event.step + stage.offset, total=total, seconds_left=left)
+    if isinstance(event, Preview):
+        return replace(event, step=event.step + stage.offset, file=f"{stage.run.path.name}/{event.file}")
+    if isinstance(event, (Saved, Validation, Stopped)):
+        return replace(event, step=event.step + stage.offset)
+    return event
+
+
+def whole_document(results: list[dict[str, Any]], run: RunDir, steps: int) -> dict[str, Any]:
+    """The document of the last stage, with the steps and seconds of all that ran now."""
+    seconds = sum(result["seconds"] for result in results)
+    return {
+        **results[-1], "run_dir": str(run.path), "steps": steps, "seconds": round(seconds, 3),
+        "peak_memory_bytes": max(result["peak_memory_bytes"] for result in results),
+    }

@@ -1,0 +1,141 @@
+"""Chained stages: one file, several trainings, each from the former's weights, and resumed wherever it stood."""
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from lib_sdtrain import train
+from lib_sdtrain.errors import UserError
+from lib_sdtrain.events import CancelToken, Finished, Preview, Saved, Started, Step, Stopped
+from lib_sdtrain.settings.layers import Layer, resolve
+from lib_sdtrain.settings.run import RunSettings
+from lib_sdtrain.train.forecast import forecast_stages
+from lib_sdtrain.train.resume import resume
+from lib_sdtrain.train.stages import plan_stages, stages_of
+from tests.train.runs import finish, of_kind, run_settings
+
+CHAIN = [{"data.resolution": "96", "train.length": 2}, {"data": {"resolution": 64}, "train": {"batch_size": 2}}]
+
+
+def settings_of(checkpoint, instance, **changes):
+    return run_settings(checkpoint, instance, **{"train__length": 3, "stages": CHAIN, "save__name": "m", **changes})
+
+
+@pytest.fixture
+def settings(tiny_checkpoint, picture_folder):
+    return settings_of(tiny_checkpoint, picture_folder("i", 3, (120, 100)))
+
+
+def test_each_stage_changes_what_the_one_before_it_had(settings):
+    first, second, third = stages_of(settings)
+    assert [stage.data.resolution for stage in (first, second, third)] == ["64", "96", "64"]
+    assert [stage.train.length.amount for stage in (first, second, third)] == [3, 2, 2]
+    assert [stage.train.batch_size for stage in (first, second, third)] == [1, 1, 2]
+    assert [stage.train.seed for stage in (first, second, third)] == [0, 1, 2]
+    assert [stage.save.name for stage in (first, second, third)] == ["m-stage-1", "m-stage-2", "m"]
+    assert not any(stage.stages for stage in (first, second, third))
+
+
+def test_a_chain_is_what_separate_runs_from_full_precision_files_would_be(settings, tmp_path):
+    """Oracle: the second stage alone, from a checkpoint in fp32 of the first."""
+    chain = finish(train(settings, run_dir=tmp_path / "chain"))
+    assert isinstance(chain[-1], Finished), chain[-1]
+    first, second, _ = stages_of(settings)
+    one = finish(train(resolved(first, {"save.dtype": "fp32"}), run_dir=tmp_path / "one"))[-1].result["checkpoint"]
+    two = finish(train(resolved(second, {"model.checkpoint": one, "save.dtype": "fp16"}), run_dir=tmp_path / "two"))
+    wanted = load_file(two[-1].result["checkpoint"])
+    got = load_file(tmp_path / "chain" / "stage-2" / "checkpoints" / "m-stage-2.safetensors")
+    assert [name for name, value in wanted.items() if not torch.equal(got[name].to(value.dtype), value)] == []
+    assert not all(torch.equal(got[name], value) for name, value in load_file(chain[-1].result["checkpoint"]).items())
+
+
+def resolved(settings: RunSettings, changes: dict) -> RunSettings:
+    from lib_sdtrain.settings.layers import to_plain
+
+    return resolve(RunSettings, [Layer("before", to_plain(settings)), Layer("test", changes)]).settings
+
+
+def test_the_run_counts_its_steps_through(tiny_checkpoint, picture_folder, tmp_path):
+    request = {"prompt": "a dog", "steps": 1, "width": 64, "height": 64}
+    settings = settings_of(tiny_checkpoint, picture_folder("i", 3), preview__prompts=[request])
+    seen = finish(train(settings, run_dir=tmp_path / "run"))
+    [started] = of_kind(seen, Started)
+    assert (started.total, started.run_dir) == (7, str(tmp_path / "run"))
+    assert [event.step for event in of_kind(seen, Step)] == [1, 2, 3, 4, 5, 6, 7]
+    assert {event.total for event in of_kind(seen, Step)} == {7}
+    assert sorted({event.step for event in of_kind(seen, Preview)}) == [0, 3, 5, 7]
+    assert all((tmp_path / "run" / event.file).is_file() for event in of_kind(seen, Preview))
+    made = [Path(event.file).name for event in of_kind(seen, Saved) if event.kind == "checkpoint"]
+    assert made == ["m-stage-1.safetensors", "m-stage-2.safetensors", "m.safetensors"]
+    assert seen[-1].result["steps"] == 7
+    assert Path(seen[-1].result["checkpoint"]).name == "m.safetensors"
+
+
+@pytest.mark.parametrize("stop", [2, 3, 4, 5])
+def test_resume_is_exact_in_and_between_stages(tiny_checkpoint, picture_folder, tmp_path, stop):
+    settings = settings_of(tiny_checkpoint, picture_folder("i", 3), ema__decay=0.5)
+    whole = finish(train(settings, run_dir=tmp_path / "whole"))[-1].result
+    token = CancelToken()
+    stopped = finish(train(settings, token, tmp_path / "parts"), token, stop)
+    assert isinstance(stopped[-1], Stopped), stopped[-1]
+    going_on = finish(resume(tmp_path / "parts"))
+    assert of_kind(going_on, Started)[0].step == stop
+    assert [event.step for event in of_kind(going_on, Step)] == list(range(stop + 1, 8))
+    assert going_on[-1].result["sha256"] == whole["sha256"]
+    with pytest.raises(UserError, match="all 7 steps are done"):
+        finish(resume(tmp_path / "parts"))
+
+
+def test_other_pictures_in_the_first_stage_make_another_file(tiny_checkpoint, picture_folder, tmp_path):
+    made = []
+    for index, folder in enumerate((picture_folder("a", 2), picture_folder("b", 2))):
+        other = {"name": "sks", "instance_dir": str(tmp_path / "a"), "instance_prompt": "a photo of sks dog"}
+        settings = settings_of(
+            tiny_checkpoint, folder, train__length=1, stages=[{"data.concepts": [other], "train.learning_rate": 0.0}]
+        )
+        result = finish(train(settings, run_dir=tmp_path / f"run-{index}"))[-1].result
+        made.append(result)
+    assert made[0]["sha256"] != made[1]["sha256"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "where", "what"),
+    [
+        ({"stages": [{"data.resolutoin": 96}]}, "stages.0.data.resolutoin", "unknown setting"),
+        ({"stages": [{"train.length": 1}, {"train.length": "ages"}]}, "stages.1.train.length", "ages"),
+        ({"stages": ["96"]}, "stages.0", "not a mapping"),
+        ({"stages": [{"method.kind": "lora"}]}, "stages.0.method.kind", "the same in all stages"),
+        ({"stages": [{"stages": [{"train.length": 1}]}]}, "stages.0.stages", "cannot have stages"),
+        ({"stages": [{"data.resolution": "1"}]}, "stages.0.data.resolution", ""),
+        ({"train__optimizer": "schedule_free"}, "train.optimizer", "no end"),
+    ],
+)
+def test_mistakes_are_told_with_their_stage(tiny_checkpoint, picture_folder, tmp_path, changes, where, what):
+    settings = settings_of(tiny_checkpoint, picture_folder("i", 3), **changes)
+    with pytest.raises(UserError) as caught:
+        finish(train(settings, outputs=tmp_path / "out"))
+    assert [problem.where for problem in caught.value.problems] == [where]
+    assert what in caught.value.problems[0].what
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_dry_run_tells_of_every_stage(settings, tmp_path):
+    def planned():
+        plans.extend((yield from plan_stages(settings, tmp_path, "cpu", CancelToken())))
+
+    plans = []
+    finish(planned())
+    document = forecast_stages(plans)
+    assert document["steps"] == 7
+    assert [(row["resolution"], row["steps"]) for row in document["stages"]] == [("64", 3), ("96", 2), ("64", 2)]
+    assert [row["buckets"][0]["size"] for row in document["stages"]] == [[64, 64], [96, 96], [64, 64]]
+
+
+def test_a_run_of_stages_goes_on_as_it_began(settings, tmp_path):
+    token = CancelToken()
+    finish(train(settings, token, tmp_path / "run"), token, 1)
+    with pytest.raises(UserError, match="goes on as it began"):
+        finish(resume(tmp_path / "run", {"train.learning_rate": 1e-5}))
