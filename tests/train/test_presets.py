@@ -11,8 +11,8 @@ from lib_sdtrain.presets import preset_names, preset_title, read_preset
 from lib_sdtrain.settings.fields import declared
 from lib_sdtrain.settings.layers import Layer
 from lib_sdtrain.settings.run import RunSettings
-from lib_sdtrain.train.forecast import forecast
-from lib_sdtrain.train.plan import make_plan
+from lib_sdtrain.train.forecast import forecast_stages
+from lib_sdtrain.train.stages import plan_stages
 from lib_sdtrain.train.starting import resolve_run
 from tests.tiny import write_tiny
 from tests.train.runs import finish, of_kind
@@ -28,7 +28,7 @@ SMALL = {
 
 
 def planned(settings, tmp_path):
-    events = make_plan(settings, tmp_path, "cpu", CancelToken())
+    events = plan_stages(settings, tmp_path, "cpu", CancelToken())
     while True:
         try:
             next(events)
@@ -39,7 +39,7 @@ def planned(settings, tmp_path):
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_preset_can_be_planned_as_it_stands(name, tmp_path):
     settings = resolve_run([Layer(name, read_preset(name))], "cpu").settings
-    document = forecast(planned(settings, tmp_path))
+    document = forecast_stages(planned(settings, tmp_path))
     assert document["steps"] > 0
     assert document["images"] > 0
     assert preset_title(name) != name
@@ -50,12 +50,14 @@ def test_a_preset_runs(name, tmp_path, tiny_checkpoint):
     checkpoint = write_tiny(tmp_path / "xl.safetensors", "sdxl") if "bigasp" in name else tiny_checkpoint
     small = {**SMALL, "model.checkpoint": str(checkpoint), "save.dir": str(tmp_path / "out")}
     values = read_preset(name)
+    stages = values.get("stages", [])
+    small |= {"stages": [{"train": {**entry["train"], "length": 5}, "data.resolution": 64} for entry in stages]}
     if "class_prompt" in values["data"]["concepts"][0]:
         small |= {"data.concepts.0.num_class_images": 1}
     settings = resolve_run([Layer(name, values), Layer("small", small)], "cpu").settings
     seen = finish(train(settings, run_dir=tmp_path / "run", outputs=tmp_path))
     assert isinstance(seen[-1], Finished)
-    assert len(of_kind(seen, Step)) == 20
+    assert len(of_kind(seen, Step)) == 20 + 5 * len(stages)
     assert Path(seen[-1].result["checkpoint"]).is_file()
 
 
