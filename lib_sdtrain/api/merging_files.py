@@ -53,7 +53,12 @@ class MergeFiles:
         apart = ",\n" if where == "presets" else "\n"  # block weights of a LoRA have commas too
         lines = re.split(f"[{apart}]", values) if isinstance(values, str) else list(values)
         problems, found = Problems(), []
-        for line in filter(None, map(str.strip, lines)):
+        for given in lines:
+            if not isinstance(given, str):
+                problems.add(f"{str(given)[:60]!r} is no text", where=where, fix="give names or paths")
+                continue
+            if not (line := given.strip()):
+                continue
             try:
                 if where == "model":
                     found.append(self.checkpoint(line, where))

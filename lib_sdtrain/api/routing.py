@@ -186,6 +186,8 @@ def _read(schema: Schema, text: str, where: str) -> Any:
     number = int(text)
     if number < schema.get("minimum", number):
         raise UserError(f"{number} is too small", where=where, fix=f"at least {schema['minimum']}")
+    if number > schema.get("maximum", number):
+        raise UserError(f"{number} is too large", where=where, fix=f"at most {schema['maximum']}")
     return number
 
 

@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lib_sdtrain.api.routing import PREFIX
+from lib_sdtrain.errors import UserError
 from lib_sdtrain.settings.fields import declared
 from lib_sdtrain.settings.run import RunSettings
 from tests.api.sites import PRESET, client_of, draw_subject, run, services_in
@@ -147,3 +148,20 @@ def test_a_file_with_a_name_that_is_no_unicode_is_listed(tmp_path: Path):
     (folder / name / "config.yaml").write_text("", "utf-8")
     answer = client_of(services).get(f"{PREFIX}/view/history")
     assert answer.status_code == 200
+
+
+@pytest.mark.parametrize("odd", [{}, None, True, 3, [], [["a"]]])
+def test_what_is_no_text_in_a_list_of_a_merge_is_told(site, odd):
+    client, _, services = site
+    answer = client.post(f"{PREFIX}/merge/plan", json={"a": "toybox", "b": "toybox", "presets": [odd, "x.txt"]})
+    assert answer.status_code == 422
+    assert "is no text" in answer.text
+    for role in ("presets", "model", "lora"):
+        with pytest.raises(UserError, match="is no text"):
+            services.merge.files.many([odd], role)
+
+
+def test_numbers_beyond_what_the_description_allows_are_refused(site):
+    client, _, _ = site
+    for after, status in ((2**53, 200), (2**53 + 1, 422), (-1, 422)):
+        assert client.get(f"{PREFIX}/job?after={after}").status_code == status
