@@ -25,7 +25,8 @@ READING, DONE, STOPPED, FAILED = "reading", "done", "stopped", "failed"
 KEPT, KEPT_THUMBNAILS, MOST_ROWS = 4, 2000, 200
 FIRST_NOTICES = 5
 OWN_FILES: Mapping[str, Any] = {
-    "metadata_file": "", "mask_dir": "", "picture_weights": "", "group_weights": {}, "group_weights_file": "",
+    "metadata_file": "", "mask_dir": "", "picture_weights": "", "weight_column": "", "group_weights": {},
+    "group_weights_file": "",
 }
 """What belongs to a concept's own folder and not to another one."""
 

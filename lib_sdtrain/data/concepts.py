@@ -3,22 +3,19 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from lib_sdtrain.data.index import Found, list_files
+from lib_sdtrain.data.listing import CAPTION_SUFFIXES, MASK_LABEL, Listed, list_pictures
 from lib_sdtrain.data.metadata import MetadataFile, caption_of
-from lib_sdtrain.data.pictures import SUFFIXES
 from lib_sdtrain.errors import UserError
 from lib_sdtrain.settings.run import Concept
 
-CAPTION_SUFFIXES = (".txt", ".caption")
 MAX_CAPTION_BYTES = 64 * 1024
 SHORTER = f"at most {MAX_CAPTION_BYTES // 1024} KB"
-MASK_LABEL = "-masklabel"
 _MARKS = re.compile(r"\[(?:(name|folder)|column:([^\]]+))\]")
 
 _NO_COLUMNS: Mapping[str, Any] = MappingProxyType({})
@@ -96,18 +93,9 @@ def find_pictures(folder: Path) -> list[Path]:
 
     Their order does not depend on the system.
     """
-    return [found.path for found in pictures_among(folder, list_files(folder))]
-
-
-def pictures_among(folder: Path, files: Iterable[Found]) -> list[Found]:
-    """The pictures of a listing of `folder`, in an order that does not depend on the system."""
-    found = []
-    for file in files:
-        stem, dot, suffix = file.name.rpartition(".")
-        if f"{dot}{suffix.lower()}" in SUFFIXES and not stem.endswith(MASK_LABEL):
-            found.append(file)
-    start = len(str(folder)) + 1
-    return sorted(found, key=lambda file: file.name[start:].replace(os.sep, "/"))
+    start = len(os.fsencode(folder.absolute())) + 1
+    found = sorted(one.path for one in list_pictures(folder) if isinstance(one, Listed))
+    return [folder / os.fsdecode(path[start:]) for path in found]
 
 
 def check_folder(folder: str, where: str) -> Path:
@@ -127,27 +115,27 @@ def _nearest_folder(path: Path) -> str:
     return f"the nearest folder that exists is {parent.resolve()}" if parent else "check the path"
 
 
-def read_caption(picture: Path, keep_lines: bool = False, files: Collection[str] | None = None) -> str | None:
-    """The caption beside a picture, white space and control characters reduced to single spaces; None without one.
+def read_caption(picture: Path) -> str | None:
+    """The caption beside a picture as one line; None without one. Raises `UserError` as `read_beside`."""
+    files = (picture.with_suffix(suffix) for suffix in CAPTION_SUFFIXES)
+    file = next((file for file in files if file.is_file()), None)
+    return None if file is None else read_beside(file)
 
-    `keep_lines` leaves its lines apart; `files` are those that are there, where that is known. Raises `UserError` when
-    the file is not UTF-8 text of a sensible size.
+
+def read_beside(file: Path, keep_lines: bool = False) -> str:
+    """The text of a caption file, white space and control characters reduced to single spaces.
+
+    `keep_lines` leaves its lines apart. Raises `UserError` when it is not UTF-8 text of a sensible size.
     """
-    stem = str(picture)[: -len(picture.suffix)]
-    for suffix in CAPTION_SUFFIXES:
-        if files is not None and stem + suffix not in files:
-            continue
-        path = Path(stem + suffix)
-        if not path.is_file():
-            continue
-        if path.stat().st_size > MAX_CAPTION_BYTES:
-            raise UserError("the caption is far too long", where=str(path), fix=SHORTER)
-        try:
-            text = path.read_bytes().decode("utf-8-sig")
-        except UnicodeDecodeError as error:
-            raise UserError("the caption is not UTF-8 text", where=str(path), fix="save it as UTF-8") from error
-        return "\n".join(filter(None, map(tidy, text.splitlines()))) if keep_lines else tidy(text)
-    return None
+    try:
+        if file.stat().st_size > MAX_CAPTION_BYTES:
+            raise UserError("the caption is far too long", where=str(file), fix=SHORTER)
+        text = file.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError("the caption is not UTF-8 text", where=str(file), fix="save it as UTF-8") from error
+    except OSError as error:
+        raise UserError(f"the caption cannot be read: {error.strerror or error}", where=str(file)) from error
+    return "\n".join(filter(None, map(tidy, text.splitlines()))) if keep_lines else tidy(text)
 
 
 def tidy(text: str) -> str:
@@ -166,33 +154,37 @@ class Captions:
     keep_lines: bool = False
     mask_dir: Path | None = None
 
-    def of(
-        self, picture: Path, files: Collection[str] | None = None
-    ) -> tuple[str | None, Mapping[str, Any]]:
-        """(caption, columns) of a picture; `files` are those that are there, where that is known.
+    def __post_init__(self) -> None:
+        """Raises `UserError` for a caption of the metadata that is far too long."""
+        for name, row in self.metadata.rows.items() if self.metadata else ():
+            words = caption_of(row, self.column)
+            if words and len(words) > MAX_CAPTION_BYTES:
+                raise UserError("the caption is far too long", where=f"{self.metadata.path}: {name}", fix=SHORTER)
 
-        Raises `UserError` for a caption file that cannot be read.
-        """
+    def of(self, picture: Path, said: str | None = None) -> tuple[str | None, Mapping[str, Any]]:
+        """(caption, columns) of a picture beside which stands what was `said`, in lines; None for nothing."""
         row = self.metadata.row(picture, self.root) if self.metadata else _NO_COLUMNS
-        caption = read_caption(picture, self.keep_lines, files)
+        caption = said if said is None or self.keep_lines else tidy(said)
         if caption is None and row:
-            said = caption_of(row, self.column)
-            if said and len(said) > MAX_CAPTION_BYTES:
-                where = f"{self.metadata.path}: {picture.name}"
-                raise UserError("the caption is far too long", where=where, fix=SHORTER)
-            caption = tidy(said) if said else None
+            words = caption_of(row, self.column)
+            caption = tidy(words) if words else None
         if caption is None and self.from_names:
             caption = tidy(picture.stem.partition("_")[0])
         return caption, row
 
-    def mask_of(self, picture: Path, files: Collection[str] | None = None) -> Path | None:
-        """The mask file of a picture: of the same name in `mask_dir`, or NAME-masklabel.png beside it."""
-        beside = str(picture)[: -len(picture.suffix)] + f"{MASK_LABEL}.png"
-        candidates = [Path(beside)] if files is None or beside in files else []
-        if self.mask_dir is not None:
-            below = self.mask_dir / picture.relative_to(self.root)
-            candidates = [below.with_suffix(suffix) for suffix in (".png", picture.suffix)] + candidates
-        return next((path for path in candidates if path.is_file()), None)
+    def mask_of(self, picture: Path, beside: bool) -> Path | None:
+        """The mask file of a picture: of the same name in `mask_dir`, or NAME-masklabel.png if that is `beside` it."""
+        own = picture.with_name(f"{picture.stem}{MASK_LABEL}.png") if beside else None
+        if self.mask_dir is None:
+            return own
+        below = self.mask_dir / picture.relative_to(self.root)
+        candidates = (below.with_suffix(suffix) for suffix in (".png", picture.suffix))
+        return next((path for path in candidates if path.is_file()), own)
+
+    @property
+    def only_beside(self) -> bool:
+        """Whether nothing but the file beside it can be a picture's caption."""
+        return self.metadata is None and not self.from_names
 
 
 def prompt_of(caption: str | None, prompt: str, picture: Picture | None = None) -> str:

@@ -6,19 +6,24 @@ anime_screenshot_pipeline (hierarchical weights).
 from __future__ import annotations
 
 import math
+import os
 import re
+from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
+from lib_sdtrain.data.catalogue import names_of, with_words
 from lib_sdtrain.data.concepts import Group, Material, Picture
 from lib_sdtrain.data.everydream_files import SideFiles, read_side_files
+from lib_sdtrain.data.filters import number_or_text
 from lib_sdtrain.data.group_tree import leaf_shares, read_patterns, weights_from_tree
 from lib_sdtrain.errors import Problems, UserError
 from lib_sdtrain.settings.run import Concept
 from lib_sdtrain.textfiles import parse_json
 
 _REPEATS = re.compile(r"(\d+)_(.*)", re.DOTALL)
+MOST_PROBLEMS = 10
 NONE, KOHYA, EVERYDREAM, EVERYDREAM1, TREE = "none", "kohya", "everydream", "everydream1", "tree"
 
 
@@ -27,15 +32,18 @@ class Folder:
     """Pictures of one folder: its path below the concept's, and their numbers."""
 
     path: PurePosixPath
-    members: tuple[int, ...]
+    members: Sequence[int]
 
 
 def folders_of(root: Path, pictures: Sequence[Picture]) -> list[Folder]:
     """The folders that hold pictures themselves, in order."""
-    found: dict[PurePosixPath, list[int]] = {}
-    for number, picture in enumerate(pictures):
-        found.setdefault(PurePosixPath(picture.path.parent.relative_to(root).as_posix()), []).append(number)
-    return [Folder(path, tuple(members)) for path, members in sorted(found.items())]
+    found: dict[str, array[int]] = {}
+    for number, name in enumerate(names_of(pictures, root)):
+        folder = name.rpartition("/")[0]
+        if folder not in found:
+            found[folder] = array("I")
+        found[folder].append(number)
+    return sorted((Folder(PurePosixPath(path), members) for path, members in found.items()), key=lambda one: one.path)
 
 
 def weighted(material: Material, root: Path, where: str) -> Material:
@@ -53,9 +61,12 @@ def weighted(material: Material, root: Path, where: str) -> Material:
         grouped = _tree(material, root, where)
     else:
         grouped = _everydream(material, root, truncated=concept.weighting == EVERYDREAM1)
-    if not concept.picture_weights:
-        return grouped
-    return _by_picture(grouped, root, read_picture_weights(concept.picture_weights, f"{where}.picture_weights"))
+    if concept.picture_weights:
+        named = read_picture_weights(concept.picture_weights, f"{where}.picture_weights")
+        return _by_picture(grouped, _named_weights(grouped.pictures, root, named))
+    if concept.weight_column:
+        return _by_picture(grouped, _column_weights(grouped.pictures, concept.weight_column))
+    return grouped
 
 
 def check_weighting(concept: Concept, where: str) -> None:
@@ -67,20 +78,22 @@ def check_weighting(concept: Concept, where: str) -> None:
             "a tree needs either group_weights or group_weights_file", where=f"{where}.weighting",
             fix="give one of them",
         )
+    if concept.picture_weights and concept.weight_column:
+        problems.add("a file and a column of weights are given", where=f"{where}.weight_column", fix="give one of them")
     for name in given if concept.weighting != TREE else ():
         problems.add("weights of groups are for weighting: tree", where=f"{where}.{name}", fix="set weighting: tree")
     problems.raise_if_any()
 
 
 def _kohya(material: Material, root: Path) -> Material:
-    pictures, groups = list(material.pictures), []
-    for folder in folders_of(root, pictures):
+    groups, said = [], {}
+    for folder in folders_of(root, material.pictures):
         repeats, words = repeats_of(root, folder.path)
-        for number in folder.members:
-            if pictures[number].caption is None and words:
-                pictures[number] = replace(pictures[number], caption=words)
+        if words:
+            said[words] = array("I", (*said.get(words, ()), *folder.members))
         groups.append(_multiplied(folder, float(repeats)))
-    return _with_groups(replace(material, pictures=tuple(pictures)), groups)
+    pictures = with_words(material.pictures, said) if said else material.pictures
+    return _with_groups(replace(material, pictures=pictures), groups)
 
 
 def repeats_of(root: Path, folder: PurePosixPath) -> tuple[int, str]:
@@ -151,19 +164,38 @@ def read_picture_weights(file: str, where: str) -> dict[str, float]:
     return {str(name): float(weight) for name, weight in raw.items()}
 
 
-def _by_picture(material: Material, root: Path, weights: Mapping[str, float]) -> Material:
-    """Weights of single pictures within their groups; pictures that are not named weigh 1."""
-    names = [picture.path.relative_to(root).as_posix() for picture in material.pictures]
-    own = [weights.get(name, weights.get(PurePosixPath(name).name, 1.0)) for name in names]
+def _named_weights(pictures: Sequence[Picture], root: Path, weights: Mapping[str, float]) -> array[float]:
+    """The weight of each picture by its path or its name; pictures that are not named weigh 1."""
+    return array("d", (weights.get(name, weights.get(name.rpartition("/")[2], 1.0))
+                       for name in names_of(pictures, root)))
+
+
+def _column_weights(pictures: Sequence[Picture], column: str) -> array[float]:
+    """The weight of each picture in a column of the metadata; 1 without a value. Raises `UserError`."""
+    found, problems = array("d"), Problems()
+    for picture in pictures:
+        value = number_or_text(picture.column(column))
+        weight = 1.0 if value in (None, "") else value
+        good = isinstance(weight, (int, float)) and not isinstance(weight, bool) and 0 <= weight < math.inf
+        found.append(weight if good else 0.0)
+        if not good and len(problems.found) < MOST_PROBLEMS:
+            problems.add(f"its {column} {value!r} is not a weight of at least 0", where=str(picture.path),
+                         fix=f"correct the column {column} of the metadata")
+    problems.raise_if_any()
+    return found
+
+
+def _by_picture(material: Material, own: Sequence[float]) -> Material:
+    """The weights `own` of single pictures within their groups."""
     groups = material.groups or (Group("", float(len(own)), range(len(own))),)
     done = []
     for group in groups:
-        inner = [own[number] for number in group.members]
+        inner = array("d", (own[number] for number in group.members))
         scale = 1.0 if material.concept.weighting == TREE else sum(inner) / len(inner)
-        members = [number for number, weight in zip(group.members, inner, strict=True) if weight > 0]
-        positive = [weight for weight in inner if weight > 0]
+        members = array("I", (number for number, weight in zip(group.members, inner, strict=True) if weight > 0))
+        positive = array("d", (weight for weight in inner if weight > 0))
         if members:
-            done.append(replace(group, weight=group.weight * scale, members=tuple(members), multipliers=positive))
+            done.append(replace(group, weight=group.weight * scale, members=members, multipliers=positive))
     if material.concept.weighting == TREE:
         return replace(material, groups=tuple(done))
     return _with_groups(material, done)
@@ -173,9 +205,10 @@ def hint(root: Path, concept: Concept) -> str:
     """What the folder's layout suggests when no weighting is set; empty when nothing does."""
     if concept.weighting != NONE:
         return ""
-    names = [root.name, *(path.name for path in root.iterdir() if path.is_dir())]
+    with os.scandir(root) as entries:
+        names = [root.name, *(entry.name for entry in entries if entry.is_dir())]
     if any(_REPEATS.fullmatch(name) for name in names):
         return "folders named like kohya's 10_name: their repeats count with weighting: kohya"
-    if next(root.rglob("multiply.txt"), None):
+    if any("multiply.txt" in files for _, _, files in os.walk(root)):
         return "there is a multiply.txt: it counts with weighting: everydream"
     return ""

@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
 Size = tuple[int, int]
 """(width, height)"""
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".jfif", ".avif"})
 MAX_PIXELS = 178_956_970  # Pillow's own limit against decompression bombs, also where the host raised it
 MAX_SIDE_RATIO = 64
+ORIENTATION, UPRIGHT = 0x0112, 1
 MAX_BYTES = 2 * 2**30  # the most pixels, uncompressed, in 16 bits with transparency, take 1.4 GB
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "AVIF")  # as SUFFIXES
 _DECODER_ERRORS = (
@@ -53,7 +53,8 @@ def decode(content: bytes, background: str = "white") -> Image.Image:
         raise BadPicture("the file is empty")
     with opened(io.BytesIO(content)) as image:
         image.load()
-        return to_rgb(ImageOps.exif_transpose(image), background)
+        turned = ImageOps.exif_transpose(image) if image.getexif().get(ORIENTATION, UPRIGHT) != UPRIGHT else image
+        return to_rgb(turned, background)
 
 
 @contextmanager
@@ -100,14 +101,14 @@ def _check_size(size: tuple[int, int]) -> None:
 
 
 def to_rgb(image: Image.Image, background: str = "white") -> Image.Image:
-    """8-bit RGB from any mode; transparency is laid over `background`."""
+    """8-bit RGB from any mode, the same picture where it is that; transparency is laid over `background`."""
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         image = _to_eight_bits(image)
     if see_through(image):
         rgba = image.convert("RGBA")
         ground = Image.new("RGBA", rgba.size, (*ImageColor.getrgb(background)[:3], 255))
         return Image.alpha_composite(ground, rgba).convert("RGB")
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def see_through(image: Image.Image) -> bool:

@@ -6,6 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from lib_sdtrain.data.captions import split_tags
+from lib_sdtrain.data.catalogue import looks_of
 from lib_sdtrain.data.concepts import Material, Picture
 from lib_sdtrain.events import Notice
 from lib_sdtrain.model.tokenizer import Tokenizer
@@ -14,6 +15,7 @@ NEAR_BITS = 3
 BANDS, BAND_BITS = 4, 16
 MOST = 50_000
 SHOWN = 3
+SAME, NEARLY = "the same", "nearly the same"
 _WORD = re.compile(r"\w+")
 ODDITIES: tuple[tuple[str, Callable[[str], bool]], ...] = (
     ("an empty caption", lambda text: not text.strip()),
@@ -27,10 +29,10 @@ def remarks(materials: Sequence[Material]) -> Iterator[Notice]:
     for index, material in enumerate(materials):
         where = f"data.concepts.{index}"
         pictures = material.pictures[:MOST]
-        twins = ((exact_twins(pictures), "the same"), (near_twins(pictures), "nearly the same"))
-        for pairs, words in twins:
+        for kind, pairs in twins_of(pictures).items():
             if pairs:
-                yield Notice(text=f"{_count(len(pairs), 'pair')} of {words} picture: {_shown(pairs)}", where=where)
+                shown = _shown(pictures, pairs)
+                yield Notice(text=f"{_count(len(pairs), 'pair')} of {kind} picture: {shown}", where=where)
         for text in odd_captions(pictures):
             yield Notice(text=text, where=where)
     alike = words_alike(identifiers(materials))
@@ -43,51 +45,63 @@ def _count(number: int, what: str) -> str:
     return f"{number} {what}{'s' if number > 1 else ''}"
 
 
-def _shown(pairs: Sequence[tuple[Picture, Picture]]) -> str:
-    named = ", ".join(f"{one.path.name} and {two.path.name}" for one, two in pairs[:SHOWN])
+def _shown(pictures: Sequence[Picture], pairs: Sequence[tuple[int, int]]) -> str:
+    named = ", ".join(f"{pictures[one].path.name} and {pictures[other].path.name}" for one, other in pairs[:SHOWN])
     return named + (" ..." if len(pairs) > SHOWN else "")
 
 
-def exact_twins(pictures: Iterable[Picture]) -> list[tuple[Picture, Picture]]:
-    """Each picture whose bytes came before, with the first that has them."""
-    first: dict[str, Picture] = {}
-    return [(first[picture.sha256], picture) for picture in pictures
-            if first.setdefault(picture.sha256, picture) is not picture]
+def twins_of(pictures: Sequence[Picture]) -> dict[str, list[tuple[int, int]]]:
+    """Pairs of places: those of pictures that are SAME, and of those that look alike, NEARLY."""
+    looks = list(looks_of(pictures))
+    return {SAME: exact_twins(looks), NEARLY: near_twins(looks)}
 
 
-def near_twins(pictures: Iterable[Picture]) -> list[tuple[Picture, Picture]]:
-    """Pictures of other bytes that look alike: at most 3 of the 64 bits of `look_of` differ.
+def exact_twins(looks: Iterable[tuple[str, int]]) -> list[tuple[int, int]]:
+    """The place of each (SHA-256, look) whose SHA-256 came before, behind that of the first that has it."""
+    first: dict[str, int] = {}
+    return [(first[sha256], place) for place, (sha256, _) in enumerate(looks)
+            if first.setdefault(sha256, place) != place]
+
+
+def near_twins(looks: Iterable[tuple[str, int]]) -> list[tuple[int, int]]:
+    """Places of other bytes that look alike: at most 3 of the 64 bits of `look_of` differ.
 
     Two numbers that differ in 3 bits agree in one of their four quarters at least, so only those are compared.
     Flat pictures, which have no bit set, are left out.
     """
-    by_band: list[dict[int, list[Picture]]] = [defaultdict(list) for _ in range(BANDS)]
+    by_band: list[dict[int, list[tuple[int, int]]]] = [defaultdict(list) for _ in range(BANDS)]
     pairs, seen = [], set()
-    for picture in pictures:
-        if not picture.look or picture.sha256 in seen:
+    for place, (sha256, look) in enumerate(looks):
+        if not look or sha256 in seen:
             continue
-        seen.add(picture.sha256)
-        bands = [picture.look >> BAND_BITS * band & 2**BAND_BITS - 1 for band in range(BANDS)]
+        seen.add(sha256)
+        bands = [look >> BAND_BITS * band & 2**BAND_BITS - 1 for band in range(BANDS)]
         others = (other for table, band in zip(by_band, bands, strict=True) for other in table[band])
-        twin = next((other for other in others if (other.look ^ picture.look).bit_count() <= NEAR_BITS), None)
+        twin = next((other for other, alike in others if (alike ^ look).bit_count() <= NEAR_BITS), None)
         if twin is not None:
-            pairs.append((twin, picture))
+            pairs.append((twin, place))
             continue
         for table, band in zip(by_band, bands, strict=True):
-            table[band].append(picture)
+            table[band].append((place, look))
     return pairs
 
 
 def odd_captions(pictures: Sequence[Picture]) -> Iterator[str]:
     """What looks like a mistake in the captions: missing, empty, repeated tags, broken characters."""
-    captions = [picture.caption for picture in pictures]
-    missing = sum(caption is None for caption in captions)
-    if 0 < missing < len(captions):
-        yield f"{missing} of {len(captions)} pictures have no caption and take the prompt"
-    for what, wrong in ODDITIES:
-        found = [p.path.name for p, text in zip(pictures, captions, strict=True) if text is not None and wrong(text)]
-        if found:
-            yield f"{_count(len(found), 'caption')} with {what}: {', '.join(found[:SHOWN])}"
+    missing, found = 0, {what: [0, []] for what, _ in ODDITIES}
+    for picture in pictures:
+        if picture.caption is None:
+            missing += 1
+            continue
+        for what, wrong in ODDITIES:
+            if wrong(picture.caption):
+                found[what][0] += 1
+                found[what][1] += [picture.path.name] * (len(found[what][1]) < SHOWN)
+    if 0 < missing < len(pictures):
+        yield f"{missing} of {len(pictures)} pictures have no caption and take the prompt"
+    for what, (count, names) in found.items():
+        if count:
+            yield f"{_count(count, 'caption')} with {what}: {', '.join(names)}"
 
 
 def oddity(caption: str) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from PIL import Image, ImageOps
 
-from lib_sdtrain.data.pictures import BadPicture, decode, read_bytes
+from lib_sdtrain.data.pictures import decode, opened, read_bytes
 
 SIDE = 256
 QUALITY = 82
@@ -24,11 +24,8 @@ def thumbnail(path: Path, side: int = SIDE) -> bytes:
 
 def _quickly(content: bytes, side: int) -> Image.Image | None:
     """A JPEG decoded at a fraction of its size, which takes a fraction of the time; None for what needs more care."""
-    try:
-        with Image.open(io.BytesIO(content)) as image:
-            if image.format != "JPEG" or image.mode != "RGB":
-                return None
-            image.draft("RGB", (2 * side, 2 * side))
-            return ImageOps.exif_transpose(image)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise BadPicture(f"damaged: {error}".splitlines()[0]) from error
+    with opened(io.BytesIO(content)) as image:
+        if image.format != "JPEG" or image.mode != "RGB":
+            return None
+        image.draft("RGB", (2 * side, 2 * side))
+        return ImageOps.exif_transpose(image)

@@ -114,6 +114,12 @@ class Concept:
         "A JSON file of weights of single pictures, {folder/picture.png: 2.0}; those that are not named weigh 1.",
         kind="file",
     )
+    weight_column: str = setting(
+        "",
+        "Column of picture weights",
+        "Instead of a file: the column of the metadata that weighs single pictures; those without a value weigh 1.",
+        kind="text",
+    )
 
 
 @dataclass(frozen=True)
@@ -280,10 +286,17 @@ class DataSettings:
         "not loaded.",
         choices=("memory", "disk", "none"),
     )
+    cache_text_embeddings: str = setting(
+        "memory",
+        "Cache text embeddings",
+        "Keep what a text encoder that is not trained says of a caption. disk also serves the next run. Where captions "
+        "do not vary, all are encoded first, and the text encoder takes no memory of the GPU while training.",
+        choices=("memory", "disk", "none"),
+    )
     cache_dir: str = setting(
         "",
         "Cache folder",
-        "Where cache_latents disk keeps its files.",
+        "Where cache_latents and cache_text_embeddings disk keep their files.",
         kind="folder",
         default_text="beside the outputs",
     )

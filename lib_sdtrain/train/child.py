@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 import lib_sdtrain
+from lib_sdtrain.data.concepts import Picture
 from lib_sdtrain.errors import JobFailed
 from lib_sdtrain.model.build import to_file_tensors
 from lib_sdtrain.model.checkpoint import Checkpoint
@@ -102,6 +103,8 @@ CONCEPT_PATHS = (
     "name", "instance_dir", "class_dir", "metadata_file", "group_weights_file", "picture_weights", "mask_dir",
 )
 """What is left out of a concept's settings: names and files, whose contents `data_hash` covers."""
+LATER = ("weight_column",)
+"""A concept's settings that came later: they are left out where they are not used."""
 
 
 def determining_settings(settings: RunSettings) -> dict[str, Any]:
@@ -122,13 +125,13 @@ def determining_settings(settings: RunSettings) -> dict[str, Any]:
             plain.pop("validation")
     for name in ("checkpoint", "vae", "embeddings_dir"):
         plain["model"].pop(name, None)
-    for name in ("cache_latents", "cache_dir", "tag_aliases"):
+    for name in ("cache_latents", "cache_text_embeddings", "cache_dir", "tag_aliases"):
         plain["data"].pop(name, None)
     if plain["method"]["kind"] != LORA:
         for name in ("rank", "alpha", "conv_rank", "conv_alpha", "block_weights"):
             plain["method"].pop(name, None)
     plain["data"]["concepts"] = [
-        {key: value for key, value in concept.items() if key not in CONCEPT_PATHS}
+        {key: value for key, value in concept.items() if key not in CONCEPT_PATHS and (value or key not in LATER)}
         for concept in plain["data"]["concepts"]
     ]
     return plain
@@ -139,15 +142,28 @@ def data_hash(plan: Plan) -> str:
     are used their weights, masks, boxes, scores and other names of tags. A later stage's includes what the former ones
     were trained on.
     """
-    entries = [
-        [[[p.sha256, p.caption] for p in material.pictures], [[p.sha256, p.caption] for p in material.class_pictures]]
-        for material in plan.materials
-    ]
+    digest = hashlib.sha256(b"[")
+    for number, material in enumerate(plan.materials):
+        digest.update(b"[" if number == 0 else b", [")
+        _digest_pictures(digest, material.pictures)
+        digest.update(b", ")
+        _digest_pictures(digest, material.class_pictures)
+        digest.update(b"]")
     if beyond := beyond_pictures(plan):
-        entries.append(beyond)
+        digest.update(f", {json.dumps(beyond, ensure_ascii=False)}".encode())
     if plan.earlier:
-        entries.append({"earlier": plan.earlier})
-    return hashlib.sha256(json.dumps(entries, ensure_ascii=False).encode()).hexdigest()
+        digest.update(f", {json.dumps({'earlier': plan.earlier}, ensure_ascii=False)}".encode())
+    digest.update(b"]")
+    return digest.hexdigest()
+
+
+def _digest_pictures(digest: Any, pictures: Iterable[Picture]) -> None:
+    """The JSON text of [[SHA-256, caption], ...], piece by piece."""
+    digest.update(b"[")
+    for number, picture in enumerate(pictures):
+        entry = json.dumps([picture.sha256, picture.caption], ensure_ascii=False)
+        digest.update((", " * (number > 0) + entry).encode())
+    digest.update(b"]")
 
 
 def versions() -> dict[str, str]:

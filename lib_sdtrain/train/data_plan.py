@@ -5,11 +5,14 @@ import hashlib
 import math
 import sqlite3
 from collections import Counter, defaultdict
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from lib_sdtrain.data import catalogue
 from lib_sdtrain.data.bigasp import read_aliases
 from lib_sdtrain.data.concepts import Captions, Group, Material, Picture, check_folder
 from lib_sdtrain.data.draws import BIGASP, Draws
@@ -23,12 +26,12 @@ from lib_sdtrain.events import Event, Notice
 from lib_sdtrain.model.hashes import sha256
 from lib_sdtrain.settings.run import Concept, DataSettings
 from lib_sdtrain.train.embeddings import named_files
+from lib_sdtrain.train.long_prompts import CHUNK
 
 if TYPE_CHECKING:
     from lib_sdtrain.train.plan import Plan
 
 HIGHEST_SCORE = 99
-CHUNK = 75
 MEASURED = 500
 
 
@@ -107,13 +110,12 @@ def beyond_pictures(plan: Plan) -> list[Any]:
     return found
 
 
-def texts_of(materials: Iterable[Material]) -> set[str]:
+def texts_of(materials: Iterable[Material]) -> Iterator[str]:
     """Every prompt and caption of these materials."""
-    found = set()
     for material in materials:
-        found |= {material.concept.instance_prompt, material.concept.class_prompt}
-        found |= {picture.caption or "" for picture in (*material.pictures, *material.class_pictures)}
-    return found
+        yield from (material.concept.instance_prompt, material.concept.class_prompt)
+        for pictures in (material.pictures, material.class_pictures):
+            yield from (picture.caption for picture in pictures if picture.caption)
 
 
 def open_index(outputs: Path) -> PictureIndex | None:
@@ -162,17 +164,28 @@ def fitting_pictures(
     material: Material, sizing: Sizing, chosen: Filter | None, where: str
 ) -> Generator[Event, None, Sequence[Picture]]:
     """The pictures that data.filter chooses and that have a place; yields notices of the others."""
-    fitting, filtered = [], 0
-    for picture in material.pictures:
-        if chosen and not chosen({name: picture.column(name) for name in chosen.columns}):
-            filtered += 1
-        elif why := misfit(sizing, picture.size):
-            yield Notice(text=f"left out: {why}", where=str(picture.path))
-        else:
-            fitting.append(picture)
+    pictures, filtered = material.pictures, 0
+    kept, why = np.ones(len(pictures), bool), {}
+    for place, picture in enumerate(pictures if chosen else ()):
+        if not chosen({name: picture.column(name) for name in chosen.columns}):
+            kept[place], filtered = False, filtered + 1
+    sizes, _, of_size = _sizes(pictures)
+    for number, size in enumerate(sizes):
+        if reason := misfit(sizing, size):
+            why |= dict.fromkeys(np.flatnonzero(kept & (of_size == number)).tolist(), reason)
+    for place, reason in sorted(why.items()):
+        kept[place] = False
+        yield Notice(text=f"left out: {reason}", where=str(pictures[place].path))
     if filtered:
-        yield Notice(text=f"{filtered} of {len(material.pictures)} pictures left out by data.filter", where=where)
-    return material.pictures if len(fitting) == len(material.pictures) else tuple(fitting)
+        yield Notice(text=f"{filtered} of {len(pictures)} pictures left out by data.filter", where=where)
+    return catalogue.chosen(pictures, np.flatnonzero(kept))
+
+
+def _sizes(pictures: Sequence[Picture]) -> tuple[list[Size], np.ndarray, np.ndarray]:
+    """The different sizes, how many pictures have each, and the number of each picture's."""
+    sizes = catalogue.sizes_of(pictures).astype(np.int64)
+    packed, of_size, counts = np.unique(sizes[:, 0] << 32 | sizes[:, 1], return_inverse=True, return_counts=True)
+    return [(int(one) >> 32, int(one) & 0xFFFFFFFF) for one in packed], counts, of_size
 
 
 def concept_rows(materials: Sequence[Material]) -> list[dict[str, Any]]:
@@ -222,20 +235,16 @@ def bucket_table(materials: Sequence[Material], data: DataSettings) -> list[dict
     """
     sizing, found = sizing_of(data), defaultdict(lambda: [0, 0.0, 0])
     for material in materials:
-        for picture in material.pictures:
-            place = sizing.place(picture.size)
+        sizes, counts, _ = _sizes(material.pictures)
+        for size, count in zip(sizes, counts.tolist(), strict=True):
+            place = sizing.place(size)
             row = found[place.bucket]
-            row[0] += 1
-            row[1] += place.lost()
-            row[2] += place.enlarges(picture.size)
+            row[0] += count
+            row[1] += count * place.lost()
+            row[2] += count * place.enlarges(size)
     rows = sorted(found.items(), key=lambda item: (-item[1][0], item[0]))
     return [{"size": list(size), "images": count, "lost": round(lost / count, 4), "enlarged": enlarged}
             for size, (count, lost, enlarged) in rows]
-
-
-def largest_size(materials: Sequence[Material], data: DataSettings) -> Size:
-    """The used size with the most pixels."""
-    return max((tuple(row["size"]) for row in bucket_table(materials, data)), key=math.prod)
 
 
 def bucket_lines(table: Sequence[Mapping[str, Any]]) -> list[str]:

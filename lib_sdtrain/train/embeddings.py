@@ -97,11 +97,10 @@ def folders_of(settings: RunSettings) -> tuple[Path, ...]:
 
 def named_files(settings: RunSettings, texts: Iterable[str]) -> list[Path]:
     """The user's embeddings that some text names."""
-    words = "\n".join(texts).lower()
-    return [
-        path for folder in folders_of(settings) for path in sorted(folder.rglob("*"))
-        if path.suffix.lower() in SUFFIXES and path.stem.lower() in words
-    ]
+    files = [path for folder in folders_of(settings) for path in sorted(folder.rglob("*"))
+             if path.suffix.lower() in SUFFIXES]
+    words = "\n".join(texts).lower() if files else ""
+    return [path for path in files if path.stem.lower() in words]
 
 
 def initial_vectors(model: LoadedModel, chosen: EmbeddingSettings) -> nn.ParameterDict:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from lib_sdtrain.data.captions import ZEROED
+from lib_sdtrain.data.draws import Draws
 from lib_sdtrain.model.keys import TEXT_ENCODERS, UNET
 from lib_sdtrain.settings.fields import declared, get_path, item_class
 from lib_sdtrain.settings.layers import Resolved
@@ -17,7 +18,6 @@ from lib_sdtrain.train.data_plan import (
     concept_rows,
     draws_of,
     group_lines,
-    largest_size,
     token_line,
     token_report,
 )  # fmt: skip
@@ -36,6 +36,7 @@ ACTIVATION_BYTES = 1600  # a latent pixel and UNet channel, forward and backward
 
 def forecast(plan: Plan) -> dict[str, Any]:
     """The document of `train --dry-run`."""
+    buckets, draws = bucket_table(plan.materials, plan.settings.data), draws_of(plan)
     return {
         "images": plan.pictures,
         "steps": plan.steps,
@@ -49,10 +50,10 @@ def forecast(plan: Plan) -> dict[str, Any]:
                 concept_rows(plan.materials), plan.materials, plan.missing_class, strict=True
             )
         ],
-        "buckets": bucket_table(plan.materials, plan.settings.data),
-        "prompts": sample_prompts(plan),
-        "tokens": token_report(plan, draws_of(plan)),
-        "memory_bytes": memory_bytes(plan),
+        "buckets": buckets,
+        "prompts": sample_prompts(plan, draws),
+        "tokens": token_report(plan, draws),
+        "memory_bytes": memory_bytes(plan, max(math.prod(row["size"]) for row in buckets)),
         "disk_bytes": disk_bytes(plan),
     }
 
@@ -75,24 +76,22 @@ def forecast_stages(plans: Sequence[Plan]) -> dict[str, Any]:
     }
 
 
-def sample_prompts(plan: Plan) -> list[str]:
+def sample_prompts(plan: Plan, draws: Draws) -> list[str]:
     """The words of the first samples exactly as training will see them."""
-    draws = draws_of(plan)
     samples = min(SHOWN_PROMPTS, plan.steps * plan.samples_a_step)
     return [draws.at(index).prompt.replace(ZEROED, "(nothing)") for index in range(samples)]
 
 
-def memory_bytes(plan: Plan) -> int:
-    """An estimate of the peak: weights, gradients, optimiser, activations of the UNet."""
+def memory_bytes(plan: Plan, pixels: int) -> int:
+    """An estimate of the peak: weights, gradients, optimiser, activations of the UNet at its largest size."""
     trained, trained_bytes = trained_weights(plan), TRAINED_BYTES + _moment_bytes(plan)
     frozen = sum(plan.checkpoint.parameter_counts().values())
     if plan.settings.method.kind == FULL:
         frozen -= trained
     half = plan.settings.train.mixed_precision != "no"
-    pixels = math.prod(largest_size(plan.materials, plan.settings.data)) // plan.family.vae.downscale**2
     with_class = any(material.concept.class_prompt for material in plan.materials)
     batch = plan.settings.train.batch_size * (2 if with_class else 1)
-    activations = batch * pixels * plan.family.unet.model_channels * ACTIVATION_BYTES
+    activations = batch * (pixels // plan.family.vae.downscale**2) * plan.family.unet.model_channels * ACTIVATION_BYTES
     if half:
         activations //= 2
     if plan.settings.train.gradient_checkpointing:

@@ -4,10 +4,13 @@ from __future__ import annotations
 from collections.abc import Generator, Sequence
 from dataclasses import replace
 
-from lib_sdtrain.data.concepts import Material, Picture, check_folder
+import numpy as np
+
+from lib_sdtrain.data.catalogue import chosen, looks_of, names_of, uncaptioned
+from lib_sdtrain.data.concepts import Material, check_folder
 from lib_sdtrain.data.filters import Filter
 from lib_sdtrain.data.randomness import key
-from lib_sdtrain.data.scanning import collect, scan
+from lib_sdtrain.data.scanning import open_folder
 from lib_sdtrain.data.sizes import Sizing, sizing_of
 from lib_sdtrain.errors import Problems, UserError
 from lib_sdtrain.events import CancelToken, Event
@@ -70,10 +73,11 @@ def split(
                 f"nothing is left to train of {len(material.pictures)} pictures", where=FRACTION,
                 fix=f"concept {index} needs more pictures, or give {DIR}",
             )
-        order = sorted(material.pictures, key=lambda picture: key(seed, f"validation {picture.sha256}"))
-        out = {picture.path for picture in order[:count]}
-        kept.append(replace(material, pictures=tuple(p for p in material.pictures if p.path not in out)))
-        held.append(_plain(material, [p for p in material.pictures if p.path in out]))
+        drawn = (key(seed, f"validation {sha256}") for sha256, _ in looks_of(material.pictures))
+        out = np.zeros(len(material.pictures), bool)
+        out[np.argsort(np.fromiter(drawn, np.uint64, len(out)), kind="stable")[:count]] = True
+        kept.append(replace(material, pictures=chosen(material.pictures, np.flatnonzero(~out))))
+        held.append(Material(material.concept, chosen(material.pictures, np.flatnonzero(out))))
     return kept, held
 
 
@@ -86,21 +90,16 @@ def of_folder(
     except UserError as error:
         problems.absorb(error)
         return []
-    found = yield from collect(scan(root, token), problems)
+    found = yield from open_folder(root, token)
     named = {material.concept.name: index for index, material in enumerate(materials) if material.concept.name}
-    sorted_out: list[list[Picture]] = [[] for _ in materials]
-    for picture in found:
-        inside = picture.path.relative_to(root).parts[:-1]
-        sorted_out[named.get(inside[0], 0) if inside else 0].append(picture)
-    held = [_plain(material, own) for material, own in zip(materials, sorted_out, strict=True)]
+    owner = np.fromiter((named.get(name.partition("/")[0], 0) if "/" in name else 0 for name in names_of(found, root)),
+                        np.int64, len(found))
+    held = [Material(material.concept, chosen(found, np.flatnonzero(owner == index)))
+            for index, material in enumerate(materials)]
     if not found:
         problems.add(f"{root} has no picture that can be read", where=DIR)
     for material in held:
-        bare = sum(picture.caption is None for picture in material.pictures)
+        bare = uncaptioned(material.pictures)
         if bare and not material.concept.instance_prompt:
             problems.add(f"{bare} pictures have no caption and {material.concept.name} no prompt", where=DIR)
     return held
-
-
-def _plain(material: Material, pictures: Sequence[Picture]) -> Material:
-    return Material(material.concept, tuple(pictures))

@@ -8,11 +8,12 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from lib_sdtrain.data.concepts import Captions, Material, check_folder
+from lib_sdtrain.data.catalogue import uncaptioned
+from lib_sdtrain.data.concepts import Captions, Material, Picture, check_folder
 from lib_sdtrain.data.groups import KOHYA
 from lib_sdtrain.data.index import PictureIndex
 from lib_sdtrain.data.review import remarks
-from lib_sdtrain.data.scanning import collect, scan
+from lib_sdtrain.data.scanning import open_folder
 from lib_sdtrain.data.sizes import parse_resolution
 from lib_sdtrain.durable import safe_name
 from lib_sdtrain.errors import Problems, UserError
@@ -142,14 +143,10 @@ def _read_folders(
     settings: RunSettings, folders: Sequence[tuple[Path | None, Path | None]], reading: Reading, problems: Problems
 ) -> Generator[Event, None, list[Material]]:
     materials = []
-    try:
-        for index, concept in enumerate(settings.data.concepts):
-            captions = _try(problems, partial(captions_of, concept, index, folders[index][0], settings.data))
-            own = replace(reading, captions=captions)
-            materials.append((yield from _material(concept, index, folders[index], own, problems)))
-    finally:
-        if reading.index is not None:
-            reading.index.close()
+    for index, concept in enumerate(settings.data.concepts):
+        captions = _try(problems, partial(captions_of, concept, index, folders[index][0], settings.data))
+        own = replace(reading, captions=captions)
+        materials.append((yield from _material(concept, index, folders[index], own, problems)))
     return materials
 
 
@@ -203,23 +200,21 @@ def _material(
 ) -> Generator[Event, None, Material]:
     where = f"data.concepts.{index}.instance_dir"
     instance, class_folder = folders
-    found = []
+    found: Sequence[Picture] = ()
     if instance and reading.captions:
-        found = yield from collect(scan(instance, reading.token, None, reading.captions, reading.index), problems)
+        found = yield from open_folder(instance, reading.token, None, reading.captions, reading.index)
     if instance and reading.captions and not found:
         problems.add(f"{instance} has no picture that can be read", where=where, fix=_what_is_there(instance))
-    unnamed = sum(picture.caption is None for picture in found)
+    unnamed = uncaptioned(found)
     if unnamed and not concept.instance_prompt and concept.weighting != KOHYA:
         problems.add(
             f"{unnamed} of {len(found)} pictures have no caption and there is no prompt",
             where=f"data.concepts.{index}.instance_prompt", fix="write one, for instance: a photo of sks dog",
         )
-    kept = []
+    kept: Sequence[Picture] = ()
     if class_folder and class_folder.is_dir():
-        kept = yield from collect(
-            scan(class_folder, reading.token, concept.num_class_images, index=reading.index), problems
-        )
-    return Material(concept, tuple(found), tuple(kept))
+        kept = yield from open_folder(class_folder, reading.token, concept.num_class_images, index=reading.index)
+    return Material(concept, found, kept)
 
 
 def _what_is_there(folder: Path) -> str:
@@ -231,12 +226,10 @@ def _what_is_there(folder: Path) -> str:
 
 def rescan_class_pictures(plan: Plan, token: CancelToken) -> Generator[Event, None, Plan]:
     """The plan once the class pictures stand in their folders."""
-    problems, materials = Problems(), []
+    materials = []
     for material, folder in zip(plan.materials, plan.class_folders, strict=True):
         wanted = material.concept.num_class_images
         if folder is not None and len(material.class_pictures) < wanted:
-            found = yield from collect(scan(folder, token, wanted), problems)
-            material = replace(material, class_pictures=tuple(found))
+            material = replace(material, class_pictures=(yield from open_folder(folder, token, wanted)))
         materials.append(material)
-    problems.raise_if_any()
     return replace(plan, materials=tuple(materials))

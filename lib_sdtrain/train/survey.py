@@ -11,7 +11,7 @@ import numpy as np
 
 from lib_sdtrain.data.concepts import Material, Picture
 from lib_sdtrain.data.pictures import Size
-from lib_sdtrain.data.review import MOST, exact_twins, identifiers, near_twins, oddity, words_alike
+from lib_sdtrain.data.review import MOST, NEARLY, SAME, identifiers, oddity, twins_of, words_alike
 from lib_sdtrain.data.sizes import sizing_of
 from lib_sdtrain.events import CancelToken, Event, Notice, Phase
 from lib_sdtrain.settings.run import DataSettings, RunSettings
@@ -21,7 +21,6 @@ from lib_sdtrain.train.prompt_pieces import shown_prompts
 
 ALL, CUT, SMALL, TWINS, BARE, ODD, BUCKET, CONCEPT = "all", "cut", "small", "twins", "bare", "odd", "bucket", "concept"
 LISTS = (ALL, CUT, SMALL, TWINS, BARE, ODD)
-SAME, NEARLY = "the same", "nearly the same"
 SHOWN_NOTICES, LONGEST_CAPTION, EVERY = 500, 400, 2000
 VISIBLE = 0.005  # a share that is shown as 0 % is not called cut
 LATENT_VALUES, LATENT_BYTES = 8, {"fp32": 4.0, "fp16": 2.0}
@@ -199,9 +198,5 @@ def _pictures(plan: Plan) -> Iterator[Picture]:
 
 
 def _twins(material: Material, start: int) -> list[Twins]:
-    pictures = material.pictures[:MOST]
-    pairs = [(one, other, SAME) for one, other in exact_twins(pictures)]
-    pairs += [(one, other, NEARLY) for one, other in near_twins(pictures)]
-    wanted = {picture.path for one, other, _ in pairs for picture in (one, other)}
-    numbers = {p.path: start + number for number, p in enumerate(pictures) if p.path in wanted} if wanted else {}
-    return [Twins(numbers[one.path], numbers[other.path], kind) for one, other, kind in pairs]
+    found = twins_of(material.pictures[:MOST])
+    return [Twins(start + one, start + other, kind) for kind, pairs in found.items() for one, other in pairs]

@@ -7,6 +7,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from lib_sdtrain.data.bigasp import make_prompt, read_aliases, score_tags, tag_count
 from lib_sdtrain.data.captions import ZEROED, replace_words, split_tags, vary_caption
@@ -16,6 +17,7 @@ from lib_sdtrain.data.filters import Filter
 from lib_sdtrain.data.metadata import MetadataFile
 from lib_sdtrain.errors import UserError
 from lib_sdtrain.settings.run import Concept, DataSettings
+from tests.data.folders import opened
 
 
 def varied(caption, count=400, **data):
@@ -102,8 +104,7 @@ def test_one_file_for_all_captions(tmp_path, name):
     assert float(row["score"]) == 3
     assert captions.of(tmp_path / "sub" / "b.png")[0] == "a cat"
     assert captions.of(tmp_path / "c.png") == (None, {})
-    (tmp_path / "a.txt").write_text("beside it")
-    assert captions.of(tmp_path / "a.png")[0] == "beside it"
+    assert captions.of(tmp_path / "a.png", "beside it")[0] == "beside it"
     by_tags = Captions(tmp_path, captions.metadata, column="tags")
     assert by_tags.of(tmp_path / "sub" / "b.png")[0] is None
 
@@ -119,8 +120,10 @@ def test_kohyas_keys_with_and_without_suffix_and_path(tmp_path):
 def test_file_names_as_captions_and_lines(tmp_path):
     assert Captions(tmp_path, from_names=True).of(tmp_path / "a red dog_12_x.jpg")[0] == "a red dog"
     (tmp_path / "a.txt").write_text("one\n\n  two  words\n")
-    assert Captions(tmp_path).of(tmp_path / "a.png")[0] == "one two words"
-    assert Captions(tmp_path, keep_lines=True).of(tmp_path / "a.png")[0] == "one\ntwo words"
+    Image.new("RGB", (64, 64)).save(tmp_path / "a.png")
+    for keep_lines, caption in ((False, "one two words"), (True, "one\ntwo words")):
+        _, found = opened(tmp_path, captions=Captions(tmp_path, keep_lines=keep_lines))
+        assert found[0].caption == caption
 
 
 @pytest.mark.parametrize(("name", "content", "said"), [

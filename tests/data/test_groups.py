@@ -147,6 +147,22 @@ def test_weights_of_single_pictures(grouped, tmp_path):
     assert [counts[f"a/{n}"] for n in (0, 2, 3)] == pytest.approx([600, 100, 200], abs=4)
 
 
+def test_weights_of_single_pictures_from_a_column(tmp_path):
+    values = {"0": 3, "1": "0", "2": "0.5", "3": ""}
+    pictures = tuple(Picture(tmp_path / f"{name}.png", name, (8, 8), None, {"quality": value})
+                     for name, value in values.items())
+    material = weighted(Material(Concept(weight_column="quality"), pictures), tmp_path, "data.concepts.0")
+    assert material.epoch == 4
+    counts = Counter(draw.picture.sha256 for draw in seen(material, 900))
+    assert [counts[name] for name in "0123"] == pytest.approx([600, 0, 100, 200], abs=4)
+    for value in (-1, "many", float("nan"), True, [1]):
+        wrong = Picture(tmp_path / "w.png", "w", (8, 8), None, {"quality": value})
+        with pytest.raises(UserError, match=r"w\.png: its quality .* is not a weight"):
+            weighted(Material(Concept(weight_column="quality"), (*pictures, wrong)), tmp_path, "data.concepts.0")
+    with pytest.raises(UserError, match="a file and a column"):
+        weighted(Material(Concept(weight_column="q", picture_weights="x"), pictures), tmp_path, "data.concepts.0")
+
+
 @pytest.mark.parametrize(("files", "concept", "said"), [
     ({"a/multiply.txt": "many"}, {"weighting": "everydream"}, "multiply.txt: 'many' is not a number"),
     ({"a/flip_p.txt": "2"}, {"weighting": "everydream"}, "flip_p.txt: 2 is not a number from 0 to 1"),

@@ -10,7 +10,7 @@ from pathlib import PurePosixPath
 import pytest
 from PIL import EpsImagePlugin, Image
 
-from lib_sdtrain.data.concepts import Captions
+from lib_sdtrain.data.concepts import Captions, read_caption
 from lib_sdtrain.data.everydream_files import read_side_files
 from lib_sdtrain.data.groups import read_picture_weights
 from lib_sdtrain.data.masks import _read_mask
@@ -86,10 +86,10 @@ def test_a_caption_of_megabytes_is_refused_wherever_it_stands(tmp_path):
     (tmp_path / "meta.json").write_text(json.dumps({"a.png": {"caption": "x " * 5_000_000}}))
     metadata = MetadataFile(str(tmp_path / "meta.json"), "data")
     with pytest.raises(UserError, match=r"meta\.json: a\.png: the caption is far too long"):
-        Captions(tmp_path, metadata).of(tmp_path / "a.png")
+        Captions(tmp_path, metadata)
     (tmp_path / "a.txt").write_bytes(b"x" * 10_000_000)
     with pytest.raises(UserError, match=r"a\.txt: the caption is far too long"):
-        Captions(tmp_path).of(tmp_path / "a.png")
+        read_caption(tmp_path / "a.png")
 
 
 @pytest.mark.parametrize("content", [DEEP, '{"a":' * 100_000, "{", "", "null", "[1]", '{"a": ' + "9" * 10_000 + "}"])

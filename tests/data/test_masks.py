@@ -9,12 +9,11 @@ from PIL import Image
 from lib_sdtrain.data.concepts import Captions, Material, Picture, find_pictures
 from lib_sdtrain.data.draws import Draws
 from lib_sdtrain.data.masks import boxes_of, mask_for
-from lib_sdtrain.data.scanning import scan
 from lib_sdtrain.errors import UserError
-from lib_sdtrain.events import CancelToken
 from lib_sdtrain.settings.run import Concept, DataSettings
 from lib_sdtrain.settings.run_method import LossSettings
 from lib_sdtrain.train.criterion import Criterion
+from tests.data.folders import opened
 
 
 def halves(size=(128, 64)):
@@ -47,8 +46,8 @@ def masked(tmp_path):
             halves((256, 128)).save(tmp_path / "masks" / "a.png")
         folder = tmp_path / "masks" if kind == "folder" else None
         captions = Captions(tmp_path, mask_dir=folder)
-        (found,) = (p for p in scan(tmp_path, CancelToken(), captions=captions) if getattr(p, "path", None) == path)
-        return found
+        _, found = opened(tmp_path, captions=captions)
+        return next(picture for picture in found if picture.path == path)
 
     return make
 

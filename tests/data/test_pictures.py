@@ -9,9 +9,9 @@ from PIL import Image
 
 from lib_sdtrain.data.concepts import find_pictures, prompt_of, read_caption
 from lib_sdtrain.data.pictures import BadPicture, apply_fit, cover, decode, pad, to_tensor
-from lib_sdtrain.data.scanning import scan
 from lib_sdtrain.errors import UserError
-from lib_sdtrain.events import CancelToken, Notice
+from lib_sdtrain.events import Notice
+from tests.data.folders import opened
 
 
 def encoded(image, form="PNG", **options):
@@ -127,9 +127,9 @@ def test_broken_pictures_are_named_and_left_out(tmp_path):
     (tmp_path / "sub").mkdir()
     quadrants().save(tmp_path / "sub" / "GOOD.JPG")
     (tmp_path / "notes.docx").write_bytes(b"x")
-    items = list(scan(tmp_path, CancelToken()))
-    assert [item.path.name for item in items if hasattr(item, "sha256")] == ["good.png", "GOOD.JPG"]
-    notices = [item for item in items if isinstance(item, Notice)]
+    told, pictures = opened(tmp_path)
+    assert [picture.path.name for picture in pictures] == ["good.png", "GOOD.JPG"]
+    notices = [event for event in told if isinstance(event, Notice)]
     assert len(notices) == 1
     assert notices[0].where.endswith("cut.jpg")
     assert [path.name for path in find_pictures(tmp_path)] == ["cut.jpg", "good.png", "GOOD.JPG"]
