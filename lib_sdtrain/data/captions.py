@@ -13,11 +13,17 @@ ZEROED = "\0"
 _DROPPED = {"empty": "", "space": " ", "zeroed": ZEROED}
 _CHOICE = re.compile(r"\{\{|\}\}|\{([^{}]*)\}")
 SHORT_TAG = 3
+SPLIT = ("empty", "zeroed")
 
 
 def dropped_caption(mode: str, rng: random.Random) -> str:
     """What stands for a dropped caption; `split` is empty or zeroed, each half of the time (bigASP's code)."""
-    return _DROPPED[rng.choice(("empty", "zeroed")) if mode == "split" else mode]
+    return _DROPPED[rng.choice(SPLIT) if mode == "split" else mode]
+
+
+def dropped_captions(mode: str) -> list[str]:
+    """All that can stand for a dropped caption."""
+    return [_DROPPED[one] for one in (SPLIT if mode == "split" else (mode,))]
 
 
 def vary_caption(caption: str, data: DataSettings, rng: random.Random) -> str:

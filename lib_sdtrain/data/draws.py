@@ -15,7 +15,8 @@ from typing import NamedTuple
 
 from lib_sdtrain.data.batching import batched
 from lib_sdtrain.data.bigasp import make_prompt, read_aliases
-from lib_sdtrain.data.captions import dropped_caption, replace_words, split_tags, vary_caption
+from lib_sdtrain.data.captions import dropped_caption, dropped_captions, replace_words, split_tags, vary_caption
+from lib_sdtrain.data.catalogue import size_at, sizes_of
 from lib_sdtrain.data.concepts import Group, Material, Picture, prompt_of
 from lib_sdtrain.data.interleave import Replayed, fair_order
 from lib_sdtrain.data.pictures import Fit
@@ -149,6 +150,28 @@ class Draws:
                 for number in self._class_rounds(concept, bucket)[1]:
                     yield from self._forms(material.class_pictures[number], bucket, flips, is_class=True)
 
+    def all_words(self) -> Iterator[str] | None:
+        """Every prompt that training may see, some more than once; None where captions vary from sample to sample."""
+        data, groups = self.data, [group for material in self.materials for group in material.groups]
+        varied = data.shuffle_caption or data.tag_dropout_rate or data.enable_wildcard or data.underscores == "random"
+        if varied or data.caption_generator == BIGASP or any(group.shuffle for group in groups):
+            return None
+        return self._all_words(replace(data, caption_dropout_rate=0.0), groups)
+
+    def _all_words(self, data: DataSettings, groups: Sequence[Group]) -> Iterator[str]:
+        rng = python_random(self.seed, "no chance", 0)
+        if self.data.caption_dropout_rate or any(group.caption_dropout for group in groups):
+            yield from dropped_captions(data.caption_dropout_mode)
+        for material in self.materials:
+            sides = ((material.pictures, material.concept.instance_prompt),
+                     (material.class_pictures, material.concept.class_prompt))
+            for pictures, prompt in sides:
+                for picture in pictures:
+                    said = vary_caption(prompt_of(picture.caption, prompt, picture), data, rng)
+                    yield said
+                    if data.replace_words:
+                        yield replace_words(said, data.replace_words)
+
     def _forms(
         self, picture: Picture, bucket: Size, flips: Sequence[bool], is_class: bool = False
     ) -> Iterator[Draw]:
@@ -172,7 +195,7 @@ class Draws:
         return _Slot(concept, turn, *self._turns[concept].at(turn))
 
     def _bucket_size(self, slot: _Slot) -> Size:
-        return self.sizing.place(self.materials[slot.concept].pictures[slot.picture].size).bucket
+        return self.sizing.place(size_at(self.materials[slot.concept].pictures, slot.picture)).bucket
 
     def _bucket(self, slot: _Slot) -> Hashable:
         groups = self.materials[slot.concept].groups
@@ -202,7 +225,7 @@ class Draws:
         """Numbers of the class pictures that go with a bucket."""
         if not self.bucketed:
             return range(len(pictures))
-        own = [self._nearest_bucket(picture.size) for picture in pictures]
+        own = [self._nearest_bucket((int(width), int(height))) for width, height in sizes_of(pictures)]
         aspect = target[0] / target[1]
 
         def distance(size: Size) -> float:

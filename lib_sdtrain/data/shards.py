@@ -25,7 +25,7 @@ from lib_sdtrain.durable import write_atomically
 
 MAGIC = b"SDTSHRD1"
 _TAIL = struct.Struct("<QI8s")
-_DTYPES = {"fp16": (np.float16, torch.float16), "fp32": (np.float32, torch.float32)}
+_DTYPES = {"fp16": (np.float16, torch.float16), "fp32": (np.float32, torch.float32), "bf16": (np.int16, torch.bfloat16)}
 SHARD_BYTES = 32 * 2**20
 SHARD_ENTRIES = 256
 LEVEL = 4
@@ -37,20 +37,21 @@ class DamagedShard(Exception):  # noqa: N818 - reads as what it is
 
 def pack(tensor: Tensor) -> bytes:
     """A tensor compressed: the first bytes of all numbers, then the second ones, ...: exponents lie together so."""
-    array = np.ascontiguousarray(tensor.numpy())
+    plain = tensor.view(torch.int16) if tensor.dtype == torch.bfloat16 else tensor  # numpy knows no bfloat16
+    array = np.ascontiguousarray(plain.numpy())
     planes = array.view(np.uint8).reshape(-1, array.itemsize).T
     return zlib.compress(np.ascontiguousarray(planes).tobytes(), LEVEL)
 
 
 def unpack(content: bytes, dtype: str, shape: Iterable[int]) -> Tensor:
     """The tensor that `pack` was given."""
-    kind = np.dtype(_DTYPES[dtype][0])
+    kind, meant = np.dtype(_DTYPES[dtype][0]), _DTYPES[dtype][1]
     planes = np.frombuffer(zlib.decompress(content), np.uint8).reshape(kind.itemsize, -1)
-    return torch.from_numpy(np.ascontiguousarray(planes.T).view(kind).reshape(tuple(shape)))
+    return torch.from_numpy(np.ascontiguousarray(planes.T).view(kind).reshape(tuple(shape))).view(meant)
 
 
 class ShardStore:
-    """Tensors of fp16 or fp32 by name below a folder. Threads may share it."""
+    """Tensors of fp16, bf16 or fp32 by name below a folder. Threads may share it."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

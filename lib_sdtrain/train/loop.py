@@ -27,6 +27,7 @@ from lib_sdtrain.train.starting import load_for_training, pick_device
 from lib_sdtrain.train.state import State
 from lib_sdtrain.train.trainer import Trainer
 from lib_sdtrain.train.validation import Validator
+from lib_sdtrain.train.words import prepare_words
 
 OUTPUTS = Path("outputs")
 STALE_EMA = (
@@ -91,8 +92,8 @@ def run_plan(
             yield from _about_average(plan)
         yield from make_class_pictures(plan, model, token)
         plan = yield from rescan_class_pictures(plan, token)
-        draws = draws_of(plan)
-        latents = latents_of(plan, model, outputs or run.path.parent.parent)
+        draws, folder = draws_of(plan), outputs or run.path.parent.parent
+        latents = latents_of(plan, model, folder)
         trainer = Trainer(plan, model, latents, draws)
         if state:
             trainer.restore(state)
@@ -103,6 +104,7 @@ def run_plan(
         wanted = draws_to_encode(draws, plan, trainer.samples, plan.steps - trainer.step)
         yield from latents.prepare(chain(wanted, validator.draws()), token)
         free_vae(plan, model)
+        yield from prepare_words(trainer, folder, (draw.prompt for draw in validator.draws()), token)
         with closing(files):
             yield from _train(trainer, files, validator, token)
     except Cancelled:

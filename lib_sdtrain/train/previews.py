@@ -35,7 +35,7 @@ def draw_previews(trainer: Trainer, run: RunDir, token: CancelToken, only_missin
             if only_missing and all(_file(run, trainer.step, index + more).exists() for more in range(count)):
                 index += count
                 continue
-            with trainer.shown_weights():
+            with trainer.shown_weights(), trainer.prompts.at_hand():
                 around = Surroundings(facts, embeddings=trainer.inversions.shown())
                 pictures = list(generate(trainer.model, request, token, surroundings=around))
             for picture in pictures:

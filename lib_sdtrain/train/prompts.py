@@ -1,14 +1,17 @@
 """What the UNet is told while training: captions through the text encoders, in the WebUI's own form."""
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from lib_sdtrain.data.captions import ZEROED
+from lib_sdtrain.data.shards import DamagedShard
+from lib_sdtrain.errors import JobFailed
 from lib_sdtrain.model import text
 from lib_sdtrain.model.build import LoadedModel
 from lib_sdtrain.model.keys import TEXT_ENCODERS
@@ -16,9 +19,7 @@ from lib_sdtrain.model.text import Encoded
 from lib_sdtrain.settings.run import ModelSettings
 from lib_sdtrain.train.embeddings import Inversions
 from lib_sdtrain.train.long_prompts import chunks_of, empty_chunk, joined
-
-KEPT = 4096
-Chunk = tuple[int, ...]
+from lib_sdtrain.train.text_cache import Chunk, TextCache
 
 
 @dataclass(frozen=True)
@@ -35,20 +36,21 @@ class Words:
 class PromptEncoder:
     """Captions to `Words` by the model's text encoders; `trained` names those whose weights change.
 
-    `inversions` are the embeddings that captions may name. What a frozen encoder says of a chunk is kept, unless an
-    embedding is trained.
+    `inversions` are the embeddings that captions may name. With `keeps`, what a frozen encoder says of a chunk is kept,
+    unless an embedding is trained.
     """
 
     def __init__(
         self, model: LoadedModel, settings: ModelSettings, trained: Collection[str] = (),
-        inversions: Inversions | None = None,
+        inversions: Inversions | None = None, keeps: bool = True,
     ) -> None:
         self.inversions = inversions or Inversions(model)
         self.model, self.clip_skip = model, settings.clip_skip
         self.limit, self.form = int(settings.max_token_length), settings.long_prompts
         self.names = TEXT_ENCODERS[: len(model.text_encoders)]
         self.trained = [name in trained or self.inversions.trained is not None for name in self.names]
-        self._kept: list[OrderedDict[Chunk, Encoded]] = [OrderedDict() for _ in self.names]
+        self.cache = TextCache(len(self.names), keeps)
+        self._away: torch.device | None = None
 
     def encode(self, prompts: Sequence[str]) -> Words:
         """The words of each prompt; equal prompts are encoded once. All get as many chunks as the longest has."""
@@ -95,12 +97,59 @@ class PromptEncoder:
         )
 
     def _remembered(self, index: int, chunk: Chunk) -> Encoded:
-        kept = self._kept[index]
-        if chunk not in kept:
-            kept[chunk] = self._encode(index, [chunk])
-            if len(kept) > KEPT:
-                kept.popitem(last=False)
-        return kept[chunk]
+        try:
+            said = self.cache.get(index, chunk, self._device(index))
+        except DamagedShard as error:
+            raise JobFailed(
+                f"cached text embeddings were damaged while training: {error}", where="data.cache_text_embeddings",
+                fix="go on with the run: they are made again",
+            ) from error
+        if said is None:
+            with self.at_hand():
+                said = self._encode(index, [chunk])
+            self.cache.put(index, chunk, said)
+        return said
+
+    @torch.no_grad()
+    def remember(self, prompt: str) -> list[str]:
+        """Have what the frozen encoders say of a prompt kept. What is kept is read, and made again where it is damaged:
+        names of the files that were.
+        """
+        damaged = []
+        for index, (chunks,) in enumerate(self._chunks([prompt])):
+            for chunk in chunks if not self.trained[index] else ():
+                try:
+                    self.cache.get(index, chunk, self._device(index))
+                except DamagedShard as error:
+                    damaged.append(str(error))
+                    self.cache.store.drop(str(error))
+                self._remembered(index, chunk)
+        return damaged
+
+    def _frozen(self) -> list[Any]:
+        return [encoder for encoder, trained in zip(self.model.text_encoders, self.trained, strict=True) if not trained]
+
+    def _device(self, index: int) -> torch.device:
+        """Where what an encoder says is wanted."""
+        return self._away or next(self.model.text_encoders[index].parameters()).device
+
+    def put_away(self) -> None:
+        """Take the frozen encoders off the device: what they say is kept. `at_hand` brings them back for a moment."""
+        for encoder in self._frozen():
+            self._away = self._away or next(encoder.parameters()).device
+            encoder.to("cpu")
+
+    @contextmanager
+    def at_hand(self) -> Iterator[None]:
+        """While open, all encoders are on the device."""
+        away, self._away = self._away, None
+        for encoder in self._frozen() if away else ():
+            encoder.to(away)
+        try:
+            yield
+        finally:
+            if away:
+                self.put_away()
 
 
 def _without_dropped(words: Words, prompts: Sequence[str]) -> Words:

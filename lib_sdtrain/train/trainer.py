@@ -33,6 +33,7 @@ from lib_sdtrain.train.rates import SmoothedLoss, rate_factor
 from lib_sdtrain.train.soundness import all_finite
 from lib_sdtrain.train.splitting import doubled, pieces
 from lib_sdtrain.train.state import State
+from lib_sdtrain.train.text_cache import keeps_text
 
 USE = "use"
 RUINED = "lower train.learning_rate, or use mixed_precision no; the last saved state is good"
@@ -69,7 +70,9 @@ class Trainer:
         self.parts = dict(self.model_parts)
         if self.inversions.trained is not None:
             self.parts[EMBEDDING] = self.inversions.trained
-        self.prompts = PromptEncoder(model, self.settings.model, self.parts, self.inversions)
+        self.prompts = PromptEncoder(
+            model, self.settings.model, self.parts, self.inversions, keeps_text(self.settings)
+        )
         self._prepare_modules()
         self.optimizer = make_optimizer(self.settings, self.parts, self.device.type)
         growth = max(1, plan.in_steps(self.settings.train.grad_scaler_growth))
@@ -190,6 +193,11 @@ class Trainer:
             draw = self.draws.class_at(index)
             if draw:
                 yield draw
+
+    def remember_words(self, prompt: str) -> list[str]:
+        """Have what the frozen text encoders say of a prompt kept, computed as in a step; names of damaged files."""
+        with self._autocast():
+            return self.prompts.remember(prompt)
 
     def loss(self, batch: Batch) -> Tensor:
         """The scalar loss of a micro-batch, with its graph."""

@@ -2,11 +2,15 @@
 from pathlib import Path
 
 import pytest
+import torch
 
 from lib_sdtrain import train
 from lib_sdtrain.data import latents as latents_module
 from lib_sdtrain.events import CancelToken, Finished, Notice, Phase, Stopped
-from lib_sdtrain.model import build
+from lib_sdtrain.model import build, text
+from lib_sdtrain.model.checkpoint import open_checkpoint
+from lib_sdtrain.settings.run import ModelSettings
+from lib_sdtrain.train.prompts import PromptEncoder
 from tests.train.runs import finish, of_kind, run_settings
 
 
@@ -98,3 +102,80 @@ def test_stopping_while_encoding_keeps_what_is_done(tiny_checkpoint, picture_fol
     events = train(settings, run_dir=tmp_path / "runs" / "b")
     next(event for event in events if isinstance(event, Phase) and event.name == "encoding pictures")
     assert "0.png" not in decoded
+
+
+@pytest.fixture
+def encoded(monkeypatch):
+    """Chunks of text that were encoded."""
+    found, encode = [], text.encode
+    monkeypatch.setattr(text, "encode", lambda *a: found.extend(a[2].tolist()) or encode(*a))
+    return found
+
+
+@pytest.mark.parametrize("more", [{}, {"model__max_token_length": "150", "data__caption_dropout_rate": 0.3,
+                                       "data__caption_dropout_mode": "split"}])
+def test_text_embeddings_are_the_same_in_every_cache(tiny_checkpoint, picture_folder, tmp_path, encoded, more):
+    folder = picture_folder("i", 3)
+    for number in range(3):
+        (folder / f"{number}.txt").write_text(f"number {number}, " + "very, " * 40 * (number % 2))
+    files, counts = {}, {}
+    for name, cache in (("none", "none"), ("memory", "memory"), ("disk", "disk"), ("disk again", "disk")):
+        encoded.clear()
+        settings = run_settings(
+            tiny_checkpoint, folder, data__cache_text_embeddings=cache, method__train_text_encoder=False,
+            train__length=6, **more,
+        )
+        files[name] = result_of(finish(train(settings, run_dir=tmp_path / "runs" / name)))
+        counts[name] = len(encoded)
+    assert files["none"] == files["memory"] == files["disk"] == files["disk again"]
+    assert counts["none"] >= 6
+    assert counts["memory"] <= counts["disk"] < 9
+    assert counts["disk again"] == 0
+
+
+def test_another_clip_skip_finds_nothing_of_the_first(tiny_checkpoint, picture_folder, tmp_path, encoded):
+    settings = {"data__cache_text_embeddings": "disk", "method__train_text_encoder": False, "train__length": 1}
+    folder = picture_folder("i", 1)
+    finish(train(run_settings(tiny_checkpoint, folder, **settings), run_dir=tmp_path / "runs" / "a"))
+    encoded.clear()
+    settings["model__clip_skip"] = 2
+    finish(train(run_settings(tiny_checkpoint, folder, **settings), run_dir=tmp_path / "runs" / "b"))
+    assert encoded
+
+
+def test_damaged_text_embeddings_are_named_and_made_again(tiny_checkpoint, picture_folder, tmp_path):
+    settings = run_settings(tiny_checkpoint, picture_folder("i", 1), data__cache_text_embeddings="disk",
+                            method__train_text_encoder=False, train__length=1)
+    first = result_of(finish(train(settings, run_dir=tmp_path / "runs" / "a")))
+    (shard,) = (tmp_path / "latents" / "text").glob("*.shard")
+    content = bytearray(shard.read_bytes())
+    content[100] ^= 255
+    shard.write_bytes(content)
+    seen = finish(train(settings, run_dir=tmp_path / "runs" / "b"))
+    assert [Path(notice.where).name for notice in of_kind(seen, Notice) if "damaged" in notice.text] == [shard.name]
+    assert result_of(seen) == first
+
+
+def test_captions_that_vary_are_not_kept_on_disk(tiny_checkpoint, picture_folder, tmp_path):
+    settings = run_settings(tiny_checkpoint, picture_folder("i", 1), data__cache_text_embeddings="disk",
+                            data__shuffle_caption=True, method__train_text_encoder=False, train__length=1)
+    seen = finish(train(settings, run_dir=tmp_path / "runs" / "a"))
+    assert any("vary" in notice.text for notice in of_kind(seen, Notice))
+    assert not (tmp_path / "latents" / "text").exists()
+
+
+def test_encoders_leave_the_device_and_come_back_for_a_moment(tiny_checkpoint):
+    model = build.load_model(open_checkpoint(str(tiny_checkpoint)), "cpu", torch.float32)
+    encoder, places = model.text_encoders[0], []
+    encoder.to = lambda place, *more: places.append(str(place)) or encoder
+    prompts = PromptEncoder(model, ModelSettings())
+    before = prompts.encode(["a dog"]).context
+    prompts.put_away()
+    assert places == ["cpu"]
+    assert torch.equal(prompts.encode(["a dog"]).context, before)
+    assert places == ["cpu"]
+    prompts.encode(["a cat"])
+    assert places == ["cpu", "cpu", "cpu"]  # there, and away again
+    with prompts.at_hand():
+        assert len(places) == 4
+    assert len(places) == 5

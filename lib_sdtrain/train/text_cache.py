@@ -1,0 +1,117 @@
+"""What text encoders that are not trained say of captions: kept in memory or on disk, the same bits as anew."""
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from lib_sdtrain.data.shards import ShardStore
+from lib_sdtrain.model.keys import TEXT_ENCODERS
+from lib_sdtrain.model.text import Encoded
+from lib_sdtrain.settings.run import RunSettings
+from lib_sdtrain.train.embeddings import Inversions
+from lib_sdtrain.train.encoding import DISK, UNCACHED
+from lib_sdtrain.train.plan import Plan
+
+KEPT = 4096
+"""Chunks of 75 tokens of each encoder in memory; one of SD1 takes 236 KB."""
+Chunk = tuple[int, ...]
+
+
+class TextCache:
+    """Encoded chunks by encoder and ids. In memory the last KEPT; with a `store` all of them are on disk too.
+
+    `keys` tell the encoders on disk apart. Nothing is kept without `keeps`.
+    """
+
+    def __init__(self, count: int, keeps: bool = True) -> None:
+        self.keeps, self.keys, self.store = keeps, [""] * count, None
+        self._memory: list[OrderedDict[Chunk, Encoded]] = [OrderedDict() for _ in range(count)]
+
+    def use_disk(self, store: ShardStore, keys: Sequence[str]) -> None:
+        """Keep what comes from now on on disk too."""
+        self.store, self.keys = store, list(keys)
+
+    def get(self, index: int, chunk: Chunk, device: torch.device) -> Encoded | None:
+        """What encoder `index` said of a chunk: hidden (1, 77, width), pooled (1, width) or None.
+
+        Raises `DamagedShard` for what is not as it was written.
+        """
+        found = self._memory[index].get(chunk)
+        if found is None and self.store is not None:
+            found = self._read(index, chunk, device)
+            if found is not None:
+                self._remember(index, chunk, found)
+        return found
+
+    def put(self, index: int, chunk: Chunk, said: Encoded) -> None:
+        """Keep what an encoder said."""
+        if not self.keeps:
+            return
+        self._remember(index, chunk, said)
+        if self.store is not None:
+            self.store.put(self._name(index, chunk, "hidden"), said.hidden.cpu().contiguous())
+            if said.pooled is not None:
+                self.store.put(self._name(index, chunk, "pooled"), said.pooled.cpu().contiguous())
+
+    def most(self) -> int:
+        """How many chunks of one encoder are in memory, at most."""
+        return max(map(len, self._memory))
+
+    def flush(self) -> None:
+        """Write what is waiting."""
+        if self.store is not None:
+            self.store.flush()
+
+    def _remember(self, index: int, chunk: Chunk, said: Encoded) -> None:
+        memory = self._memory[index]
+        memory[chunk] = said
+        if len(memory) > KEPT:
+            memory.popitem(last=False)
+
+    def _name(self, index: int, chunk: Chunk, part: str) -> str:
+        return hashlib.sha256(f"{self.keys[index]} {part} {chunk}".encode()).hexdigest()
+
+    def _read(self, index: int, chunk: Chunk, device: torch.device) -> Encoded | None:
+        hidden = self.store.get(self._name(index, chunk, "hidden"))
+        pooled = self.store.get(self._name(index, chunk, "pooled"))
+        if hidden is None:
+            return None
+        return Encoded(hidden.to(device), None if pooled is None else pooled.to(device))
+
+
+def keeps_text(settings: RunSettings) -> bool:
+    """Whether anything is kept."""
+    return settings.data.cache_text_embeddings != UNCACHED
+
+
+def wants_disk(settings: RunSettings) -> bool:
+    """Whether it is kept on disk."""
+    return settings.data.cache_text_embeddings == DISK
+
+
+def text_folder(plan: Plan, outputs: Path) -> Path:
+    """Where text embeddings are kept on disk."""
+    chosen = plan.settings.data.cache_dir
+    return (Path(chosen).expanduser() if chosen else outputs / "latents") / "text"
+
+
+def text_keys(plan: Plan, encoders: Sequence[nn.Module], inversions: Inversions) -> list[str]:
+    """What the bits that each encoder says depend on besides the ids: its weights, embeddings, clip skip, and how it is
+    computed.
+    """
+    settings = plan.settings
+    how = " ".join((plan.family.name, str(settings.model.clip_skip), plan.device, settings.train.mixed_precision,
+                    torch.__version__))
+    keys = []
+    for name, encoder in zip(TEXT_ENCODERS, encoders, strict=False):
+        digest = hashlib.sha256(how.encode())
+        for key, value in (*encoder.state_dict().items(), *(("", vectors) for vectors in inversions.fixed[name])):
+            digest.update(f"{key} {value.dtype} {tuple(value.shape)}".encode())
+            digest.update(memoryview(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()))
+        keys.append(digest.hexdigest())
+    return keys
