@@ -22,7 +22,7 @@ from lib_sdtrain.train.data_plan import beyond_pictures
 from lib_sdtrain.train.embedding_file import write_embedding
 from lib_sdtrain.train.lora_file import write_lora
 from lib_sdtrain.train.plan import Plan
-from lib_sdtrain.train.results import CHECKPOINT, SUFFIX, result_folder, result_kinds, result_stem
+from lib_sdtrain.train.results import CHECKPOINT, result_kinds
 from lib_sdtrain.train.room import with_room
 from lib_sdtrain.train.run_dir import RunDir
 from lib_sdtrain.train.state import State
@@ -63,11 +63,9 @@ class Outputs:
         """
         settings, step = self.plan.settings, self.trainer.step
         for kind in result_kinds(settings):
-            own = self.run.embeddings if kind == EMBEDDING else self.run.checkpoints
-            folder = result_folder(settings, kind) or own
-            out = folder / f"{result_stem(settings, kind)}{'' if final else f'-{step:06d}'}{SUFFIX}"
+            out = self.run.result_file(settings, kind, None if final else step)
             write = partial(WRITERS[kind], self.plan, self.trainer, out, self.parents)
-            written = yield from with_room(write, folder, token)
+            written = yield from with_room(write, out.parent, token)
             self.results[kind] = Saved(file=str(written.path), kind=kind, step=step, sha256=written.sha256)
             yield self.results[kind]
 

@@ -13,6 +13,7 @@ from lib_sdtrain.settings.run import RunSettings
 from lib_sdtrain.train.loop import logged, run_plan
 from lib_sdtrain.train.outputs import beyond_hash, data_facts, parents_of
 from lib_sdtrain.train.plan import Plan, make_plan
+from lib_sdtrain.train.results import result_kinds
 from lib_sdtrain.train.run_dir import RunDir
 from lib_sdtrain.train.stages import laid_out, plan_stages, run_stages
 from lib_sdtrain.train.starting import pick_device
@@ -129,16 +130,15 @@ def _picture_changes(name: str, old: dict[str, str | None], new: dict[str, str |
 
 
 def keep_earlier_result(plan: Plan, run: RunDir, state: State | None) -> None:
-    """A run that was complete and is lengthened: its result gets the step in its name, so that none is lost.
+    """A run that was complete and is lengthened: its results get the step in their names, so that none is lost.
 
     A run that was cut off between its last step and its result only writes that result.
     """
-    folder = Path(plan.settings.save.dir).expanduser() if plan.settings.save.dir else run.checkpoints
-    final = folder / f"{plan.name}.safetensors"
-    if state is None or state.facts["step"] >= plan.steps or not final.exists():
+    if state is None or state.facts["step"] >= plan.steps:
         return
-    kept = folder / f"{plan.name}-{state.facts['step']:06d}"
-    for suffix in (".yaml", ".safetensors"):
-        source = final.with_suffix(suffix)
-        if source.exists() and not kept.with_suffix(suffix).exists():
-            source.rename(kept.with_suffix(suffix))
+    for kind in result_kinds(plan.settings):
+        final = run.result_file(plan.settings, kind)
+        kept = run.result_file(plan.settings, kind, state.facts["step"])
+        for suffix in (".yaml", ".safetensors"):
+            if final.exists() and final.with_suffix(suffix).exists() and not kept.with_suffix(suffix).exists():
+                final.with_suffix(suffix).rename(kept.with_suffix(suffix))

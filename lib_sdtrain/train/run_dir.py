@@ -26,6 +26,8 @@ from lib_sdtrain.model.space import is_full
 from lib_sdtrain.settings.layers import to_plain
 from lib_sdtrain.settings.parse import build
 from lib_sdtrain.settings.run import RunSettings
+from lib_sdtrain.settings.run_method import EMBEDDING
+from lib_sdtrain.train.results import SUFFIX, result_folder, result_stem
 
 STATES = "state"
 
@@ -76,6 +78,12 @@ class RunDir:
     def checkpoints(self) -> Path:
         """Where checkpoints go unless save.dir says otherwise."""
         return self.path / "checkpoints"
+
+    def result_file(self, settings: RunSettings, kind: str, step: int | None = None) -> Path:
+        """NAME.safetensors, NAME-STEP.safetensors for one on the way, where the settings or this directory have it."""
+        own = self.embeddings if kind == EMBEDDING else self.checkpoints
+        name = result_stem(settings, kind) + ("" if step is None else f"-{step:06d}")
+        return (result_folder(settings, kind) or own) / f"{name}{SUFFIX}"
 
     def start(self, settings: RunSettings) -> None:
         """Make the directory and write config.yaml. Raises `UserError` when a state is already there."""
