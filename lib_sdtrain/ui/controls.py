@@ -115,8 +115,9 @@ def _slides(item: Declared) -> bool:
 
 
 def label_of(item: Declared) -> str:
-    """The label with its unit."""
-    return f"{item.meta.label} ({item.meta.unit})" if item.meta.unit else item.meta.label
+    """The label with its unit, unless it names it itself."""
+    label, unit = item.meta.label, item.meta.unit
+    return f"{label} ({unit})" if unit and unit.lower() not in label.lower() else label
 
 
 def make_control(

@@ -10,7 +10,7 @@ from lib_sdtrain.settings.fields import declared
 from lib_sdtrain.settings.lengths import Length
 from lib_sdtrain.settings.parse import parse_value
 from lib_sdtrain.settings.run import Concept, RunSettings
-from lib_sdtrain.ui.controls import element_id, make_control, number_text, raw, shown, split_requests
+from lib_sdtrain.ui.controls import element_id, label_of, make_control, number_text, raw, shown, split_requests
 from lib_sdtrain.ui.train.form import default_values, form_items
 
 ITEMS = form_items()
@@ -78,3 +78,8 @@ def test_numbers_are_written_as_people_write_them(value, text):
 
 def test_what_the_form_shows_is_plain_data():
     json.dumps(default_values())
+
+
+def test_a_label_has_its_unit_once():
+    assert label_of(item("data.resolution")) == "Resolution (pixels)"
+    assert label_of(item("data.concepts.0.num_class_images")) == "Class pictures wanted"
