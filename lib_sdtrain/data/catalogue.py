@@ -55,7 +55,7 @@ class Shelf:
         with self._lock:
             rows = self._base.execute(_SOME, (json.dumps(numbers),)).fetchall()
         found = {row[0]: row for row in rows}
-        return [self._picture(*found[number][1:]) for number in numbers]
+        return [self._picture(found[number]) for number in numbers]
 
     def column(self, name: str) -> Iterator[tuple]:
         """One of `_COLUMNS` of all rows, in order."""
@@ -70,9 +70,8 @@ class Shelf:
         """A row's path as seen from the root, with slashes."""
         return os.fsdecode(path[self._cut :])
 
-    def _picture(
-        self, path: bytes, sha256: bytes, width: int, height: int, look: int, said: str | None, masked: int
-    ) -> Picture:
+    def _picture(self, row: tuple) -> Picture:
+        _, path, sha256, width, height, look, said, masked = row
         file = self.root / self.name(path)
         caption, columns = self.captions.of(file, said)
         mask = self.captions.mask_of(file, bool(masked))
