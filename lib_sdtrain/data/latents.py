@@ -71,25 +71,53 @@ class Latents:
         noise = torch.randn(mean.shape, generator=torch_generator(seed, purpose, draw.index))
         return (mean + std * noise) * scale_factor
 
-    def prepare(self, draws: Iterable[Draw], token: CancelToken) -> Iterator[Event]:
+    def prepare(self, draws: Callable[[], Iterable[Draw]], token: CancelToken) -> Iterator[Event]:
         """Encode what is not yet kept, with progress; damaged shards are named and made again.
 
-        Stopping keeps what is done.
+        `draws` is asked twice for them, so that however many there are they are not held. Stopping keeps what is done.
         """
-        wanted = {self.name(draw): draw for draw in draws}
+        total = 0
+
+        def names() -> Iterator[str]:
+            nonlocal total
+            for draw in draws():
+                total += 1
+                yield self.name(draw)
+
         if self.store is not None:
-            yield from self._check(wanted, token)
-        missing = {name: draw for name, draw in wanted.items() if not self.has(name)}
-        done = len(wanted) - len(missing)
-        if wanted and not missing:
-            yield Phase(name="encoding pictures", done=done, total=len(wanted), unit="pictures")
+            yield from self._check(names(), token)
+        else:
+            total = sum(1 for _ in draws())
         try:
-            for number, (name, pixels) in enumerate(self._decoded(missing, token), done + 1):
-                self._keep(name, self._encoded(pixels))
-                yield Phase(name="encoding pictures", done=number, total=len(wanted), unit="pictures")
+            yield from self._encode_missing(draws(), total, token)
         finally:
             if self.store is not None:
                 self.store.flush()
+
+    def _encode_missing(self, draws: Iterable[Draw], total: int, token: CancelToken) -> Iterator[Event]:
+        done, underway = 0, set()
+
+        def missing() -> Iterator[tuple[str, Draw]]:
+            nonlocal done
+            for draw in draws:
+                name = self.name(draw)
+                if name in underway or self.has(name):
+                    done += 1
+                else:
+                    underway.add(name)
+                    yield name, draw
+
+        def decoded(item: tuple[str, Draw]) -> tuple[str, Tensor]:
+            return item[0], load_pixels(item[1], self.data)
+
+        for name, pixels in ahead("decode", missing(), decoded, lambda item: None):
+            token.check()
+            self._keep(name, self._encoded(pixels))
+            underway.remove(name)
+            done += 1
+            yield Phase(name="encoding pictures", done=done, total=total, unit="pictures")
+        if total:
+            yield Phase(name="encoding pictures", done=total, total=total, unit="pictures")
 
     def has(self, name: str) -> bool:
         """Whether the latents of this name are kept."""
@@ -109,13 +137,6 @@ class Latents:
             if not whole:
                 self.store.drop(file)
                 yield Notice(text="cached latents are damaged and made again", where=str(self.store.folder / file))
-
-    def _decoded(self, draws: dict[str, Draw], token: CancelToken) -> Iterator[tuple[str, Tensor]]:
-        """Pixels of the draws in order, read a little ahead by threads."""
-        read = ahead("decode", draws.values(), lambda draw: load_pixels(draw, self.data), lambda draw: None)
-        for name, pixels in zip(draws, read, strict=True):
-            token.check()
-            yield name, pixels
 
     def _encoded(self, pixels: Tensor) -> Tensor:
         moments = self.encode(pixels).float().cpu().contiguous()

@@ -101,8 +101,9 @@ def run_plan(
             trainer.begin_from(earlier)
         files = Outputs(plan, run, trainer, saved_at=step if state else None)
         validator = Validator(plan, trainer)
-        wanted = draws_to_encode(draws, plan, trainer.samples, plan.steps - trainer.step)
-        yield from latents.prepare(chain(wanted, validator.draws()), token)
+        first, steps = trainer.samples, plan.steps - trainer.step
+        yield from latents.prepare(
+            lambda: chain(draws_to_encode(draws, plan, first, steps), validator.draws()), token)
         free_vae(plan, model)
         yield from prepare_words(trainer, folder, (draw.prompt for draw in validator.draws()), token)
         with closing(files):
