@@ -123,6 +123,7 @@
             page.dataset.offline = "true";
         }
         asking = false;
+        if (app.page() !== page) return; // the WebUI has emptied the page meanwhile
         for (const view of app.views) {
             try {
                 view(page, app.job);

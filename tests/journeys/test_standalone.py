@@ -297,6 +297,22 @@ def test_a_page_that_nobody_looks_at_asks_nothing(site, open_page):
     assert asked
 
 
+def test_an_answer_that_comes_when_the_page_is_emptied_is_no_error(site, open_page):
+    site.engine.pause = 0.2
+    page = open_page(site.url)
+    wait_plan(page)
+    press(page, "start")
+    wait_state(page, "running")
+    page.evaluate("""() => { const real = window.fetch;
+        window.fetch = async (...asked) => {
+            await new Promise((wait) => setTimeout(wait, 1000));
+            return real(...asked);
+        }; }""")
+    page.wait_for_timeout(1000)  # an answer is on its way
+    page.evaluate("() => document.querySelector('#sdtrain_tabs').remove()")  # as the WebUI's Reload UI does
+    page.wait_for_timeout(2500)  # open_page fails for every error in the console
+
+
 def test_a_server_that_went_away_is_asked_less_and_less(site, open_page):
     page = open_page(site.url)
     wait_plan(page)

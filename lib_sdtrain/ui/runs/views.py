@@ -6,12 +6,12 @@ PANEL = "sdtrain_runs"
 VIEW_HTML = """
 <div id="sdtrain_runs_view" class="sdr">
   <section class="sdr-box" data-part="queue-box" aria-label="Queue">
-    <div class="sdr-head"><strong>Queue</strong><span data-part="queue-words" class="sdtrain-note"></span>
-      <span class="sdr-space"></span><button type="button" class="sdr-button" data-do="hold"
+    <div class="sdr-head"><strong>Queue</strong><span data-part="queue-words" class="sdtrain-note">looking …</span>
+      <span class="sdr-space"></span><button type="button" class="sdr-button" data-do="hold" hidden
         title="What runs goes on; nothing more is started until you go on with the queue">Hold</button>
-      <button type="button" class="sdr-button sdr-primary" data-do="go_on"
+      <button type="button" class="sdr-button sdr-primary" data-do="go_on" hidden
         title="Start the next task when the machine is free">Go on with the queue</button>
-      <button type="button" class="sdr-button" data-do="clear"
+      <button type="button" class="sdr-button" data-do="clear" hidden
         title="Takes ended tasks off this list; their runs and files stay">Clear what has ended</button></div>
     <p class="sdr-warning" data-part="queue-notice"></p>
     <ol class="sdr-tasks" data-part="queue"></ol>
