@@ -28,7 +28,8 @@ ORIENTATION, UPRIGHT = 0x0112, 1
 MAX_BYTES = 2 * 2**30  # the most pixels, uncompressed, in 16 bits with transparency, take 1.4 GB
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "AVIF")  # as SUFFIXES
 _DECODER_ERRORS = (
-    OSError, SyntaxError, ValueError, TypeError, EOFError, IndexError, OverflowError, struct.error, zlib.error,
+    OSError, SyntaxError, ValueError, TypeError, EOFError, IndexError, KeyError, AttributeError, OverflowError,
+    ZeroDivisionError, struct.error, zlib.error,
 )
 
 
@@ -52,6 +53,7 @@ def decode(content: bytes, background: str = "white") -> Image.Image:
     if not content:
         raise BadPicture("the file is empty")
     with opened(io.BytesIO(content)) as image:
+        image.getexif()  # Pillow closes some files when it has their pixels
         image.load()
         turned = ImageOps.exif_transpose(image) if image.getexif().get(ORIENTATION, UPRIGHT) != UPRIGHT else image
         return to_rgb(turned, background)
