@@ -12,7 +12,7 @@ from lib_sdtrain.toybox.world import render
 NAME = "sks"
 SUBJECT_KIND, SUBJECT_COLOUR, SUBJECT_PATTERN = "cat", "purple", "plain"
 SUBJECT_PLACES = ("beach", "forest")  # snow and night are left to be asked for
-SUBJECT_PICTURES, CLASS_PICTURES = 8, 32
+SUBJECT_PICTURES, CLASS_PICTURES = 8, 96
 SUBJECT_SEED, CLASS_SEED, PROBE_SEED = 101, 102, 103
 
 CONFIG = """\
@@ -29,10 +29,11 @@ data:
       class_prompt: a photo of a {kind}
       num_class_images: {class_pictures}
 train:
-  length: 800
+  length: 700
   batch_size: 2
-  learning_rate: 2.0e-4
-  text_encoder_lr: 1.0e-3
+  learning_rate: 4.0e-4
+  text_encoder_lr: 2.5e-3
+  lr_scheduler: cosine
 preview:
   prompts:
     - a photo of {token} {kind} in the snow
