@@ -230,6 +230,9 @@
             dataset.id = found.dataset.look;
             follow();
         }).observe(app.byId("sdtrain_dataset_message"), {childList: true, subtree: true});
+        // The form may be filled only after somebody has come here.
+        new MutationObserver(() => { if (visible()) send({do: "look"}); })
+            .observe(app.byId("sdtrain_train_plan"), {childList: true, subtree: true});
         // Whoever comes back from Train sees what Train would use now.
         new IntersectionObserver((seen) => { if (seen.some((one) => one.isIntersecting)) send({do: "look"}); }).observe(view);
     });
