@@ -13,15 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from lib_sdtrain.durable import fsync_path, write_atomically
 from lib_sdtrain.errors import UserError
 from lib_sdtrain.model.hashes import sha256
 from lib_sdtrain.model.header import Spec
+from lib_sdtrain.model.mapped import load_tensor, read_safetensors
 from lib_sdtrain.model.writer import CheckpointWriter, file_size
+from lib_sdtrain.textfiles import parse_json
 
 FORMAT = 1
 TENSORS = "tensors.safetensors"
@@ -99,12 +99,14 @@ def _position(path: Path) -> tuple[int, int]:
 def load_state(path: Path) -> State:
     """Read a state back. Raises `UserError` when its checksum is wrong."""
     try:
-        facts = json.loads((path / "state.json").read_text(encoding="utf-8"))
+        facts = parse_json((path / "state.json").read_text(encoding="utf-8"))
         tensors = path / TENSORS
         if facts["format"] != FORMAT:
             raise UserError(f"state of another version ({facts['format']})", where=str(path))
         if sha256(tensors) != facts["sha256"]:
             raise UserError("the saved state is damaged (checksum)", where=str(path), fix="start the run again")
-        return State(facts, load_file(tensors))
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        # not by the safetensors library: 0.4.2, the WebUI's, keeps something of each tensor for good
+        entries = read_safetensors(tensors).tensors
+        return State(facts, {name: load_tensor(entry).clone() for name, entry in entries.items()})
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"the saved state cannot be read: {error}", where=str(path)) from error

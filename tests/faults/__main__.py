@@ -49,7 +49,7 @@ def soaking(folder: Path, parents: tuple[Path, Path], count: int) -> None:
         first = None
         for number, held in enumerate(soak.measured(work, SOAK_WARM_UP, each, SOAK_ROUNDS)):
             print(f"{kind}: {SOAK_WARM_UP + number * each}: {held.files} files, {held.threads} threads, "
-                  f"{held.maps} maps, {held.resident / 2**20:.0f} MB", flush=True)
+                  f"{held.maps} maps, {held.objects} objects, {held.resident / 2**20:.0f} MB", flush=True)
             first = first or held
             assert (held.files, held.threads, held.maps) == (first.files, first.threads, first.maps)
 
