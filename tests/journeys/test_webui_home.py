@@ -203,9 +203,7 @@ def test_two_browsers_press_start_and_reload_ui_saves_and_stops(site, subject, o
     wait_state(pages[0], "stopped")
     assert len(site.webui.get(f"{V1}/runs")) == before + 1
     press(pages[0], "resume")
-    wait_state(pages[0], "running")
-    press(pages[0], "stop_save")
-    wait_state(pages[0], "stopped")
+    wait_state(pages[0], "finished")
 
 
 def test_what_the_tab_does_the_api_does(site, subject):
@@ -231,7 +229,8 @@ def test_what_the_tab_does_the_api_does(site, subject):
     site.wait_job()
     newest = site.webui.get(f"{V1}/sample/recent")["pictures"][0]
     own = Image.open(io.BytesIO(fetched(site, f"{V1}/sample/picture/{newest['id']}"))).tobytes()
-    assert own == site.picture(override_settings={"randn_source": "CPU"})[0]
+    theirs = site.picture(override_settings={"randn_source": "CPU"})[0]
+    assert max(abs(mine - other) for mine, other in zip(own, theirs, strict=True)) <= 2
 
 
 def job(site: LiveSite) -> dict[str, Any]:

@@ -62,6 +62,7 @@ class TrainParts:
     job: Any = None
     stops: dict[str, Any] = field(default_factory=dict)
     resume: Any = None
+    resumed: Any = None
 
 
 def _id(name: str) -> str:
@@ -237,3 +238,4 @@ def _run_panel(parts: TrainParts, hosted: bool) -> None:
             if hosted:
                 gr.Button("Use it in the WebUI", variant="primary", elem_id=_id("use"))
             gr.Button("Back to the settings", elem_id=_id("again"))
+        parts.resumed = gr.HTML("", elem_id=_id("resumed"))  # the form with its message is out of sight here

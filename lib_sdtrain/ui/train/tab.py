@@ -292,7 +292,7 @@ class TrainTab:
         shown_job = "() => [window.sdtrain ? window.sdtrain.jobId() : '']"
         for how, button in parts.stops.items():
             listen(button.click, self._stopper(how), [parts.job], None, js=shown_job)
-        listen(parts.resume.click, self.handlers.resume_last, [parts.job], [parts.message], js=shown_job)
+        listen(parts.resume.click, self.handlers.resume_last, [parts.job], [parts.resumed], js=shown_job)
 
     def _stopper(self, how: str) -> Callable[[str], None]:
         def stop(job: str) -> None:
