@@ -225,7 +225,9 @@ def test_what_was_cut_off_with_a_saved_state_goes_on_from_it(services, gate, tmp
     services.train.engine.pause = 0.01
     services.queue.add("train", train("long", 400))
     services.queue.add("train", train("next"))
-    until(lambda: services.queue.as_dict()["running"]["run"])
+    logs = tmp_path / "outputs" / "runs"
+    # before the first step there is no state
+    until(lambda: any('"type": "step"' in log.read_text() for log in logs.glob("*/events.jsonl")))
     services.queue.close()  # as when the program is ended in order
     services.runner.stop("save")
     assert services.runner.job.done.wait(WAIT)
