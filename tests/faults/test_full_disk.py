@@ -44,7 +44,7 @@ def test_a_run_waits_for_room_and_writes_what_it_would_have_written(work, small_
         if isinstance(event, Notice) and "disk is full" in event.text:
             assert event.where.startswith(str(folder))
     assert isinstance(event, Finished)
-    assert waited >= 3  # class pictures, states, checkpoints
+    assert waited  # class pictures, states, checkpoints: as many as the disk was full when they came
     assert paused.results() == work.results()
     log = (paused.run / "events.jsonl").read_text()
     assert log.count('"type": "step"') == work.steps

@@ -314,7 +314,8 @@ def test_learning_rates_scale_with_the_batch(tiny_checkpoint, tmp_path):
                "train__text_encoder_lr": 1e-5}
     for scale, factor in (("none", 1), ("linear", 16), ("sqrt", 4)):
         settings = run_settings(tiny_checkpoint, tmp_path, train__scale_lr=scale, **changes)
-        wanted = {"unet": 1e-4 * factor, "text_encoder": 1e-5 * factor, "text_encoder_2": 1e-4 * factor}
+        wanted = {"unet": 1e-4 * factor, "text_encoder": 1e-5 * factor, "text_encoder_2": 1e-4 * factor,
+                  "embedding": 5e-3 * factor}
         assert base_rates(settings) == pytest.approx(wanted)
 
 

@@ -16,7 +16,8 @@ from lib_sdtrain.model.checkpoint import open_checkpoint
 from lib_sdtrain.model.keys import UNET, VAE, part_rows
 from lib_sdtrain.settings.lengths import Length
 from lib_sdtrain.settings.run_outputs import SaveSettings
-from lib_sdtrain.train import child, layout
+from lib_sdtrain.train import child, layout, outputs
+from lib_sdtrain.train.results import CHECKPOINT
 from lib_sdtrain.train.resume import resume
 from lib_sdtrain.train.state import load_state, newest_state
 from lib_sdtrain.train.trainer import Trainer
@@ -61,7 +62,7 @@ def test_a_damaged_checkpoint_is_never_called_saved(settings, tmp_path, monkeypa
             patch.setattr(writer, "_read_back", flipped(position))
             return write(*given)
 
-    monkeypatch.setattr("lib_sdtrain.train.outputs.write_child", on_a_failing_disk)
+    monkeypatch.setitem(outputs.WRITERS, CHECKPOINT, on_a_failing_disk)
     seen = until_it_fails(train(settings, run_dir=tmp_path / "run"), OSError, "reads back different")
     assert [saved.kind for saved in of_kind(seen, Saved)] == ["state"]
     assert list((tmp_path / "run" / "checkpoints").iterdir()) == []

@@ -190,7 +190,8 @@ def _advanced(parts: TrainParts, values: dict[str, Any]) -> None:
                 with gr.Column(elem_classes=["sdtrain-group"]):
                     gr.HTML(f"<h4 class='sdtrain-group-title'>{part.label} <small>{part.help}</small></h4>")
                     _grid(parts, items, values)
-        _grid(parts, [(path, item) for path, item in form_items() if "." not in path], values)
+        with gr.Column(elem_classes=["sdtrain-group"]):
+            _grid(parts, [(path, item) for path, item in form_items() if "." not in path], values)
 
 
 def _keeping(parts: TrainParts) -> None:
