@@ -5,6 +5,7 @@ from pathlib import Path
 
 from lib_sdtrain.api.queue import Queue
 from lib_sdtrain.api.routing import NUMBER, OBJECT, OBJECTS, TEXT, Asked, Route, record
+from lib_sdtrain.api.sampling_work import SHEET
 from lib_sdtrain.events import Preview
 from lib_sdtrain.jobs import FAILED, FINISHED, RUNNING, STOPPED, STOPS, WAITING, Job, JobRunner
 
@@ -37,10 +38,11 @@ def watching(runner: JobRunner, queue: Queue) -> list[Route]:
         return path if path and path.is_file() else None
 
     known = {**JOB, "type": ["object", "null"]}
+    step = {**NUMBER, "minimum": SHEET, "description": "-1 for the sheet of a grid"}
     after = {**NUMBER, "description": "with `id`: only events with a greater number"}
     return [
         Route("GET", "job", "What is at work, or was last, with its events; and how many wait", job,
               query={"id": TEXT, "after": after}, returns=record(job=known, queue=OBJECT), public=True),
         Route("GET", "job/{id}/preview/{step}/{index}", "A preview picture of that job", preview,
-              params={"id": TEXT, "step": NUMBER, "index": NUMBER}, picture=True, public=True),
+              params={"id": TEXT, "step": step, "index": NUMBER}, picture=True, public=True),
     ]  # fmt: skip

@@ -110,7 +110,7 @@ def test_previews_of_the_job_are_served_and_nothing_else(served, tmp_path):
     assert served.client.get(f"{address}/10/0").headers["content-type"] == "image/png"
     for other in (f"{address}/11/0", f"{address}/10/5", "/sdtrain/v1/job/other/preview/10/0"):
         assert served.client.get(other).status_code == 404
-    for wrong in (f"{address}/-1/0", f"{address}/ten/0", "/sdtrain/v1/job?after=x", "/sdtrain/v1/job?before=1"):
+    for wrong in (f"{address}/-2/0", f"{address}/ten/0", "/sdtrain/v1/job?after=x", "/sdtrain/v1/job?before=1"):
         answer = served.client.get(wrong)
         assert answer.status_code == 422
         assert answer.json()["problems"]
