@@ -251,12 +251,17 @@ def _restore(side: Path, former: bytes | None) -> None:
         write_atomically(side, former)
 
 
+def specs_of(tensors: Mapping[str, torch.Tensor]) -> dict[str, Spec]:
+    """Name -> dtype and shape, as `CheckpointWriter` is told them."""
+    return {key: (tensor.dtype, tuple(tensor.shape)) for key, tensor in tensors.items()}
+
+
 def write_checkpoint(
-    out: str | Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str], yaml_text: str | None = None
-) -> Written:
+    out: str | Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str], yaml_text: str | None = None,
+    verify: bool = False,
+) -> Written:  # fmt: skip
     """Write tensors that are all in memory. Raises as `CheckpointWriter` does."""
-    specs = {key: (tensor.dtype, tuple(tensor.shape)) for key, tensor in tensors.items()}
-    with CheckpointWriter(out, specs, metadata, yaml_text) as writer:
+    with CheckpointWriter(out, specs_of(tensors), metadata, yaml_text, verify=verify) as writer:
         for key in writer.keys:
             writer.write(key, tensors[key])
     return writer.result

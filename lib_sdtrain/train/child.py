@@ -33,10 +33,7 @@ def write_child(plan: Plan, trainer: Trainer, out: Path, parents: Mapping[str, P
     """Write the trained model to `out`, read back and verified. Untouched tensors are copied byte for byte."""
     checkpoint = plan.checkpoint
     specs = child_specs(checkpoint, plan.settings, trainer.model.family)
-    metadata = provenance(
-        TRAIN, determining_settings(plan.settings), parents, versions(),
-        data=data_hash(plan) + f":{trainer.step}",
-    )
+    metadata = run_provenance(plan, trainer.step, parents)
     described = config_text(trainer.model.family, checkpoint)
     expects = expected_tensors(checkpoint, plan.settings)
     writer = CheckpointWriter(out, specs, metadata, described, verify=True, expects=expects)
@@ -51,6 +48,12 @@ def write_child(plan: Plan, trainer: Trainer, out: Path, parents: Mapping[str, P
             else:
                 writer.write_raw(key, checkpoint.tensors.raw(key))
     return writer.result
+
+
+def run_provenance(plan: Plan, step: int, parents: Mapping[str, Parent]) -> dict[str, str]:
+    """How what a run writes at a step came to be."""
+    settings = determining_settings(plan.settings)
+    return provenance(TRAIN, settings, parents, versions(), data=f"{data_hash(plan)}:{step}")
 
 
 def finite(key: str, tensor: Tensor) -> Tensor:

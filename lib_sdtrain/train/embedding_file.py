@@ -10,9 +10,9 @@ import torch
 
 from lib_sdtrain.model.dtypes import SHORT_NAMES
 from lib_sdtrain.model.family import ARCHITECTURES
-from lib_sdtrain.model.metadata import TRAIN, Parent, provenance
-from lib_sdtrain.model.writer import CheckpointWriter, Written
-from lib_sdtrain.train.child import data_hash, determining_settings, versions
+from lib_sdtrain.model.metadata import Parent
+from lib_sdtrain.model.writer import Written, write_checkpoint
+from lib_sdtrain.train.child import run_provenance
 from lib_sdtrain.train.embeddings import file_tensors
 from lib_sdtrain.train.plan import Plan
 from lib_sdtrain.train.trainer import Trainer
@@ -29,14 +29,8 @@ def write_embedding(plan: Plan, trainer: Trainer, out: Path, parents: Mapping[st
             key or ONLY: value.to("cpu", dtype, copy=True).contiguous()
             for key, value in file_tensors(trainer.inversions.trained).items()
         }
-    specs = {key: (tensor.dtype, tuple(tensor.shape)) for key, tensor in tensors.items()}
-    metadata = provenance(
-        TRAIN, determining_settings(plan.settings), parents, versions(), data=f"{data_hash(plan)}:{trainer.step}",
-    ) | {
+    metadata = run_provenance(plan, trainer.step, parents) | {
         "modelspec.title": plan.settings.embedding.name,
         "modelspec.architecture": f"{ARCHITECTURES[plan.family.name]}/textual-inversion",
     }
-    with CheckpointWriter(out, specs, metadata, verify=True) as writer:
-        for key in writer.keys:
-            writer.write(key, tensors[key])
-    return writer.result
+    return write_checkpoint(out, tensors, metadata, verify=True)

@@ -13,6 +13,7 @@ from lib_sdtrain.model.header import Spec
 from lib_sdtrain.model.keys import TEXT_ENCODERS, UNET, VAE, ema_key, part_rows
 from lib_sdtrain.model.parts import EMA, EMA_COUNTERS, TEXT_ENCODER, part_of
 from lib_sdtrain.model.selection import is_weight
+from lib_sdtrain.model.writer import specs_of
 from lib_sdtrain.settings.run import RunSettings
 from lib_sdtrain.train.families import markers
 
@@ -36,8 +37,7 @@ def child_specs(checkpoint: Checkpoint, settings: RunSettings, trained: Family) 
             specs[ema_key(row.key)] = wide, checkpoint.shape(row.key)
         decay, updates = EMA_COUNTERS
         specs |= {decay: (torch.float32, ()), updates: (torch.int32, ())}
-    marks = markers(trained, checkpoint)
-    return specs | {key: (value.dtype, tuple(value.shape)) for key, value in marks.items()}
+    return specs | specs_of(markers(trained, checkpoint))
 
 
 def expected_tensors(checkpoint: Checkpoint, settings: RunSettings) -> dict[str, tuple[int, ...]]:

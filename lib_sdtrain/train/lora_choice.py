@@ -8,6 +8,7 @@ SDXL's UNet.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from lib_sdtrain.errors import UserError
@@ -15,7 +16,7 @@ from lib_sdtrain.merge.blocks import KEEP, LAYOUTS, block_of
 from lib_sdtrain.merge.presets import bundled_presets
 from lib_sdtrain.merge.weights import BlockWeights, read_weights
 from lib_sdtrain.model.family import Family
-from lib_sdtrain.model.keys import TEXT_ENCODERS, UNET, part_rows
+from lib_sdtrain.model.keys import TEXT_ENCODERS, UNET, Row, part_rows
 from lib_sdtrain.model.keys.unet import PREFIX as UNET_PREFIX
 from lib_sdtrain.settings.run_method import MethodSettings
 
@@ -50,6 +51,13 @@ def chosen_layers(family: Family, part: str, method: MethodSettings) -> dict[str
             if size:
                 found[module] = Choice(_file_name(family, part, module, row.key), *size, rate)
     return found
+
+
+def chosen_names(row: Row, chosen: Mapping[str, Choice]) -> Iterator[tuple[int, Choice]]:
+    """(which of the row's names, its `Choice`) for each weight of a file's row that is chosen."""
+    for index, name in enumerate(row.names):
+        if name.endswith(_WEIGHT) and (choice := chosen.get(name.removesuffix(_WEIGHT))):
+            yield index, choice
 
 
 def _size(part: str, module: str, method: MethodSettings) -> tuple[int, float] | None:

@@ -6,7 +6,7 @@ power iterations (Halko et al. 2011). Half of each singular value goes into eith
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,11 +18,10 @@ from lib_sdtrain.events import CancelToken, Event, Finished, Phase, Saved
 from lib_sdtrain.model.checkpoint import Checkpoint, open_checkpoint
 from lib_sdtrain.model.keys import TEXT_ENCODERS, UNET, Row, part_rows
 from lib_sdtrain.model.metadata import EXTRACT, parent_of, provenance
-from lib_sdtrain.model.writer import CheckpointWriter, Written
 from lib_sdtrain.settings.run_method import MethodSettings
 from lib_sdtrain.train.child import versions
-from lib_sdtrain.train.lora_choice import Choice, chosen_layers
-from lib_sdtrain.train.lora_file import content_hash, family_metadata
+from lib_sdtrain.train.lora_choice import Choice, chosen_layers, chosen_names
+from lib_sdtrain.train.lora_file import family_metadata, write_hashed
 
 SPARE = 8
 ITERATIONS = 4
@@ -61,7 +60,7 @@ def extract(
         yield Phase(name="looking for what has changed", done=done, total=len(layers), unit="layers")
     if not tensors:
         raise UserError("the two are equal in every layer that a LoRA changes", where=str(tuned), fix="give another")
-    written = _write(out, tensors, one, (base, tuned), method)
+    written = write_hashed(out, tensors, _metadata(one, other, method))
     yield Saved(file=str(written.path), kind="lora", sha256=written.sha256)
     yield Finished(result={
         "out": str(written.path), "sha256": written.sha256, "layers": len(tensors) // 3,
@@ -97,10 +96,8 @@ def _layers(one: Checkpoint, other: Checkpoint, method: MethodSettings) -> Itera
         chosen = chosen_layers(one.family, part, method)
         for row in part_rows(one.family)[part]:
             if row.key in one.file_keys and row.key in other.file_keys:
-                for index, name in enumerate(row.names):
-                    choice = chosen.get(name.removesuffix(".weight")) if name.endswith(".weight") else None
-                    if choice:
-                        yield Layer(row, index, choice)
+                for index, choice in chosen_names(row, chosen):
+                    yield Layer(row, index, choice)
 
 
 def _weight(checkpoint: Checkpoint, layer: Layer) -> Tensor:
@@ -119,17 +116,8 @@ def _named(choice: Choice, down: Tensor, up: Tensor, shape: torch.Size) -> dict[
     }
 
 
-def _write(
-    out: Path, tensors: Mapping[str, Tensor], base: Checkpoint, parents: tuple[Path, Path], method: MethodSettings
-) -> Written:
-    specs = {key: (value.dtype, tuple(value.shape)) for key, value in tensors.items()}
-    ancestors = {role: parent_of(path, open_checkpoint(path).tensors.metadata)
-                 for role, path in zip(("base", "tuned"), parents, strict=True)}  # fmt: skip
+def _metadata(base: Checkpoint, tuned: Checkpoint, method: MethodSettings) -> dict[str, str]:
+    parents = {role: parent_of(one.path, one.tensors.metadata) for role, one in (("base", base), ("tuned", tuned))}
     settings = {"rank": method.rank, "conv_rank": method.conv_rank, "block_weights": method.block_weights}
-    metadata = provenance(EXTRACT, settings, ancestors, versions()) | family_metadata(base.family, method)
-    metadata["ss_network_alpha"] = str(method.rank)
-    metadata["sshs_model_hash"] = content_hash([tensors[key] for key in CheckpointWriter(out, specs, {}).keys])
-    with CheckpointWriter(out, specs, metadata, verify=True) as writer:
-        for key in writer.keys:
-            writer.write(key, tensors[key])
-    return writer.result
+    found = provenance(EXTRACT, settings, parents, versions()) | family_metadata(base.family, method)
+    return found | {"ss_network_alpha": str(method.rank)}

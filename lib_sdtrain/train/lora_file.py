@@ -11,10 +11,12 @@ from torch import Tensor
 
 from lib_sdtrain.model.dtypes import SHORT_NAMES
 from lib_sdtrain.model.family import ARCHITECTURES, SD1, SD2, SDXL, Family
-from lib_sdtrain.model.metadata import TRAIN, Parent, provenance
-from lib_sdtrain.model.writer import CheckpointWriter, Written
+from lib_sdtrain.model.header import layout_order
+from lib_sdtrain.model.mapped import tensor_bytes
+from lib_sdtrain.model.metadata import Parent
+from lib_sdtrain.model.writer import Written, specs_of, write_checkpoint
 from lib_sdtrain.settings.run_method import MethodSettings
-from lib_sdtrain.train.child import data_hash, determining_settings, finite, versions
+from lib_sdtrain.train.child import finite, run_provenance
 from lib_sdtrain.train.plan import Plan
 from lib_sdtrain.train.trainer import Trainer
 
@@ -22,15 +24,15 @@ from lib_sdtrain.train.trainer import Trainer
 def write_lora(plan: Plan, trainer: Trainer, out: Path, parents: Mapping[str, Parent]) -> Written:
     """Write the LoRA layers of all trained parts to `out`, read back and verified."""
     tensors = lora_tensors(trainer)
-    specs = {key: (tensor.dtype, tuple(tensor.shape)) for key, tensor in tensors.items()}
-    metadata = provenance(
-        TRAIN, determining_settings(plan.settings), parents, versions(), data=f"{data_hash(plan)}:{trainer.step}",
-    ) | kohya_metadata(plan)
-    metadata["sshs_model_hash"] = content_hash([tensors[key] for key in CheckpointWriter(out, specs, {}).keys])
-    with CheckpointWriter(out, specs, metadata, verify=True) as writer:
-        for key in writer.keys:
-            writer.write(key, tensors[key])
-    return writer.result
+    return write_hashed(out, tensors, run_provenance(plan, trainer.step, parents) | kohya_metadata(plan))
+
+
+def write_hashed(out: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> Written:
+    """Write the tensors of a LoRA, read back and verified, with the hash of their bytes by which the WebUI knows it."""
+    digest = hashlib.sha256()
+    for key in layout_order(specs_of(tensors)):
+        digest.update(tensor_bytes(tensors[key]))
+    return write_checkpoint(out, tensors, {**metadata, "sshs_model_hash": digest.hexdigest()}, verify=True)
 
 
 def lora_tensors(trainer: Trainer) -> dict[str, Tensor]:
@@ -71,11 +73,3 @@ def family_metadata(family: Family, method: MethodSettings) -> dict[str, str]:
         sizes = {"conv_dim": str(method.conv_rank), "conv_alpha": str(method.conv_alpha or method.conv_rank)}
         found["ss_network_args"] = json.dumps(sizes)
     return found
-
-
-def content_hash(tensors: list[Tensor]) -> str:
-    """SHA-256 of the tensors' bytes in the file's order: how the WebUI knows a LoRA (`sshs_model_hash`)."""
-    digest = hashlib.sha256()
-    for tensor in tensors:
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
-    return digest.hexdigest()

@@ -15,7 +15,7 @@ from lib_sdtrain.model.checkpoint import Checkpoint
 from lib_sdtrain.model.family import Family
 from lib_sdtrain.model.keys import part_rows
 from lib_sdtrain.settings.run_method import MethodSettings
-from lib_sdtrain.train.lora_choice import Choice, chosen_layers
+from lib_sdtrain.train.lora_choice import Choice, chosen_layers, chosen_names
 
 
 class LoraLayer(nn.Module):
@@ -62,9 +62,7 @@ def count_weights(checkpoint: Checkpoint, part: str, method: MethodSettings) -> 
     """How many numbers `attach` would train, told from the checkpoint's header."""
     total, chosen = 0, chosen_layers(checkpoint.family, part, method)
     for row in part_rows(checkpoint.family)[part]:
-        for name in row.names:
-            choice = chosen.get(name.removesuffix(".weight")) if name.endswith(".weight") else None
-            if choice:
-                rows, *columns = checkpoint.shape(row.key)
-                total += choice.rank * (rows // len(row.names) + math.prod(columns))
+        for _index, choice in chosen_names(row, chosen):
+            rows, *columns = checkpoint.shape(row.key)
+            total += choice.rank * (rows // len(row.names) + math.prod(columns))
     return total

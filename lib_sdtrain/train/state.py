@@ -18,9 +18,8 @@ from torch import Tensor
 from lib_sdtrain.durable import fsync_path, write_atomically
 from lib_sdtrain.errors import UserError
 from lib_sdtrain.model.hashes import sha256
-from lib_sdtrain.model.header import Spec
 from lib_sdtrain.model.mapped import load_tensor, read_safetensors
-from lib_sdtrain.model.writer import CheckpointWriter, file_size
+from lib_sdtrain.model.writer import CheckpointWriter, file_size, specs_of
 from lib_sdtrain.textfiles import parse_json
 
 FORMAT = 1
@@ -67,16 +66,12 @@ def _free_name(folder: Path, step: int) -> Path:
 
 def state_bytes(state: State) -> int:
     """Bytes that the state takes on disk, nearly."""
-    return file_size(_specs(state), {}) + FACTS_BYTES
-
-
-def _specs(state: State) -> dict[str, Spec]:
-    return {name: (value.dtype, tuple(value.shape)) for name, value in state.tensors.items()}
+    return file_size(specs_of(state.tensors), {}) + FACTS_BYTES
 
 
 def _write_files(folder: Path, state: State) -> None:
     # one tensor at a time: a second copy of weights and moments would not fit where they just do
-    with CheckpointWriter(folder / TENSORS, _specs(state), {}, verify=True) as writer:
+    with CheckpointWriter(folder / TENSORS, specs_of(state.tensors), {}, verify=True) as writer:
         for name in writer.keys:
             writer.write(name, state.tensors[name].detach())
     facts = {"format": FORMAT, "sha256": writer.result.sha256, "torch": torch.__version__, **state.facts}

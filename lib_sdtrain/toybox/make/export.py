@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lib_sdtrain.model.family import Family, UNetConfig
 from lib_sdtrain.model.keys import VAE, part_rows
-from lib_sdtrain.model.writer import CheckpointWriter, Written
+from lib_sdtrain.model.writer import Written, write_checkpoint
 
 UNKNOWN_SEED = 49408
 # Relative to the WebUI's root: it must hold the text encoder's config.json and CLIP's tokenizer files.
@@ -144,11 +144,6 @@ def _vae_params(family: Family) -> dict[str, object]:
 
 def write(out: Path, family: Family, states: dict[str, dict[str, Tensor]], metadata: dict[str, str]) -> Written:
     """Write `out` and its .yaml. `states` as in `tensors`."""
-    found = tensors(family, states)
-    specs = {key: (tensor.dtype, tuple(tensor.shape)) for key, tensor in found.items()}
-    with CheckpointWriter(out, specs, metadata, yaml_text=describe(family)) as writer:
-        for key in writer.keys:
-            writer.write(key, found[key])
-    return writer.result
+    return write_checkpoint(out, tensors(family, states), metadata, describe(family))
 
 
