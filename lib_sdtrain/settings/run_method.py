@@ -117,6 +117,15 @@ class TrainGroup:
         minimum=0.0,
         default_text="as learning_rate",
     )
+    token_embedding_lr: float | None = setting(
+        None,
+        "Token embedding learning rate",
+        "full: a rate of its own for the tables that hold a vector for each word, without weight decay, so that words "
+        "of no caption stay as they are. High, with a low rate for the rest of the text encoder: a new name is learnt "
+        "and the language kept. Off: the same as their text encoder.",
+        minimum=0.0,
+        default_text="as the text encoder's",
+    )
     scale_lr: str = setting(
         "none",
         "Scale learning rates",

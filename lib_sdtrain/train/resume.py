@@ -86,6 +86,12 @@ def _check_fixed(before: RunSettings, after: RunSettings) -> None:
             problems.add(
                 f"cannot change while a run goes on ({line.partition(': ')[2]})", where=path, fix="start a new run"
             )
+    rates = before.train.token_embedding_lr, after.train.token_embedding_lr
+    if None in rates and rates != (None, None):
+        problems.add(
+            "it cannot be turned on or off while a run goes on: the optimizer's groups would be others",
+            where="train.token_embedding_lr", fix="start a new run",
+        )
     problems.raise_if_any()
 
 
