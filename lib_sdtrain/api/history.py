@@ -9,7 +9,7 @@ from typing import Any
 from lib_sdtrain import textfiles
 from lib_sdtrain.api.merging_history import History as MergeHistory
 from lib_sdtrain.api.run_log import RunLog
-from lib_sdtrain.api.runs import RunEntry, list_runs, read_run
+from lib_sdtrain.api.runs import RunEntry, list_runs, read_run, state_folders
 from lib_sdtrain.errors import UserError
 from lib_sdtrain.host.protocol import Host
 from lib_sdtrain.jobs import JobRunner
@@ -74,7 +74,7 @@ class History:
             return {**_merge_row(entry), "out": self._told(Path(entry["out"])), "there": Path(entry["out"]).is_file(),
                     "settings": flat(entry["form"])}  # fmt: skip
         entry = self.run(name)
-        log, sizes = self.log(entry), file_bytes(entry.path)
+        log, sizes, states = self.log(entry), file_bytes(entry.path), state_folders(entry.path)
         return {
             **self._run_row(entry), "path": self._told(entry.path), "points": thinned(log.points),
             "validations": log.validations, "seconds": round(log.seconds, 1), "rate": log.rate,
@@ -84,7 +84,7 @@ class History:
             "files": [self._file(entry, file, facts) for file, facts in log.saved.items()],
             "notices": log.notices, "problems": log.problems, "settings": self.settings(entry),
             "bytes": sum(sizes.values()),
-            "state_bytes": sum(size for path, size in sizes.items() if entry.path / "state" in path.parents),
+            "state_bytes": sum(size for path, size in sizes.items() if any(map(path.is_relative_to, states))),
         }  # fmt: skip
 
     def _merge(self, name: str) -> dict[str, Any]:

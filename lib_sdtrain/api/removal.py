@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lib_sdtrain.api.history import History, file_bytes
-from lib_sdtrain.api.runs import RunEntry
+from lib_sdtrain.api.runs import RunEntry, state_folders
 from lib_sdtrain.errors import UserError
 from lib_sdtrain.host.protocol import Host
 
@@ -50,7 +50,8 @@ class Removal:
         before = sum(file_bytes(entry.path).values())
         try:
             elsewhere = sum(self._remove_model(entry, Path(file)) for file in saved)
-            _remove_states(entry.path / "state")
+            for folder in state_folders(entry.path):
+                _remove_states(folder)
             if what != STATE:
                 _remove_own(entry.path)
             after = sum(file_bytes(entry.path).values())

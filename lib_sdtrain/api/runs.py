@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -58,11 +58,23 @@ def read_run(path: Path) -> RunEntry:
     last = steps[-1] if steps else {}
     ends = [str(event.get("type")) for event in events if event.get("type") in (*ENDS, "step", "started")]
     end = ends[-1] if ends and ends[-1] in ENDS else ""
-    states = path / "state"
-    resumable = states.is_dir() and any(states.iterdir())
+    stated = any(any(folder.iterdir()) for folder in state_folders(path))
+    resumable = stated or (end == "stopped" and _in_preparation(events))
     times = [time for time in (number(event.get("time")) for event in events) if time is not None]
     return RunEntry(path.name, path, whole(last.get("step")), whole(last.get("total")), end, resumable,
                     number(head(log).get("time")), times[-1] if times else None, number(last.get("smoothed")))
+
+
+def state_folders(run: Path) -> list[Path]:
+    """Where a run keeps its states: one folder, or one in the directory of each stage."""
+    found = (run / "state", *(stage / "state" for stage in run.glob("stage-*") if not stage.is_symlink()))
+    return [folder for folder in found if folder.is_dir()]
+
+
+def _in_preparation(events: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether a run was stopped before its first step, with all that was made until then kept: it can begin."""
+    last = next((event for event in reversed(events) if event.get("type") == "stopped"), {})
+    return last.get("saved") is True and not whole(last.get("step"))
 
 
 def past_events(path: Path) -> Iterator[Event]:

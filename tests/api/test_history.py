@@ -15,7 +15,7 @@ from lib_sdtrain.api.origin import origin_of
 from lib_sdtrain.api.run_log import RunLog
 from lib_sdtrain.api.sources import source_of
 from lib_sdtrain.errors import UserError
-from lib_sdtrain.events import Preview, Saved, Started, Step
+from lib_sdtrain.events import Preview, Saved, Started, Step, Stopped
 from lib_sdtrain.host.standalone import StandaloneHost
 from tests.api.sites import PRESET, client_of, run, services_in
 from tests.fake_engine import FakeEngine
@@ -191,6 +191,28 @@ def test_only_the_state_can_go(services):
     services.removal.remove(name, "state")
     assert not services.train.run_named(name).resumable
     assert (place / "config.yaml").exists()
+
+
+def test_a_run_that_was_stopped_before_its_first_step_can_begin(services):
+    name = run(services, train__length=2)
+    place = folder(services, name)
+    shutil.rmtree(place / "state")
+    for saved in (True, False):
+        log = [Started(job="train", total=2, run_dir=str(place)), Stopped(step=0, saved=saved)]
+        (place / "events.jsonl").write_text("".join(json.dumps(event.as_dict()) + "\n" for event in log))
+        assert services.train.run_named(name).resumable == saved
+
+
+def test_the_states_of_stages_count_and_can_go(services):
+    name = run(services, train__length=2)
+    place = folder(services, name)
+    (place / "stage-2").mkdir()
+    (place / "state").rename(place / "stage-2" / "state")
+    assert services.train.run_named(name).resumable
+    assert services.history.detail(name)["state_bytes"] > 0
+    services.removal.remove(name, "state")
+    assert not services.train.run_named(name).resumable
+    assert services.history.detail(name)["state_bytes"] == 0
 
 
 def test_what_runs_cannot_be_deleted(services):
