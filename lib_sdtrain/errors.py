@@ -5,7 +5,8 @@ the tab puts each problem beside its control.
 """
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
@@ -43,9 +44,9 @@ class Problems:
         """Note one mistake."""
         self.found.append(Problem(what, where, fix))
 
-    def absorb(self, error: UserError) -> None:
-        """Take over the mistakes of a `UserError` that a callee raised."""
-        self.found.extend(error.problems)
+    def absorb(self, error: UserError, where: Callable[[str], str] = str) -> None:
+        """Take over the mistakes of a `UserError` that a callee raised; `where` names its places anew."""
+        self.found.extend(replace(problem, where=where(problem.where)) for problem in error.problems)
 
     def raise_if_any(self) -> None:
         """Raise one `UserError` with everything noted so far."""

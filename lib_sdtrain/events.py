@@ -8,10 +8,13 @@ from __future__ import annotations
 import json
 import threading
 import time as _time
+from collections.abc import Callable, Generator
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from lib_sdtrain.errors import Cancelled
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -99,6 +102,9 @@ class Notice(Event):
     text: str = ""
     where: str = ""
 
+    def __str__(self) -> str:
+        return f"{self.where}: {self.text}" if self.where else self.text
+
 
 @dataclass(frozen=True)
 class Finished(Event):
@@ -131,6 +137,27 @@ def event_of(line: str | bytes) -> dict[str, Any] | None:
     except (ValueError, RecursionError):
         return None
     return found if isinstance(found, dict) else None
+
+
+def result_of(work: Generator[Event, None, T], tell: Callable[[Event], object]) -> T:
+    """Do a piece of work to its end: what it returns. Each of its events goes to `tell`."""
+    while True:
+        try:
+            event = next(work)
+        except StopIteration as end:
+            return end.value
+        tell(event)
+
+
+def sifted(work: Generator[Event, None, T], passes: Callable[[Event], bool]) -> Generator[Event, None, T]:
+    """A piece of work of whose events only those go on that `passes` says yes to."""
+    while True:
+        try:
+            event = next(work)
+        except StopIteration as end:
+            return end.value
+        if passes(event):
+            yield event
 
 
 class CancelToken:

@@ -18,7 +18,7 @@ from lib_sdtrain.data.concepts import check_folder
 from lib_sdtrain.data.pictures import BadPicture
 from lib_sdtrain.data.thumbnails import thumbnail
 from lib_sdtrain.errors import Cancelled, Problem, Problems, UserError
-from lib_sdtrain.events import CancelToken, Notice, Phase
+from lib_sdtrain.events import CancelToken, Event, Notice, Phase, result_of
 from lib_sdtrain.settings.run import Concept, RunSettings
 
 READING, DONE, STOPPED, FAILED = "reading", "done", "stopped", "failed"
@@ -60,6 +60,13 @@ class Look:
     pictures: Pictures | None = None
     report: Mapping[str, Any] | None = None
     done: threading.Event = field(default_factory=threading.Event)
+
+    def tell(self, event: Event) -> None:
+        """Take note of how the reading goes."""
+        if isinstance(event, Phase):
+            self.phase = event
+        elif isinstance(event, Notice) and len(self.notices) < FIRST_NOTICES:
+            self.notices.append(str(event))
 
     def as_dict(self) -> dict[str, Any]:
         """For the page: where it is, and the report when there is one."""
@@ -111,17 +118,7 @@ class DatasetService:
     def _read(self, look: Look) -> None:
         with self._reading:
             look.token.check()
-            engine = self.train.engine.survey(look.settings, self.train.place, look.token)
-            while True:
-                try:
-                    event = next(engine)
-                except StopIteration as end:
-                    look.pictures = end.value
-                    break
-                if isinstance(event, Phase):
-                    look.phase = event
-                elif isinstance(event, Notice) and len(look.notices) < FIRST_NOTICES:
-                    look.notices.append(f"{event.where}: {event.text}" if event.where else event.text)
+            look.pictures = result_of(self.train.engine.survey(look.settings, self.train.place, look.token), look.tell)
             look.report = self.train.timed(look.settings, look.pictures.document())
 
     def find(self, name: str) -> Look | None:

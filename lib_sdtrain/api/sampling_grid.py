@@ -65,8 +65,7 @@ def make_axis(title: str, text: str, where: str, find_checkpoint: Callable[[str,
         try:
             values.append(find_checkpoint(entry, f"{where}_values") if item is None else _named(item, entry))
         except UserError as error:
-            for problem in error.problems:
-                problems.add(problem.what, where=f"{where}_values", fix=problem.fix)
+            problems.absorb(error, lambda _: f"{where}_values")
         except ValueError as error:
             problems.add(str(error), where=f"{where}_values")
     problems.raise_if_any()

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lib_sdtrain.api.engine import Place
-from lib_sdtrain.events import CancelToken, Event, Notice
+from lib_sdtrain.events import CancelToken, Event, Notice, result_of
 from lib_sdtrain.presets import preset_names, preset_title, read_preset
 from lib_sdtrain.settings.layers import Layer, Resolved
 from lib_sdtrain.settings.run import RunSettings
@@ -38,15 +38,10 @@ class TrainingEngine:
         from lib_sdtrain.train.stages import plan_stages
 
         events = plan_stages(settings, place.outputs, place.device, CancelToken())
-        notices = []
-        while True:
-            try:
-                event = next(events)
-            except StopIteration as end:
-                first = end.value[0]
-                return {**forecast_stages(end.value), "notices": notices, "workload": workload(first)}
-            if isinstance(event, Notice):
-                notices.append(f"{event.where}: {event.text}" if event.where else event.text)
+        told: list[Event] = []
+        plans = result_of(events, told.append)
+        notices = [str(event) for event in told if isinstance(event, Notice)]
+        return {**forecast_stages(plans), "notices": notices, "workload": workload(plans[0])}
 
     def survey(self, settings: RunSettings, place: Place, token: CancelToken) -> Generator[Event, None, Any]:
         """The pictures of a run, to be looked at."""

@@ -65,7 +65,7 @@ class Terminal:
         elif isinstance(event, Step):
             self._progress("training", event.step, event.total, "steps", f"loss {event.smoothed:.4f}")
         elif isinstance(event, Notice):
-            self.line(f"note: {event.where}: {event.text}" if event.where else f"note: {event.text}")
+            self.line(f"note: {event}")
         elif isinstance(event, Saved) and event.kind in ("checkpoint", "lora", "embedding"):
             self.line(f"saved {event.file}" + (f"  [{event.sha256[:10]}]" if event.sha256 else ""))
         elif isinstance(event, Preview):

@@ -53,14 +53,9 @@ def check(settings: SampleSettings) -> Models:
             if vae is not None and not vae.is_file():
                 raise UserError(f"no such file: {vae}", where="vae", fix="check the path")
         except UserError as error:
-            for problem in error.problems:
-                problems.add(problem.what, where=_where(settings, number, problem.where), fix=problem.fix)
+            problems.absorb(error, str if len(settings.requests) == 1 else f"request {number}: {{}}".format)
     problems.raise_if_any()
     return models
-
-
-def _where(settings: SampleSettings, number: int, where: str) -> str:
-    return where if len(settings.requests) == 1 else f"request {number}: {where}"
 
 
 def _draw(settings: SampleSettings, models: Models, token: CancelToken, tell: Tell) -> None:

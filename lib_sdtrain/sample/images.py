@@ -4,6 +4,7 @@ from __future__ import annotations
 import io
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from PIL import Image
@@ -22,7 +23,14 @@ class Picture:
     infotext: str
 
 
-def save_png(picture: Picture, path: Path) -> None:
+class Told(Protocol):
+    """Any picture that goes into a file with what is said of it."""
+
+    image: Image.Image
+    infotext: str
+
+
+def save_png(picture: Told, path: Path) -> None:
     """Write a picture with its infotext, as the WebUI does; the file appears whole or not at all."""
     info, content = PngInfo(), io.BytesIO()
     info.add_text("parameters", picture.infotext)

@@ -174,8 +174,7 @@ def read_infotexts(text: str, where: str = "") -> list[SampleRequest]:
         try:
             found.append(parse_infotext(infotext)[0])
         except UserError as error:
-            for problem in error.problems:
-                problems.add(problem.what, where=f"{where}[{number}] {problem.where}", fix=problem.fix)
+            problems.absorb(error, f"{where}[{number}] {{}}".format)
     problems.raise_if_any()
     if not found:
         raise UserError("there is no infotext in it", where=where)

@@ -24,7 +24,7 @@ from lib_sdtrain.train.previews import draw_previews
 from lib_sdtrain.train.run_dir import RunDir, new_run_path
 from lib_sdtrain.train.stages import plan_stages, run_stages
 from lib_sdtrain.train.starting import load_for_training, pick_device
-from lib_sdtrain.train.state import State
+from lib_sdtrain.train.state import SavedState
 from lib_sdtrain.train.trainer import Trainer
 from lib_sdtrain.train.validation import Validator
 from lib_sdtrain.train.words import prepare_words
@@ -75,7 +75,7 @@ def logged(run: RunDir, settings: RunSettings, events: Iterator[Event]) -> Itera
 
 
 def run_plan(
-    plan: Plan, run: RunDir, token: CancelToken, state: State | None = None, earlier: State | None = None,
+    plan: Plan, run: RunDir, token: CancelToken, state: SavedState | None = None, earlier: SavedState | None = None,
     outputs: Path | None = None,
 ) -> Iterator[Event]:
     """Prepare and train; `state` is where a resumed run goes on, `earlier` has the weights that a new one begins with.
@@ -96,9 +96,9 @@ def run_plan(
         latents = latents_of(plan, model, folder)
         trainer = Trainer(plan, model, latents, draws)
         if state:
-            trainer.restore(state)
+            trainer.restore(state.load())
         elif earlier:
-            trainer.begin_from(earlier)
+            trainer.begin_from(earlier.load(("weights.", "average.")))
         files = Outputs(plan, run, trainer, saved_at=step if state else None)
         validator = Validator(plan, trainer)
         first, steps = trainer.samples, plan.steps - trainer.step

@@ -17,7 +17,7 @@ from lib_sdtrain.train.results import result_kinds
 from lib_sdtrain.train.run_dir import RunDir
 from lib_sdtrain.train.stages import laid_out, plan_stages, run_stages
 from lib_sdtrain.train.starting import pick_device
-from lib_sdtrain.train.state import State, load_state, newest_state
+from lib_sdtrain.train.state import SavedState, newest_state
 
 FIXED = (
     "model.checkpoint", "model.vae", "method.kind", "embedding.name", "embedding.vectors",
@@ -46,8 +46,7 @@ def resume(
     if settings.stages:
         yield from _resume_stages(run, before, settings, device or pick_device(), token)
         return
-    path = newest_state(run.states)
-    state = load_state(path) if path else None
+    state = newest_state(run.states)
     plan = yield from make_plan(settings, run.path.parent.parent, device or pick_device(), token, anew=False)
     if state and state.facts["step"] >= plan.steps and run.finished_steps() >= plan.steps:
         raise UserError(
@@ -95,7 +94,7 @@ def _check_fixed(before: RunSettings, after: RunSettings) -> None:
     problems.raise_if_any()
 
 
-def _check_parents(state: State | None, plan: Plan) -> None:
+def _check_parents(state: SavedState | None, plan: Plan) -> None:
     """A file may have been replaced under its name: a run that went on would be half of one and half of another."""
     kept, problems = state.facts.get("parents", {}) if state else {}, Problems()
     now = {role: parent.sha256 for role, parent in parents_of(plan).items()} if kept else {}
@@ -108,7 +107,7 @@ def _check_parents(state: State | None, plan: Plan) -> None:
     problems.raise_if_any()
 
 
-def data_changes(state: State | None, plan: Plan) -> list[str]:
+def data_changes(state: SavedState | None, plan: Plan) -> list[str]:
     """How the pictures and captions differ from those the saved state was trained on."""
     if state is None:
         return []
@@ -135,7 +134,7 @@ def _picture_changes(name: str, old: dict[str, str | None], new: dict[str, str |
     return [f"{name}: {', '.join(said)}"] if said else []
 
 
-def keep_earlier_result(plan: Plan, run: RunDir, state: State | None) -> None:
+def keep_earlier_result(plan: Plan, run: RunDir, state: SavedState | None) -> None:
     """A run that was complete and is lengthened: its results get the step in their names, so that none is lost.
 
     A run that was cut off between its last step and its result only writes that result.

@@ -14,14 +14,26 @@ from pathlib import Path
 from typing import Any
 
 from lib_sdtrain.errors import Problems, UserError
-from lib_sdtrain.events import CancelToken, Event, Finished, Notice, Preview, Saved, Started, Step, Stopped, Validation
+from lib_sdtrain.events import (
+    CancelToken,
+    Event,
+    Finished,
+    Notice,
+    Preview,
+    Saved,
+    Started,
+    Step,
+    Stopped,
+    Validation,
+    sifted,
+)
 from lib_sdtrain.settings.layers import Layer, describe_changes, resolve, to_plain
 from lib_sdtrain.settings.run import RunSettings
 from lib_sdtrain.settings.run_outputs import LogSettings
 from lib_sdtrain.train.optimizers.registry import SCHEDULE_FREE
 from lib_sdtrain.train.plan import Plan, make_plan
 from lib_sdtrain.train.run_dir import RunDir
-from lib_sdtrain.train.state import State, load_state, newest_state
+from lib_sdtrain.train.state import SavedState, newest_state
 
 LATER_STAGES_KEEP = ("model.checkpoint", "model.vae", "method.", "embedding.", "save.dir", "save.embedding_dir", "ema.")
 
@@ -48,8 +60,7 @@ def stages_of(settings: RunSettings) -> list[RunSettings]:
         try:
             stage = resolve(RunSettings, [Layer("run", plain), Layer("seed", seed), Layer(where, entry)]).settings
         except UserError as error:
-            for problem in error.problems:
-                problems.add(problem.what, where=f"{where}.{problem.where}", fix=problem.fix)
+            problems.absorb(error, f"{where}.{{}}".format)
             continue
         _check_kept(found[-1], stage, where, problems)
         found.append(stage)
@@ -78,19 +89,31 @@ def _named(stage: RunSettings, number: int, whole: RunSettings) -> RunSettings:
     return replace(stage, save=replace(stage.save, name=f"{name}-stage-{number}"))
 
 
+class _Unheard:
+    """Whether an event is news: stages mostly read the same pictures and would say everything again."""
+
+    def __init__(self) -> None:
+        self._heard: set[tuple[str, str]] = set()
+
+    def __call__(self, event: Event) -> bool:
+        said = (event.where, event.text) if isinstance(event, Notice) else None
+        news = said not in self._heard
+        if said:
+            self._heard.add(said)
+        return news
+
+
 def plan_stages(
     settings: RunSettings, outputs: Path, device: str, token: CancelToken, *, anew: bool = True
 ) -> Generator[Event, None, list[Plan]]:
     """The plan of each stage, as `make_plan`. Raises `UserError` with the mistakes of all."""
-    problems, plans = Problems(), []
+    problems, plans, unheard = Problems(), [], _Unheard()
     stages = stages_of(settings)
     for number, stage in enumerate(stages, 1):
         try:
-            plans.append((yield from make_plan(stage, outputs, device, token, anew=anew)))
+            plans.append((yield from sifted(make_plan(stage, outputs, device, token, anew=anew), unheard)))
         except UserError as error:
-            for problem in error.problems:
-                where = problem.where if number == 1 else f"stages.{number - 2}.{problem.where}"
-                problems.add(problem.what, where=where, fix=problem.fix)
+            problems.absorb(error, str if number == 1 else f"stages.{number - 2}.{{}}".format)
     problems.raise_if_any()
     return plans
 
@@ -126,10 +149,10 @@ def run_stages(plans: list[Plan], run: RunDir, token: CancelToken) -> Iterator[E
     stages, results = laid_out(plans, run), []
     total = sum(plan.steps for plan in plans)
     begun = next((stage for stage in stages if not stage.done), stages[-1])
-    state = _own_state(begun)
+    state = newest_state(begun.run.states)
     step = begun.offset + (state.facts["step"] if state else 0)
     yield Started(job="train", total=total, step=step, run_dir=str(run.path))
-    earlier: State | None = _own_state(stages[begun.number - 2]) if begun.number > 1 else None
+    earlier = newest_state(stages[begun.number - 2].run.states) if begun.number > 1 else None
     for stage in stages[begun.number - 1 :]:
         yield Notice(text=f"stage {stage.number} of {len(stages)}: {stage.plan.settings.data.resolution} pixels, "
                           f"{stage.plan.steps} steps")  # fmt: skip
@@ -145,16 +168,11 @@ def run_stages(plans: list[Plan], run: RunDir, token: CancelToken) -> Iterator[E
                 yield shifted
             if isinstance(event, Stopped):
                 return
-        state, earlier = None, _own_state(stage)
+        state, earlier = None, newest_state(stage.run.states)
     yield Finished(result=whole_document(results, run, total))
 
 
-def _own_state(stage: Stage) -> State | None:
-    path = newest_state(stage.run.states)
-    return load_state(path) if path else None
-
-
-def _digest(earlier: State | None) -> str:
+def _digest(earlier: SavedState | None) -> str:
     """What a stage's file says of the weights that it began with."""
     if earlier is None:
         return ""
@@ -166,10 +184,8 @@ def seen_from_run(event: Event, stage: Stage, total: int) -> Event | None:
     if isinstance(event, Started):
         return None
     if isinstance(event, Step):
-        left = event.seconds_left
-        rest = total - stage.offset - event.step
-        mine = max(1, stage.plan.steps - event.step)
-        left = None if left is None or not stage.plan.steps - event.step else left * rest / mine
+        left, mine = event.seconds_left, stage.plan.steps - event.step
+        left = left * (total - stage.offset - event.step) / mine if left is not None and mine else None
         return replace(event, step=event.step + stage.offset, total=total, seconds_left=left)
     if isinstance(event, Preview):
         return replace(event, step=event.step + stage.offset, file=f"{stage.run.path.name}/{event.file}")

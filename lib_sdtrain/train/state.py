@@ -35,6 +35,22 @@ class State:
     tensors: dict[str, Tensor]
 
 
+@dataclass(frozen=True)
+class SavedState:
+    """A complete state on disk whose checksum is right; its tensors are read when they are needed."""
+
+    facts: dict[str, Any]
+    path: Path
+
+    def load(self, under: tuple[str, ...] = ("",)) -> State:
+        """The state in memory, only the tensors whose names begin with one of `under`."""
+        # not by the safetensors library: 0.4.2, the WebUI's, keeps something of each tensor for good
+        entries = read_safetensors(self.path / TENSORS).tensors
+        return State(self.facts, {
+            name: load_tensor(entry).clone() for name, entry in entries.items() if name.startswith(under)
+        })
+
+
 def save_state(folder: Path, step: int, state: State) -> Path:
     """Write `folder/<step>/` and remove older ones. The state's folder."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -78,12 +94,12 @@ def _write_files(folder: Path, state: State) -> None:
     write_atomically(folder / "state.json", json.dumps(facts, indent=1).encode())
 
 
-def newest_state(folder: Path) -> Path | None:
-    """The newest complete state below `folder`, None when there is none."""
+def newest_state(folder: Path) -> SavedState | None:
+    """The newest complete state below `folder`, None when there is none. Raises as `open_state` does."""
     if not folder.is_dir():
         return None
     complete = [path for path in folder.iterdir() if path.name[:1].isdigit() and (path / "state.json").is_file()]
-    return max(complete, key=_position, default=None)
+    return open_state(max(complete, key=_position)) if complete else None
 
 
 def _position(path: Path) -> tuple[int, int]:
@@ -91,17 +107,15 @@ def _position(path: Path) -> tuple[int, int]:
     return int(step), int(number or 0)
 
 
-def load_state(path: Path) -> State:
-    """Read a state back. Raises `UserError` when its checksum is wrong."""
+def open_state(path: Path) -> SavedState:
+    """Look at a state without keeping its tensors. Raises `UserError` when its checksum is wrong."""
     try:
         facts = parse_json((path / "state.json").read_text(encoding="utf-8"))
-        tensors = path / TENSORS
         if facts["format"] != FORMAT:
             raise UserError(f"state of another version ({facts['format']})", where=str(path))
-        if sha256(tensors) != facts["sha256"]:
+        if sha256(path / TENSORS) != facts["sha256"]:
             raise UserError("the saved state is damaged (checksum)", where=str(path), fix="start the run again")
-        # not by the safetensors library: 0.4.2, the WebUI's, keeps something of each tensor for good
-        entries = read_safetensors(tensors).tensors
-        return State(facts, {name: load_tensor(entry).clone() for name, entry in entries.items()})
+        read_safetensors(path / TENSORS)
+        return SavedState(facts, path)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"the saved state cannot be read: {error}", where=str(path)) from error

@@ -13,7 +13,7 @@ from lib_sdtrain.data.concepts import Material, Picture
 from lib_sdtrain.data.pictures import Size
 from lib_sdtrain.data.review import MOST, NEARLY, SAME, identifiers, oddity, twins_of, words_alike
 from lib_sdtrain.data.sizes import sizing_of
-from lib_sdtrain.events import CancelToken, Event, Notice, Phase
+from lib_sdtrain.events import CancelToken, Event, Notice, Phase, sifted
 from lib_sdtrain.settings.run import DataSettings, RunSettings
 from lib_sdtrain.train.forecast import forecast
 from lib_sdtrain.train.plan import Plan, make_plan
@@ -157,16 +157,13 @@ def make_survey(
     mistakes.
     """
     notices: list[Notice] = []
-    planning = make_plan(settings, outputs, device, token, anew=False)
-    while True:
-        try:
-            event = next(planning)
-        except StopIteration as end:
-            plan = end.value
-            break
+
+    def overhear(event: Event) -> bool:
         if isinstance(event, Notice):
             notices.append(event)
-        yield event
+        return True
+
+    plan = yield from sifted(make_plan(settings, outputs, device, token, anew=False), overhear)
     columns = yield from _columns(plan, token)
     twins, start = [], 0
     for done, material in enumerate(plan.materials, 1):

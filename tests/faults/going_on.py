@@ -4,7 +4,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from lib_sdtrain.train.state import load_state, newest_state
+from lib_sdtrain.train.state import newest_state
 from tests.faults import crash
 from tests.faults.work import Conversion, Merge, Training
 
@@ -41,9 +41,9 @@ def check_run(work: Training, expected: dict[str, bytes]) -> None:
     """What stands under a final name is what an undisturbed run writes, and there is a state that can be read."""
     for name, content in work.results().items():
         assert content == expected[name], f"{name} differs from the undisturbed run's"
-    path = newest_state(work.run / "state")
-    if path:
-        assert load_state(path).facts["step"] <= work.steps
+    state = newest_state(work.run / "state")
+    if state:
+        assert state.facts["step"] <= work.steps
 
 
 def remake_through(work: Merge | Conversion, kills: Iterable[Kill], former: bytes, new: bytes) -> int:

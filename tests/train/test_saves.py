@@ -19,7 +19,7 @@ from lib_sdtrain.settings.run_outputs import SaveSettings
 from lib_sdtrain.train import child, layout, outputs
 from lib_sdtrain.train.results import CHECKPOINT
 from lib_sdtrain.train.resume import resume
-from lib_sdtrain.train.state import load_state, newest_state
+from lib_sdtrain.train.state import newest_state
 from lib_sdtrain.train.trainer import Trainer
 from tests.tiny import write_tiny
 from tests.train.runs import finish, of_kind, run_settings
@@ -120,8 +120,7 @@ def test_weights_that_are_no_numbers_never_replace_a_good_state(settings, tmp_pa
     every_step = replace(settings, save=replace(settings.save, state_every=Length(1)))
     seen = until_it_fails(train(every_step, run_dir=tmp_path / "run"), JobFailed, "a weight of unet .* at step 2")
     assert of_kind(seen, Step)[-1].step == 2
-    path = newest_state(tmp_path / "run" / "state")
-    state = load_state(path)
+    state = newest_state(tmp_path / "run" / "state").load()
     assert state.facts["step"] == 1
     assert all(value.isfinite().all() for value in state.tensors.values())
 

@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 
 from lib_sdtrain import train
 from lib_sdtrain.errors import UserError
-from lib_sdtrain.events import CancelToken, Finished, Preview, Saved, Started, Step, Stopped
+from lib_sdtrain.events import CancelToken, Finished, Notice, Preview, Saved, Started, Step, Stopped
 from lib_sdtrain.settings.layers import Layer, resolve
 from lib_sdtrain.settings.run import RunSettings
 from lib_sdtrain.train.forecast import forecast_stages
@@ -139,3 +139,11 @@ def test_a_run_of_stages_goes_on_as_it_began(settings, tmp_path):
     finish(train(settings, token, tmp_path / "run"), token, 1)
     with pytest.raises(UserError, match="goes on as it began"):
         finish(resume(tmp_path / "run", {"train.learning_rate": 1e-5}))
+
+
+def test_what_all_stages_would_say_of_the_same_pictures_is_said_once(settings, tmp_path):
+    folder = Path(settings.data.concepts[0].instance_dir)
+    (folder / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n and no more")
+    said = [str(event) for event in of_kind(list(plan_stages(settings, tmp_path, "cpu", CancelToken())), Notice)]
+    assert [line for line in said if "broken.png" in line] == said[:1]
+    assert len(said) == 1

@@ -15,7 +15,7 @@ from lib_sdtrain.model import space, writer
 from lib_sdtrain.model.space import DiskFullError
 from lib_sdtrain.train import outputs, room, spare_memory, state_writer
 from lib_sdtrain.train.resume import resume
-from lib_sdtrain.train.state import State, load_state, newest_state, save_state
+from lib_sdtrain.train.state import State, newest_state, open_state, save_state
 from lib_sdtrain.train.state_writer import StateWriter
 from tests.train.runs import finish, of_kind, run_settings
 
@@ -81,7 +81,7 @@ def test_a_state_written_late_is_that_of_its_own_step(settings, gate, tmp_path):
             token.stop_now()
     assert isinstance(event, Stopped)
     assert event.saved
-    assert load_state(newest_state(tmp_path / "run" / "state")).facts["step"] == 2
+    assert newest_state(tmp_path / "run" / "state").facts["step"] == 2
     assert finish(resume(tmp_path / "run"))[-1].result["sha256"] == straight["sha256"]
 
 
@@ -156,10 +156,10 @@ def test_one_copy_is_kept_however_often_states_are_written(tmp_path):
     states, first = StateWriter(tmp_path), weights(1.0)
     states.begin(1, first, copy=True)
     first.tensors["w"].fill_(7)
-    assert load_state(states.finish()).tensors["w"].tolist() == [1.0] * 4
+    assert open_state(states.finish()).load().tensors["w"].tolist() == [1.0] * 4
     before = {name: value.data_ptr() for name, value in states._copies.items()}
     states.begin(2, weights(2.0), copy=True)
-    assert load_state(states.finish()).tensors["n"].item() == 2.0
+    assert open_state(states.finish()).load().tensors["n"].item() == 2.0
     assert {name: value.data_ptr() for name, value in states._copies.items()} == before
     states.close()
 
@@ -170,7 +170,7 @@ def test_the_former_state_stays_until_the_new_one_reads_back(tmp_path, monkeypat
     with pytest.raises(OSError, match="reads back different"):
         save_state(tmp_path, 2, weights(2.0))
     assert [path.name for path in tmp_path.iterdir()] == ["000001"]
-    assert load_state(newest_state(tmp_path)).tensors["w"].tolist() == [1.0] * 4
+    assert newest_state(tmp_path).load().tensors["w"].tolist() == [1.0] * 4
 
 
 def test_spare_memory_knows_the_limit_of_a_container(tmp_path):

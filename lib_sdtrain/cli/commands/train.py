@@ -13,7 +13,7 @@ from lib_sdtrain.cli.flags import parse_assignments, settings_text
 from lib_sdtrain.cli.run import DONE, drive, show_document
 from lib_sdtrain.cli.terminal import Terminal, duration
 from lib_sdtrain.errors import UserError
-from lib_sdtrain.events import CancelToken
+from lib_sdtrain.events import CancelToken, result_of
 from lib_sdtrain.settings.layers import Layer, Resolved
 from lib_sdtrain.settings.run import RunSettings
 
@@ -86,14 +86,7 @@ def _dry_run(resolved: Resolved[RunSettings], as_json: bool) -> int:
     from lib_sdtrain.train.stages import plan_stages
     from lib_sdtrain.train.starting import pick_device
 
-    terminal = Terminal()
-    events = plan_stages(resolved.settings, OUTPUTS, pick_device(), CancelToken())
-    while True:
-        try:
-            terminal.show(next(events))
-        except StopIteration as end:
-            plans = end.value
-            break
+    plans = result_of(plan_stages(resolved.settings, OUTPUTS, pick_device(), CancelToken()), Terminal().show)
     show_document(forecast_stages(plans), as_json, lambda document: forecast_text(document, resolved))
     return DONE
 
