@@ -230,7 +230,11 @@ def test_what_the_tab_does_the_api_does(site, subject):
     newest = site.webui.get(f"{V1}/sample/recent")["pictures"][0]
     own = Image.open(io.BytesIO(fetched(site, f"{V1}/sample/picture/{newest['id']}"))).tobytes()
     theirs = site.picture(override_settings={"randn_source": "CPU"})[0]
-    assert max(abs(mine - other) for mine, other in zip(own, theirs, strict=True)) <= 2
+    # The same formulas, but not the same order of adding: what lies between two of the 256 levels may fall to either
+    # side. The WebUI's own attention kinds (None, InvokeAI, sub-quadratic) differ from each other in as many values.
+    apart = [abs(mine - other) for mine, other in zip(own, theirs, strict=True)]
+    assert max(apart) <= 1
+    assert sum(apart) < len(apart) / 500
 
 
 def job(site: LiveSite) -> dict[str, Any]:
