@@ -5,6 +5,8 @@ Only plain data is accepted: no tags, no aliases (a few aliases can expand to gi
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +116,17 @@ def read_mapping(path: Path) -> dict[str, Any]:
 def write_yaml(data: Any) -> str:
     """YAML text in the order given."""
     return yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=120)
+
+
+def plain_json(value: Any) -> Any:
+    """Data as JSON can say it: numbers that are not finite become null (JSON has no NaN), paths text."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, Mapping):
+        return {str(key): plain_json(part) for key, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain_json(part) for part in value]
+    return str(value) if isinstance(value, Path) else value
 
 
 def write_json(data: Any) -> str:

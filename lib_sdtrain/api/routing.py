@@ -5,7 +5,6 @@ Every mistake is answered with 422 and `{"problems": [{"what", "where", "fix"}]}
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +16,7 @@ from fastapi.responses import FileResponse, Response
 from lib_sdtrain.api.access import Access
 from lib_sdtrain.errors import Problem, UserError
 from lib_sdtrain.settings.parse import nearest
+from lib_sdtrain.textfiles import plain_json
 
 PREFIX = "/sdtrain/v1"
 MOST_BYTES = 8 * 2**20
@@ -105,19 +105,8 @@ def _answered(route: Route, found: Any) -> Response:
 
 def _json(content: Any, status: int = 200) -> Response:
     """ASCII only: a file's name need not be valid Unicode."""
-    text = json.dumps(finite(content), ensure_ascii=True, allow_nan=False)
+    text = json.dumps(plain_json(content), ensure_ascii=True, allow_nan=False)
     return Response(text, status, {"Cache-Control": "no-store"}, "application/json")
-
-
-def finite(value: Any) -> Any:
-    """JSON has no NaN: a loss that is none becomes null."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if isinstance(value, Mapping):
-        return {str(key): finite(part) for key, part in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [finite(part) for part in value]
-    return str(value) if isinstance(value, Path) else value
 
 
 def _check_site(request: Request) -> None:

@@ -5,6 +5,7 @@ import mmap
 from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -87,6 +88,12 @@ def _values(entry: TensorEntry, count: int) -> torch.Tensor:
         return torch.frombuffer(entry.source, dtype=entry.dtype, count=count, offset=entry.offset)
     span = count * entry.dtype.itemsize
     return torch.frombuffer(bytearray(entry.source[entry.offset : entry.offset + span]), dtype=entry.dtype)
+
+
+def digest_tensor(digest: Any, name: str, tensor: torch.Tensor) -> None:
+    """Take a tensor into a hash: what it is called, its number format and shape, its values."""
+    digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+    digest.update(tensor_bytes(tensor))
 
 
 def tensor_bytes(tensor: torch.Tensor) -> memoryview:

@@ -6,7 +6,7 @@ and `clip_g`. Source of the forms: AUTOMATIC1111 WebUI 1.10.1, textual_inversion
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,8 @@ from lib_sdtrain.model.hashes import sha256
 from lib_sdtrain.model.tensorfile import open_tensors
 
 SUFFIXES = (".pt", ".bin", ".safetensors")
+SDXL_PARTS = ("clip_l", "clip_g")
+"""What files call the vectors for SDXL's two text encoders."""
 _MOST_TENSORS = 8
 
 
@@ -69,8 +71,8 @@ def read_embedding(path: Path) -> Embedding:
         raise UserError("this is not a textual-inversion embedding", where=str(path))
     tensors = {key: file.tensor(key).float() for key in file.shapes() if file.dtype(key).is_floating_point}
     inversion = {key: value for key, value in tensors.items() if key.startswith("string_to_param")}
-    if {"clip_l", "clip_g"} <= tensors.keys():
-        parts = {key: tensors[key] for key in ("clip_l", "clip_g")}
+    if tensors.keys() >= set(SDXL_PARTS):
+        parts = {key: tensors[key] for key in SDXL_PARTS}
     elif len(inversion) == 1 or len(tensors) == 1:
         parts = {"": next(iter((inversion or tensors).values()))}
     else:
@@ -107,13 +109,19 @@ class Library:
 def load_library(folders: Iterable[Path], tokenizer: object, width: int) -> Library:
     """Every embedding under `folders` whose width fits; files that are no embeddings are passed over."""
     found: dict[str, Embedding] = {}
+    for path in embedding_files(folders):
+        embedding = _try_read(path) if path.stem not in found else None
+        if embedding is not None and embedding.width == width:
+            found[embedding.name] = embedding
+    return Library(found.values(), tokenizer)
+
+
+def embedding_files(folders: Iterable[Path]) -> Iterator[Path]:
+    """Files under `folders` that may be embeddings, in the order of their names."""
     for folder in folders:
         for path in sorted(folder.rglob("*")) if folder.is_dir() else ():
-            if path.suffix.lower() in SUFFIXES and path.stat().st_size and path.stem not in found:
-                embedding = _try_read(path)
-                if embedding is not None and embedding.width == width:
-                    found[embedding.name] = embedding
-    return Library(found.values(), tokenizer)
+            if path.suffix.lower() in SUFFIXES and path.stat().st_size:
+                yield path
 
 
 def _try_read(path: Path) -> Embedding | None:

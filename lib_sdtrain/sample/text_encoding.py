@@ -13,10 +13,8 @@ from lib_sdtrain.model.family import TextConfig
 from lib_sdtrain.model.text import encode
 from lib_sdtrain.sample.chunks import Chunk, cut, empty_chunk
 from lib_sdtrain.sample.conditioning import Cond
-from lib_sdtrain.sample.embeddings import Library
+from lib_sdtrain.sample.embeddings import SDXL_PARTS, Library
 from lib_sdtrain.settings.sample import SampleRequest
-
-SDXL_KEYS = ("clip_l", "clip_g")
 
 
 def emphasise(hidden: torch.Tensor, weights: torch.Tensor, mode: str) -> torch.Tensor:
@@ -150,7 +148,7 @@ class TextReader:
         encoder, tokenizer = self.model.text_encoders[index], self.model.tokenizers[index]
         device = next(encoder.parameters()).device
         ids = torch.tensor([_padded(chunk.ids, tokenizer) for chunk in chunks], device=device)
-        with inserted(encoder, chunks, SDXL_KEYS[index]):
+        with inserted(encoder, chunks, SDXL_PARTS[index]):
             encoded = encode(encoder, self._config(index), ids, self.request.clip_skip)
         weights = torch.tensor([chunk.weights for chunk in chunks], device=device)
         hidden = emphasise(encoded.hidden.float(), weights, self.request.emphasis)

@@ -67,6 +67,10 @@ class MethodSettings:
         default_text="all 1",
     )
 
+    def trains(self, part: str) -> bool:
+        """Whether a part of the model is trained: `unet`, `text_encoder` or `text_encoder_2`."""
+        return getattr(self, f"train_{part}")
+
 
 @dataclass(frozen=True)
 class TrainGroup:

@@ -25,8 +25,8 @@ from lib_sdtrain.errors import Problems, UserError
 from lib_sdtrain.events import Event, Notice
 from lib_sdtrain.model.hashes import sha256
 from lib_sdtrain.settings.run import Concept, DataSettings
-from lib_sdtrain.train.embeddings import named_files
-from lib_sdtrain.train.long_prompts import CHUNK
+from lib_sdtrain.train.embeddings import library_of, named_files
+from lib_sdtrain.train.long_prompts import CHUNK, with_embeddings
 
 if TYPE_CHECKING:
     from lib_sdtrain.train.plan import Plan
@@ -144,8 +144,9 @@ def token_report(plan: Plan, draws: Draws) -> dict[str, Any]:
     from lib_sdtrain.model.tokenizer import Tokenizer
 
     tokenizer, limit = Tokenizer(), int(plan.settings.model.max_token_length)
+    find = library_of(plan.settings, plan.family, tokenizer).find
     samples = max(1, min(MEASURED, plan.steps * plan.samples_a_step))
-    lengths = [len(tokenizer.encode(draws.at(index).prompt)) for index in range(samples)]
+    lengths = [len(with_embeddings(tokenizer.encode(draws.at(index).prompt), find)) for index in range(samples)]
     chunks = Counter(min(limit, max(1, math.ceil(length / CHUNK)) * CHUNK) for length in lengths)
     return {
         "longest": max(lengths), "cut": round(sum(length > limit for length in lengths) / samples, 4),

@@ -14,13 +14,15 @@ from torch import Tensor, nn
 
 from lib_sdtrain.errors import Problems, UserError
 from lib_sdtrain.model.build import LoadedModel
+from lib_sdtrain.model.family import Family
 from lib_sdtrain.model.keys import TEXT_ENCODERS
-from lib_sdtrain.sample.embeddings import SUFFIXES, Embedding, Library, load_library
+from lib_sdtrain.model.tokenizer import Tokenizer
+from lib_sdtrain.sample.embeddings import SDXL_PARTS, Embedding, Library, embedding_files, load_library
 from lib_sdtrain.settings.run import RunSettings
 from lib_sdtrain.settings.run_embedding import EmbeddingSettings
 from lib_sdtrain.settings.run_method import EMBEDDING
 
-FILE_KEYS = dict(zip(TEXT_ENCODERS, ("clip_l", "clip_g"), strict=True))
+FILE_KEYS = dict(zip(TEXT_ENCODERS, SDXL_PARTS, strict=True))
 """What SDXL's two parts are called in a file; other families' only one stands under ``."""
 
 NONE = EmbeddingSettings()
@@ -51,18 +53,11 @@ class Inversions:
         self.embeddings = tuple(embedding for embedding in embeddings if embedding.name != chosen.name)
         self.trained = initial_vectors(model, chosen) if chosen.name else None
         self.fixed = {encoder: self._fixed(encoder) for encoder in self.encoders}
-        self.library = Library(self._words(model.family.text[0].vocab_size), model.tokenizers[0])
+        first = model.family.text[0].vocab_size
+        self.library = Library(words_of(self.embeddings, chosen, first), model.tokenizers[0])
 
     def _fixed(self, encoder: str) -> list[Tensor]:
         return [embedding.vectors_for(FILE_KEYS[encoder]).float() for embedding in self.embeddings]
-
-    def _words(self, first: int) -> Iterator[Word]:
-        sizes = [(embedding.name, embedding.path, embedding.vectors) for embedding in self.embeddings]
-        if self.trained is not None:
-            sizes.append((self.name, Path(), len(next(iter(self.trained.values())))))
-        for name, path, count in sizes:
-            yield Word(name, path, tuple(range(first, first + count)))
-            first += count
 
     def vectors(self, encoder: str, device: torch.device) -> Tensor | None:
         """All vectors (n, width) in the order of their ids; None where there are none."""
@@ -76,6 +71,22 @@ class Inversions:
         if self.trained is None:
             return self.embeddings
         return (*self.embeddings, Embedding(self.name, None, file_tensors(self.trained)))
+
+
+def words_of(embeddings: Iterable[Embedding], chosen: EmbeddingSettings, first: int) -> Iterator[Word]:
+    """The words that captions may name, `chosen` last, with ids from `first` on."""
+    sizes = [(embedding.name, embedding.path, embedding.vectors) for embedding in embeddings]
+    if chosen.name:
+        sizes = [size for size in sizes if size[0] != chosen.name] + [(chosen.name, Path(), chosen.vectors)]
+    for name, path, count in sizes:
+        yield Word(name, path, tuple(range(first, first + count)))
+        first += count
+
+
+def library_of(settings: RunSettings, family: Family, tokenizer: Tokenizer) -> Library:
+    """The words that captions of a run may name, told without its model."""
+    found = load_library(folders_of(settings), tokenizer, sum(config.width for config in family.text))
+    return Library(words_of(found.embeddings, settings.embedding, family.text[0].vocab_size), tokenizer)
 
 
 def inversions_of(settings: RunSettings, model: LoadedModel) -> Inversions:
@@ -97,8 +108,7 @@ def folders_of(settings: RunSettings) -> tuple[Path, ...]:
 
 def named_files(settings: RunSettings, texts: Iterable[str]) -> list[Path]:
     """The user's embeddings that some text names."""
-    files = [path for folder in folders_of(settings) for path in sorted(folder.rglob("*"))
-             if path.suffix.lower() in SUFFIXES]
+    files = list(embedding_files(folders_of(settings)))
     words = "\n".join(texts).lower() if files else ""
     return [path for path in files if path.stem.lower() in words]
 

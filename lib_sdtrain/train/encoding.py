@@ -13,6 +13,7 @@ from lib_sdtrain.data.latents import Latents
 from lib_sdtrain.data.shards import ShardStore
 from lib_sdtrain.model.build import LoadedModel, build_vae
 from lib_sdtrain.model.keys import VAE, part_rows
+from lib_sdtrain.model.mapped import digest_tensor
 from lib_sdtrain.train.plan import Plan
 from lib_sdtrain.train.starting import vae_source
 
@@ -53,9 +54,7 @@ def vae_fingerprint(plan: Plan) -> str:
     source = vae_source(plan) or plan.checkpoint
     digest = hashlib.sha256()
     for row in part_rows(plan.family)[VAE]:
-        value = source.tensor(row.key).contiguous()
-        digest.update(f"{row.key} {value.dtype} {tuple(value.shape)}".encode())
-        digest.update(memoryview(value.reshape(-1).view(torch.uint8).numpy()))
+        digest_tensor(digest, row.key, source.tensor(row.key))
     return digest.hexdigest()
 
 

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from lib_sdtrain.data.captions import ZEROED
@@ -27,6 +27,8 @@ from lib_sdtrain.train.optimizers.registry import MOMENT_BYTES
 from lib_sdtrain.train.plan import Plan
 
 SHOWN_PROMPTS = 20
+NOTHING = "(nothing)"
+"""What stands for the words of a caption that is dropped altogether."""
 TRAINED_BYTES = 8  # fp32 weight and gradient; the optimizer's moments come on top
 FROZEN_BYTES = 4
 MOMENT_BYTES_OF_ADAMW = 8
@@ -36,7 +38,13 @@ ACTIVATION_BYTES = 1600  # a latent pixel and UNet channel, forward and backward
 
 def forecast(plan: Plan) -> dict[str, Any]:
     """The document of `train --dry-run`."""
-    buckets, draws = bucket_table(plan.materials, plan.settings.data), draws_of(plan)
+    draws = draws_of(plan)
+    return outline(plan, draws) | {"prompts": sample_prompts(plan, draws)}
+
+
+def outline(plan: Plan, draws: Draws) -> dict[str, Any]:
+    """What a run comes to, without its words."""
+    buckets = bucket_table(plan.materials, plan.settings.data)
     return {
         "images": plan.pictures,
         "steps": plan.steps,
@@ -51,7 +59,6 @@ def forecast(plan: Plan) -> dict[str, Any]:
             )
         ],
         "buckets": buckets,
-        "prompts": sample_prompts(plan, draws),
         "tokens": token_report(plan, draws),
         "memory_bytes": memory_bytes(plan, max(math.prod(row["size"]) for row in buckets)),
         "disk_bytes": disk_bytes(plan),
@@ -78,8 +85,13 @@ def forecast_stages(plans: Sequence[Plan]) -> dict[str, Any]:
 
 def sample_prompts(plan: Plan, draws: Draws) -> list[str]:
     """The words of the first samples exactly as training will see them."""
-    samples = min(SHOWN_PROMPTS, plan.steps * plan.samples_a_step)
-    return [draws.at(index).prompt.replace(ZEROED, "(nothing)") for index in range(samples)]
+    return [prompt.replace(ZEROED, NOTHING) for prompt in first_prompts(plan, draws)]
+
+
+def first_prompts(plan: Plan, draws: Draws) -> Iterator[str]:
+    """The words of the first samples."""
+    for index in range(min(SHOWN_PROMPTS, plan.steps * plan.samples_a_step)):
+        yield draws.at(index).prompt
 
 
 def memory_bytes(plan: Plan, pixels: int) -> int:
@@ -111,7 +123,7 @@ def trained_weights(plan: Plan) -> int:
     counts, method = plan.checkpoint.parameter_counts(), plan.settings.method
     if method.kind == EMBEDDING:
         return plan.settings.embedding.vectors * sum(text.width for text in plan.family.text)
-    wanted = [part for part in (UNET, *TEXT_ENCODERS) if part in counts and getattr(method, f"train_{part}")]
+    wanted = [part for part in (UNET, *TEXT_ENCODERS) if part in counts and method.trains(part)]
     if method.kind == LORA:
         return sum(count_weights(plan.checkpoint, part, method) for part in wanted)
     return sum(counts[part] for part in wanted)

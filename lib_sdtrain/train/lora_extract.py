@@ -91,7 +91,7 @@ def _check_kin(one: Checkpoint, other: Checkpoint) -> None:
 
 def _layers(one: Checkpoint, other: Checkpoint, method: MethodSettings) -> Iterator[Layer]:
     for part in (UNET, *TEXT_ENCODERS[: len(one.family.text)]):
-        if not getattr(method, f"train_{part}"):
+        if not method.trains(part):
             continue
         chosen = chosen_layers(one.family, part, method)
         for row in part_rows(one.family)[part]:

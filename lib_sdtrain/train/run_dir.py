@@ -10,7 +10,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import time
 from collections.abc import Iterator
@@ -143,7 +142,7 @@ class RunDir:
         """
         if isinstance(event, Phase) and event.done not in (1, event.total):
             return
-        waiting.append(json.dumps(_clean(event.as_dict()), ensure_ascii=False) + "\n")
+        waiting.append(json.dumps(textfiles.plain_json(event.as_dict()), ensure_ascii=False) + "\n")
         before = self.events.stat().st_size if self.events.exists() else 0
         try:
             with self.events.open("a", encoding="utf-8") as file:
@@ -161,10 +160,3 @@ def _whole(value: Any) -> int:
     return value if isinstance(value, int) else 0
 
 
-def _clean(value: Any) -> Any:
-    """JSON has no NaN: numbers that are not finite become null."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if isinstance(value, dict):
-        return {key: _clean(part) for key, part in value.items()}
-    return value

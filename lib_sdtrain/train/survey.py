@@ -15,9 +15,11 @@ from lib_sdtrain.data.review import MOST, NEARLY, SAME, identifiers, oddity, twi
 from lib_sdtrain.data.sizes import sizing_of
 from lib_sdtrain.events import CancelToken, Event, Notice, Phase, sifted
 from lib_sdtrain.settings.run import DataSettings, RunSettings
-from lib_sdtrain.train.forecast import forecast
+from lib_sdtrain.train.data_plan import draws_of
+from lib_sdtrain.train.forecast import outline
 from lib_sdtrain.train.plan import Plan, make_plan
 from lib_sdtrain.train.prompt_pieces import shown_prompts
+from lib_sdtrain.train.studio import Studio
 
 ALL, CUT, SMALL, TWINS, BARE, ODD, BUCKET, CONCEPT = "all", "cut", "small", "twins", "bare", "odd", "bucket", "concept"
 LISTS = (ALL, CUT, SMALL, TWINS, BARE, ODD)
@@ -59,9 +61,9 @@ class Survey:
 
     def document(self) -> dict[str, Any]:
         """The dry run's document with prompts in their tokens, what is kept on disk, and how long each list is."""
-        data = self.plan.settings.data
+        data, draws = self.plan.settings.data, draws_of(self.plan)
         return {
-            **forecast(self.plan), "prompts": shown_prompts(self.plan), "cache_bytes": self.cache_bytes(),
+            **outline(self.plan, draws), "prompts": shown_prompts(self.plan, draws), "cache_bytes": self.cache_bytes(),
             "lists": {name: len(self._listed(name)) for name in LISTS},
             "twins": {kind: sum(twins.kind == kind for twins in self.twins) for kind in (SAME, NEARLY)},
             "compared": min(MOST, int(self.starts[-1])), "alike": words_alike(identifiers(self.plan.materials)),
@@ -151,7 +153,7 @@ def forms_of(data: DataSettings) -> int:
 
 
 def make_survey(
-    settings: RunSettings, outputs: Path, device: str, token: CancelToken
+    settings: RunSettings, outputs: Path, device: str, token: CancelToken, studio: Studio | None = None
 ) -> Generator[Event, None, Survey]:
     """Read the pictures as a run would, and what there is to say of them. Yields progress; raises `UserError` with all
     mistakes.
@@ -163,7 +165,7 @@ def make_survey(
             notices.append(event)
         return True
 
-    plan = yield from sifted(make_plan(settings, outputs, device, token, anew=False), overhear)
+    plan = yield from sifted(make_plan(settings, outputs, device, token, anew=False, studio=studio), overhear)
     columns = yield from _columns(plan, token)
     twins, start = [], 0
     for done, material in enumerate(plan.materials, 1):

@@ -11,10 +11,11 @@ from torch import nn
 
 from lib_sdtrain.data.shards import ShardStore
 from lib_sdtrain.model.keys import TEXT_ENCODERS
+from lib_sdtrain.model.mapped import digest_tensor
 from lib_sdtrain.model.text import Encoded
 from lib_sdtrain.settings.run import RunSettings
 from lib_sdtrain.train.embeddings import Inversions
-from lib_sdtrain.train.encoding import DISK, UNCACHED
+from lib_sdtrain.train.encoding import DISK, UNCACHED, cache_folder
 from lib_sdtrain.train.plan import Plan
 
 KEPT = 4096
@@ -96,8 +97,7 @@ def wants_disk(settings: RunSettings) -> bool:
 
 def text_folder(plan: Plan, outputs: Path) -> Path:
     """Where text embeddings are kept on disk."""
-    chosen = plan.settings.data.cache_dir
-    return (Path(chosen).expanduser() if chosen else outputs / "latents") / "text"
+    return cache_folder(plan, outputs) / "text"
 
 
 def text_keys(plan: Plan, encoders: Sequence[nn.Module], inversions: Inversions) -> list[str]:
@@ -111,7 +111,6 @@ def text_keys(plan: Plan, encoders: Sequence[nn.Module], inversions: Inversions)
     for name, encoder in zip(TEXT_ENCODERS, encoders, strict=False):
         digest = hashlib.sha256(how.encode())
         for key, value in (*encoder.state_dict().items(), *(("", vectors) for vectors in inversions.fixed[name])):
-            digest.update(f"{key} {value.dtype} {tuple(value.shape)}".encode())
-            digest.update(memoryview(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()))
+            digest_tensor(digest, key, value)
         keys.append(digest.hexdigest())
     return keys

@@ -316,7 +316,7 @@ def trained_parts(settings: RunSettings, model: LoadedModel) -> dict[str, nn.Mod
     if method.kind == EMBEDDING:
         return parts
     for name in (UNET, *TEXT_ENCODERS):
-        if name in model.parts and getattr(method, f"train_{name}"):
+        if name in model.parts and method.trains(name):
             parts[name] = model.parts[name]
     if method.kind == LORA:
         return {

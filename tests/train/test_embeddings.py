@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from lib_sdtrain import train
 from lib_sdtrain.errors import UserError
-from lib_sdtrain.events import CancelToken, Finished, Preview, Saved, Stopped
+from lib_sdtrain.events import CancelToken, Finished, Preview, Saved, Stopped, result_of
 from lib_sdtrain.model import text
 from lib_sdtrain.model.build import load_model
 from lib_sdtrain.model.checkpoint import open_checkpoint
@@ -26,6 +26,7 @@ from lib_sdtrain.train.preview_requests import preview_requests
 from lib_sdtrain.train.prompts import PromptEncoder
 from lib_sdtrain.train.resume import resume
 from lib_sdtrain.train.starting import resolve_run
+from lib_sdtrain.train.survey import make_survey
 from tests.tiny import write_tiny
 from tests.train.runs import finish, of_kind, run_settings
 from tests.train.test_step import double_batch, make_trainer
@@ -204,3 +205,19 @@ def test_the_learning_rate_of_an_embedding_is_its_own(tiny_checkpoint, picture_f
     assert rates == {"unet": 1e-3, "text_encoder": 1e-3, "embedding": 5e-3}
     assert text.first_end(torch.tensor([[49406, 49500, 49407]])).item() == 2  # ids beyond the vocabulary end nothing
     assert resolve_run([], "cpu").settings.embedding.name == ""
+
+
+def test_the_plan_counts_and_shows_the_vectors_of_a_word_in_place_of_its_letters(
+    tiny_checkpoint, picture_folder, tmp_path
+):
+    """The letters of the word are other tokens of CLIP's, and another number of them than its vectors."""
+    settings = settings_of(tiny_checkpoint, picture_folder("i", 1), embedding__vectors=5)
+    prompt = settings.data.concepts[0].instance_prompt
+    assert settings.embedding.name in prompt
+    survey = result_of(make_survey(settings, tmp_path, "cpu", CancelToken()), str).document()
+    (shown, *_), name = survey["prompts"], settings.embedding.name
+    (pieces,) = shown["chunks"]
+    assert pieces.count(f"{name} ") == 5
+    assert "".join(piece for piece in pieces if piece != f"{name} ").split() == prompt.replace(name, "").split()
+    assert survey["tokens"]["longest"] == len(pieces)
+    assert shown["cut"] == 0
