@@ -4,19 +4,23 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from lib_sdtrain.events import CancelToken, Event
 from lib_sdtrain.settings.layers import Layer, Resolved
 from lib_sdtrain.settings.run import RunSettings
 
+if TYPE_CHECKING:
+    from lib_sdtrain.train.studio import Studio
+
 
 @dataclass(frozen=True)
 class Place:
-    """Where a run computes and where its outputs go."""
+    """Where a run computes and where its outputs go; `studio` is what the host draws pictures with, if it does."""
 
     outputs: Path
     device: str
+    studio: Studio | None = None
 
 
 class Engine(Protocol):

@@ -56,7 +56,7 @@ class TrainService:
     @property
     def place(self) -> Place:
         """Where runs compute and write."""
-        return Place(self.host.output_dir(), self.host.device())
+        return Place(self.host.output_dir(), self.host.device(), self.host.studio())
 
     def checkpoints(self) -> list[CheckpointEntry]:
         """What can be trained, the loaded one first."""

@@ -37,7 +37,7 @@ class TrainingEngine:
         from lib_sdtrain.train.forecast import forecast_stages
         from lib_sdtrain.train.stages import plan_stages
 
-        events = plan_stages(settings, place.outputs, place.device, CancelToken())
+        events = plan_stages(settings, place.outputs, place.device, CancelToken(), studio=place.studio)
         told: list[Event] = []
         plans = result_of(events, told.append)
         notices = [str(event) for event in told if isinstance(event, Notice)]
@@ -47,13 +47,13 @@ class TrainingEngine:
         """The pictures of a run, to be looked at."""
         from lib_sdtrain.train.survey import make_survey
 
-        return make_survey(settings, place.outputs, place.device, token)
+        return make_survey(settings, place.outputs, place.device, token, place.studio)
 
     def train(self, settings: RunSettings, place: Place, token: CancelToken) -> Iterator[Event]:
         """A new run in its own directory below the outputs."""
         from lib_sdtrain.train.loop import train
 
-        return train(settings, token, outputs=place.outputs, device=place.device)
+        return train(settings, token, outputs=place.outputs, device=place.device, studio=place.studio)
 
     def resume(
         self, run_dir: Path, changes: Mapping[str, Any], place: Place, token: CancelToken
@@ -61,7 +61,7 @@ class TrainingEngine:
         """A run that goes on."""
         from lib_sdtrain.train.resume import resume
 
-        return resume(run_dir, changes, token, place.device)
+        return resume(run_dir, changes, token, place.device, place.studio)
 
 
 def workload(plan: Plan) -> str:

@@ -17,6 +17,8 @@ from lib_sdtrain.events import Event
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from lib_sdtrain.train.studio import Studio
+
 
 @dataclass(frozen=True)
 class CheckpointEntry:
@@ -85,6 +87,9 @@ class Host(Protocol):
     def allowed_path(self, path: str, where: str) -> Path:
         """The absolute path. Raises `UserError` when the page can be reached from outside and may not go there."""
 
+    def studio(self) -> Studio | None:
+        """What draws pictures for a run in place of our sampler, with the loaded model; None where nothing does."""
+
     def adopt(self, checkpoint: Path) -> None:
         """Make a new checkpoint one that the host can load, and list it."""
 
@@ -107,7 +112,7 @@ class LiveMerge:
     """A merge that a loaded model can show without a file: what is to be changed, and what to call it.
 
     `checkpoint` is the file of the loaded model. `digest` (64 hex) stands where a file's SHA-256 would; `recipe` is
-    what pictures made meanwhile carry. `opened` opens the merge, as often as it is needed.
+    what pictures made meanwhile carry. Weights of a training have neither. `opened` opens it, as often as needed.
     """
 
     checkpoint: Path

@@ -85,6 +85,9 @@ class StandaloneHost:
             return resolved(path, where)
         return confined(path, (self.folder, TOYBOX.path.parent), where)
 
+    def studio(self) -> None:
+        """Nothing but our sampler draws here."""
+
     def adopt(self, checkpoint: Path) -> None:
         """Every checkpoint can be loaded here."""
 

@@ -20,6 +20,7 @@ from lib_sdtrain.host.paths import confined, resolved
 from lib_sdtrain.host.protocol import CheckpointEntry, LiveMerge, LiveTensors
 from lib_sdtrain.host.standalone import TOYBOX
 from lib_sdtrain.train.allocator import give_freed_memory_back
+from lib_sdtrain.train.studio import Studio
 
 T = TypeVar("T")
 
@@ -137,6 +138,14 @@ class WebuiHost:
         given = (*options.gradio_allowed_path, options.ckpt_dir, options.lora_dir, options.embeddings_dir)
         roots = (paths_internal.data_path, paths_internal.models_path, TOYBOX.path.parent, *filter(None, given))
         return confined(path, [*map(Path, roots), *webui_settings.allowed_roots()], where)
+
+    def studio(self) -> Studio | None:
+        """The WebUI's own txt2img. Forge keeps its models in another way."""
+        if not self.shows_live:
+            return None
+        from lib_sdtrain.host.webui_studio import WebuiStudio
+
+        return WebuiStudio()
 
     def adopt(self, checkpoint: Path) -> None:
         """A scaled-down model gets a description that names CLIP's files on this machine."""

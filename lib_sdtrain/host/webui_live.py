@@ -47,13 +47,23 @@ def _record(model: Any) -> _Record | None:
     """The record of a model that still shows its live merge."""
     record = getattr(model, RECORD, None)
     on = record is not None and model.sd_checkpoint_info is record.info
-    return record if on and model.sd_model_hash == record.merge.digest[:HASH_LENGTH] else None
+    return record if on and model.sd_model_hash == _short(record.merge) else None
+
+
+def _short(merge: LiveMerge) -> str | None:
+    return merge.digest[:HASH_LENGTH] or None
+
+
+def shown() -> LiveMerge | None:
+    """What the loaded model shows, a merge or the weights of a training."""
+    record = _record(sd_models.model_data.sd_model)
+    return record.merge if record else None
 
 
 def live() -> LiveMerge | None:
-    """What the loaded model shows."""
-    record = _record(sd_models.model_data.sd_model)
-    return record.merge if record else None
+    """The merge that the loaded model shows."""
+    merge = shown()
+    return merge if merge is not None and merge.recipe else None
 
 
 def apply(
@@ -80,7 +90,7 @@ def apply(
     record.merge = merge
     record.info = _renamed(record.own_info, merge)
     setattr(model, RECORD, record)
-    _call(model, record.info, merge.digest[:HASH_LENGTH], merge.digest)
+    _call(model, record.info, _short(merge), merge.digest or None)
     setattr(shared, WANTED, merge)
     script_callbacks.model_loaded_callback(model)
 
@@ -151,7 +161,7 @@ def _renamed(info: Any, merge: LiveMerge) -> Any:
     """The model's checkpoint entry with the merge's name and hash; its title and file stay, so nothing is reloaded."""
     made = copy.copy(info)
     made.name_for_extra = merge.name
-    made.sha256, made.shorthash = merge.digest, merge.digest[:HASH_LENGTH]
+    made.sha256, made.shorthash = merge.digest or None, _short(merge)
     return made
 
 
@@ -189,7 +199,7 @@ def loaded(model: Any) -> None:
         if model.sd_checkpoint_info is record.info:  # loading another checkpoint failed, and the WebUI went back
             model.sd_checkpoint_info = record.own_info
             record.own_info.register()
-    if not shared.state.job and live() is None:
+    if not shared.state.job and shown() is None:
         setattr(shared, WANTED, None)  # a person has chosen; a refiner or a script comes back by itself
 
 
@@ -200,7 +210,7 @@ def again() -> bool:
     """
     wanted: LiveMerge | None = getattr(shared, WANTED, None)
     model = sd_models.model_data.sd_model
-    if wanted is None or model is None or live() is not None:
+    if wanted is None or model is None or shown() is not None:
         return False
     if Path(model.sd_checkpoint_info.filename) != wanted.checkpoint:
         return False

@@ -7,6 +7,7 @@ from typing import Any
 
 from lib_sdtrain.settings.fields import BASIC, setting
 from lib_sdtrain.settings.lengths import Length
+from lib_sdtrain.settings.run_outputs import SDTRAIN, WEBUI
 
 
 @dataclass(frozen=True)
@@ -134,6 +135,13 @@ class DataSettings:
         unit="pixels",
         level=BASIC,
         default_text="512 (SDXL 1024, toybox 128)",
+    )
+    class_drawn_by: str = setting(
+        SDTRAIN,
+        "Class pictures drawn by",
+        "Who makes missing class pictures. sdtrain: our own sampler. webui: the WebUI's own txt2img, with its scripts "
+        "and extensions; only in the WebUI, while the checkpoint that is trained is its loaded one.",
+        choices=(SDTRAIN, WEBUI),
     )
     bucketing: str = setting(
         "none",

@@ -7,6 +7,9 @@ from typing import Any
 from lib_sdtrain.settings.fields import BASIC, setting
 from lib_sdtrain.settings.lengths import Length
 
+SDTRAIN, WEBUI = "sdtrain", "webui"
+"""Who draws pictures for a run."""
+
 
 @dataclass(frozen=True)
 class PreviewSettings:
@@ -26,6 +29,15 @@ class PreviewSettings:
         minimum=0,
         exclusive_minimum=True,
         level=BASIC,
+    )
+    drawn_by: str = setting(
+        SDTRAIN,
+        "Previews drawn by",
+        "sdtrain: our own sampler; the WebUI's model stays out of the way. webui: the WebUI's own txt2img with all its "
+        "samplers, upscalers and extensions, on the trained weights; only in the WebUI, while the checkpoint that is "
+        "trained is its loaded one. Takes a few seconds more each time; a LoRA is shown as if baked in, and the VAE is "
+        "the WebUI's.",
+        choices=(SDTRAIN, WEBUI),
     )
 
 

@@ -128,7 +128,7 @@ def determining_settings(settings: RunSettings) -> dict[str, Any]:
             plain.pop("validation")
     for name in ("checkpoint", "vae", "embeddings_dir"):
         plain["model"].pop(name, None)
-    for name in ("cache_latents", "cache_text_embeddings", "cache_dir", "tag_aliases"):
+    for name in ("cache_latents", "cache_text_embeddings", "cache_dir", "tag_aliases", "class_drawn_by"):
         plain["data"].pop(name, None)
     if plain["method"]["kind"] != LORA:
         for name in ("rank", "alpha", "conv_rank", "conv_alpha", "block_weights"):

@@ -5,7 +5,7 @@ gets the same ones back.
 """
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -14,11 +14,15 @@ from lib_sdtrain.data.randomness import key
 from lib_sdtrain.events import CancelToken, Event, Phase, Saved
 from lib_sdtrain.model.build import LoadedModel
 from lib_sdtrain.sample.generate import generate
-from lib_sdtrain.sample.images import save_png
+from lib_sdtrain.sample.images import Picture, save_png
+from lib_sdtrain.sample.requests import to_api
 from lib_sdtrain.settings.run import Concept
+from lib_sdtrain.settings.run_outputs import WEBUI
 from lib_sdtrain.settings.sample import SampleRequest
 from lib_sdtrain.train.plan import Plan
 from lib_sdtrain.train.room import with_room
+from lib_sdtrain.train.shown import off_device
+from lib_sdtrain.train.studio import Drawn
 
 BATCH = 4
 MAX_SEED = 2**32
@@ -56,7 +60,16 @@ def make_class_pictures(plan: Plan, model: LoadedModel, token: CancelToken) -> I
         for done, slot in enumerate(slots, 1):
             token.check()
             seed = key(plan.settings.train.seed, "class picture", slot) % MAX_SEED
-            for picture in generate(model, class_request(concept, plan, seed), token):
+            for picture in _drawn(plan, model, class_request(concept, plan, seed), token):
                 yield from with_room(partial(save_png, picture, folder / slot_name(slot)), folder, token)
                 yield Saved(file=str(folder / slot_name(slot)), kind="picture")
             yield Phase(name="making class pictures", done=done, total=len(slots), unit="pictures")
+
+
+def _drawn(plan: Plan, model: LoadedModel, request: SampleRequest, token: CancelToken) -> Iterable[Picture | Drawn]:
+    """The picture of a request by whom the settings say; the starting model is the checkpoint as it is."""
+    if plan.settings.data.class_drawn_by != WEBUI:
+        return generate(model, request, token)
+    body = {**to_api(request), "override_settings": {"CLIP_stop_at_last_layers": request.clip_skip}}
+    with off_device(model.parts.values()), plan.studio.showing(plan.checkpoint.path, None) as draw:
+        return draw(body, token)

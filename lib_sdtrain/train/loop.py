@@ -25,6 +25,7 @@ from lib_sdtrain.train.run_dir import RunDir, new_run_path
 from lib_sdtrain.train.stages import plan_stages, run_stages
 from lib_sdtrain.train.starting import load_for_training, pick_device
 from lib_sdtrain.train.state import SavedState
+from lib_sdtrain.train.studio import Studio
 from lib_sdtrain.train.trainer import Trainer
 from lib_sdtrain.train.validation import Validator
 from lib_sdtrain.train.words import prepare_words
@@ -39,14 +40,14 @@ OWN_EMA = "it carries a moving average (EMA), from which this run's average goes
 
 def train(
     settings: RunSettings, token: CancelToken | None = None, run_dir: Path | None = None,
-    outputs: Path = OUTPUTS, device: str | None = None,
+    outputs: Path = OUTPUTS, device: str | None = None, studio: Studio | None = None,
 ) -> Iterator[Event]:  # fmt: skip
-    """Train from the beginning. Yields events, `Finished` or `Stopped` last.
+    """Train from the beginning. Yields events, `Finished` or `Stopped` last. `studio` draws for the surroundings.
 
     Raises `UserError` with every mistake before anything is written, `JobFailed` when training cannot go on.
     """
     token = token or CancelToken()
-    plans = yield from plan_stages(settings, outputs, device or pick_device(), token)
+    plans = yield from plan_stages(settings, outputs, device or pick_device(), token, studio=studio)
     run = RunDir(run_dir or new_run_path(outputs, plans[-1].name))
     check_disk(plans, run)
     run.start(settings)

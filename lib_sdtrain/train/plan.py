@@ -28,8 +28,9 @@ from lib_sdtrain.train.data_plan import captions_of, fit_materials, open_index, 
 from lib_sdtrain.train.embeddings import check_named
 from lib_sdtrain.train.families import check_family, family_of
 from lib_sdtrain.train.held_out import hold_out
-from lib_sdtrain.train.preview_requests import check_previews
+from lib_sdtrain.train.preview_requests import check_previews, preview_bodies
 from lib_sdtrain.train.results import CHECKPOINT, check_overwrites, result_stem
+from lib_sdtrain.train.studio import Studio, check_studio
 
 T = TypeVar("T")
 
@@ -48,7 +49,7 @@ class Plan:
     """Settings with every length in optimiser steps. `missing_class` is how many class pictures must be made.
 
     `held_out` are the pictures to validate on, a concept each. `earlier` tells the weights that a later stage begins
-    with; the checkpoint's own are replaced by them.
+    with; the checkpoint's own are replaced by them. `studio` draws what the settings leave to the surroundings.
     """
 
     settings: RunSettings
@@ -60,6 +61,7 @@ class Plan:
     device: str
     held_out: tuple[Material, ...] = ()
     earlier: str = ""
+    studio: Studio | None = None
 
     @property
     def pictures(self) -> int:
@@ -104,10 +106,11 @@ class Plan:
 
 
 def make_plan(
-    settings: RunSettings, outputs: Path, device: str, token: CancelToken, *, anew: bool = True
-) -> Generator[Event, None, Plan]:
+    settings: RunSettings, outputs: Path, device: str, token: CancelToken, *, anew: bool = True,
+    studio: Studio | None = None,
+) -> Generator[Event, None, Plan]:  # fmt: skip
     """Check everything, read the folders; yields progress and notices, returns the plan. `anew`: a run begins, whose
-    files must not be there yet.
+    files must not be there yet. `studio` is what the surroundings draw with, None where there are none.
 
     Raises `UserError` with all mistakes found.
     """
@@ -122,6 +125,8 @@ def make_plan(
     target = _try(problems, lambda: parse_resolution(settings.data.resolution))
     if target:
         check_previews(settings, target, checkpoint.family if checkpoint else None, problems)
+        bodies = preview_bodies(settings, target)
+        check_studio(settings, checkpoint.path if checkpoint else None, bodies, studio, problems)
     folders = [_folders(concept, index, checkpoint, outputs, problems)
                for index, concept in enumerate(settings.data.concepts)]
     materials = yield from _read_folders(settings, folders, Reading(token, open_index(outputs)), problems)
@@ -135,7 +140,7 @@ def make_plan(
     family = family_of(checkpoint.family, settings.model)
     return Plan(
         settings, checkpoint, family, target, tuple(materials),
-        tuple(folder for _, folder in folders), device, tuple(held),
+        tuple(folder for _, folder in folders), device, tuple(held), studio=studio,
     )
 
 

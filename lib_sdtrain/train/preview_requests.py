@@ -1,6 +1,7 @@
 """Which pictures are drawn while training: prompts, infotexts and API requests become sample requests."""
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -12,8 +13,10 @@ from lib_sdtrain.sample.infotext import parse_infotext
 from lib_sdtrain.sample.requests import from_api
 from lib_sdtrain.settings.parse import build
 from lib_sdtrain.settings.run import RunSettings
+from lib_sdtrain.settings.run_outputs import WEBUI
 from lib_sdtrain.settings.sample import OPTION_FIELDS, SampleRequest
 
+_SEED = re.compile(r"[\n,] ?Seed: \d")
 PLAIN = {"steps": 20, "sampler_name": "Euler a", "cfg_scale": 7.0, "randn_source": "CPU"}
 
 
@@ -24,14 +27,40 @@ def preview_requests(settings: RunSettings, target: tuple[int, int]) -> list[Sam
     """
     problems, requests = Problems(), []
     for index, entry in enumerate(settings.preview.prompts):
-        own = {**PLAIN, "width": target[0], "height": target[1], "clip_skip": settings.model.clip_skip,
-               "seed": settings.train.seed % 2**32 + index}
         try:
-            requests.append(_request(entry, own, f"preview.prompts.{index}"))
+            requests.append(_request(entry, _own(settings, target, index), f"preview.prompts.{index}"))
         except UserError as error:
             problems.absorb(error)
     problems.raise_if_any()
     return requests
+
+
+def _own(settings: RunSettings, target: tuple[int, int], index: int) -> dict[str, Any]:
+    """What entry number `index` is drawn with as far as it says nothing else."""
+    return {**PLAIN, "width": target[0], "height": target[1], "clip_skip": settings.model.clip_skip,
+            "seed": settings.train.seed % 2**32 + index}
+
+
+def preview_bodies(settings: RunSettings, target: tuple[int, int]) -> dict[str, dict[str, Any]]:
+    """The entries that the WebUI itself draws, as bodies of its txt2img by the setting that they come from.
+
+    What they say is left to the WebUI, which knows samplers, scripts and labels of infotexts that we do not.
+    """
+    entries = settings.preview.prompts if settings.preview.drawn_by == WEBUI else ()
+    return {f"preview.prompts.{index}": _body(entry, _own(settings, target, index))
+            for index, entry in enumerate(entries)}  # fmt: skip
+
+
+def _body(entry: Any, own: dict[str, Any]) -> dict[str, Any]:
+    if not isinstance(entry, Mapping):
+        text = str(entry).strip()
+        entry = {"infotext": text} if "\nSteps: " in text else {"prompt": text}
+    if entry.get("infotext"):  # what a body says besides would win over it
+        return {**({} if _SEED.search(entry["infotext"]) else {"seed": own["seed"]}), **entry}
+    settings = {name: own[field] for name, field in OPTION_FIELDS.items() if field in own}
+    elsewhere = {*OPTION_FIELDS.values(), *(["sampler_name"] if "sampler_index" in entry else [])}
+    plain = {name: value for name, value in own.items() if name not in elsewhere}
+    return {**plain, **entry, "override_settings": {**settings, **(entry.get("override_settings") or {})}}
 
 
 def _request(entry: Any, own: dict[str, Any], where: str) -> SampleRequest:
@@ -55,7 +84,9 @@ def _completed(request: SampleRequest, own: dict[str, Any], named: set[str]) -> 
 
 
 def check_previews(settings: RunSettings, target: tuple[int, int], family: Family | None, problems: Problems) -> None:
-    """Add what is wrong with the previews to `problems`."""
+    """Add what is wrong with the previews that we draw to `problems`."""
+    if settings.preview.drawn_by == WEBUI:
+        return
     try:
         for request in preview_requests(settings, target):
             if family:

@@ -1,18 +1,20 @@
 """Pictures drawn while training, by the sampler that gives the WebUI's own pictures, from fixed seeds."""
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
-from lib_sdtrain.errors import Cancelled
-from lib_sdtrain.events import CancelToken, Event, Phase, Preview
+from lib_sdtrain.errors import Cancelled, UserError
+from lib_sdtrain.events import CancelToken, Event, Notice, Phase, Preview
 from lib_sdtrain.sample.generate import Surroundings, generate
 from lib_sdtrain.sample.images import save_png
 from lib_sdtrain.sample.infotext import Facts
-from lib_sdtrain.train.preview_requests import preview_requests
+from lib_sdtrain.train.preview_requests import preview_bodies, preview_requests
 from lib_sdtrain.train.room import with_room
 from lib_sdtrain.train.run_dir import RunDir
+from lib_sdtrain.train.shown import off_device, shown_weights
+from lib_sdtrain.train.studio import Body
 from lib_sdtrain.train.trainer import Trainer
 
 
@@ -21,6 +23,10 @@ def draw_previews(trainer: Trainer, run: RunDir, token: CancelToken, only_missin
 
     Stops early, and quietly, when the user wants to stop.
     """
+    bodies = preview_bodies(trainer.settings, trainer.plan.target)
+    if bodies:
+        yield from _draw_elsewhere(trainer, run, token, list(bodies.values()), only_missing)
+        return
     requests = preview_requests(trainer.settings, trainer.plan.target)
     if not requests:
         return
@@ -49,6 +55,37 @@ def draw_previews(trainer: Trainer, run: RunDir, token: CancelToken, only_missin
         return  # the loop sees the same wish and saves
     finally:
         trainer.model.vae.to(home)
+
+
+def _draw_elsewhere(
+    trainer: Trainer, run: RunDir, token: CancelToken, bodies: Sequence[Body], only_missing: bool
+) -> Iterator[Event]:  # fmt: skip
+    """The previews that the surroundings' own program draws, all of a step at once.
+
+    Nothing is yielded while its model shows other weights than its own: whoever takes the events may not come back.
+    """
+    counts = [max(1, body.get("batch_size") or 1) * max(1, body.get("n_iter") or 1) for body in bodies]
+    files = [_file(run, trainer.step, index) for index in range(sum(counts))]
+    if only_missing and all(file.exists() for file in files):
+        return
+    run.samples.mkdir(parents=True, exist_ok=True)
+    yield Phase(name="drawing previews", done=0, total=len(bodies), unit="previews")
+    weights = shown_weights(trainer, f"{trainer.plan.name}-{trainer.step:06d}")
+    try:
+        with off_device(trainer.model.parts.values()), trainer.plan.studio.showing(
+            trainer.plan.checkpoint.path, weights
+        ) as draw:
+            drawn = [picture for body in bodies for picture in draw(body, token)]
+    except Cancelled:
+        return
+    except UserError as error:  # somebody has loaded another checkpoint: no reason to end a training of hours
+        yield from (Notice(text=f"no previews at step {trainer.step}: {problem}") for problem in error.problems)
+        return
+    for index, picture in enumerate(drawn):
+        path = _file(run, trainer.step, index)
+        yield from with_room(partial(save_png, picture, path), run.samples, token)
+        yield Preview(step=trainer.step, file=str(path.relative_to(run.path)), index=index, infotext=picture.infotext)
+    yield Phase(name="drawing previews", done=len(bodies), total=len(bodies), unit="previews")
 
 
 def _file(run: RunDir, step: int, index: int) -> Path:

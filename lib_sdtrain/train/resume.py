@@ -18,6 +18,7 @@ from lib_sdtrain.train.run_dir import RunDir
 from lib_sdtrain.train.stages import laid_out, plan_stages, run_stages
 from lib_sdtrain.train.starting import pick_device
 from lib_sdtrain.train.state import SavedState, newest_state
+from lib_sdtrain.train.studio import Studio
 
 FIXED = (
     "model.checkpoint", "model.vae", "method.kind", "embedding.name", "embedding.vectors",
@@ -31,23 +32,25 @@ BEYOND = "weights of pictures, masks, boxes, scores, other names of tags or embe
 
 
 def resume(
-    run_dir: Path, changes: Mapping[str, Any] | None = None, token: CancelToken | None = None, device: str | None = None
-) -> Iterator[Event]:
-    """Go on with the run in `run_dir`; `changes` are settings by dotted path (a new length, say).
+    run_dir: Path, changes: Mapping[str, Any] | None = None, token: CancelToken | None = None,
+    device: str | None = None, studio: Studio | None = None,
+) -> Iterator[Event]:  # fmt: skip
+    """Go on with the run in `run_dir`; `changes` are settings by dotted path (a new length, say). `studio` is what the
+    surroundings draw with.
 
     Raises `UserError` when there is nothing to go on from, or a change would make another run of it.
     """
-    token, run = token or CancelToken(), RunDir(Path(run_dir))
+    token, run, device = token or CancelToken(), RunDir(Path(run_dir)), device or pick_device()
     before = run.read_config()
     settings = resolve(
         RunSettings, [Layer("config.yaml", to_plain(before)), Layer("--set", changes or {})]
     ).settings
     _check_fixed(before, settings)
     if settings.stages:
-        yield from _resume_stages(run, before, settings, device or pick_device(), token)
+        yield from _resume_stages(run, before, settings, device, token, studio)
         return
     state = newest_state(run.states)
-    plan = yield from make_plan(settings, run.path.parent.parent, device or pick_device(), token, anew=False)
+    plan = yield from make_plan(settings, run.path.parent.parent, device, token, anew=False, studio=studio)
     if state and state.facts["step"] >= plan.steps and run.finished_steps() >= plan.steps:
         raise UserError(
             f"all {plan.steps} steps are done", where=str(run.path), fix="lengthen it, for instance --set train.length="
@@ -62,7 +65,7 @@ def resume(
 
 
 def _resume_stages(
-    run: RunDir, before: RunSettings, settings: RunSettings, device: str, token: CancelToken
+    run: RunDir, before: RunSettings, settings: RunSettings, device: str, token: CancelToken, studio: Studio | None
 ) -> Iterator[Event]:
     """Go on inside the stage that is not done. Raises `UserError` for a change, or when all are done."""
     problems = Problems()
@@ -70,7 +73,7 @@ def _resume_stages(
         path, _, what = line.partition(": ")
         problems.add(f"a run of stages goes on as it began ({what})", where=path, fix="start a new run")
     problems.raise_if_any()
-    plans = yield from plan_stages(settings, run.path.parent.parent, device, token, anew=False)
+    plans = yield from plan_stages(settings, run.path.parent.parent, device, token, anew=False, studio=studio)
     if all(stage.done for stage in laid_out(plans, run)):
         raise UserError(f"all {sum(plan.steps for plan in plans)} steps are done", where=str(run.path),
                         fix="start a new run from its result")  # fmt: skip

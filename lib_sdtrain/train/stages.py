@@ -34,6 +34,7 @@ from lib_sdtrain.train.optimizers.registry import SCHEDULE_FREE
 from lib_sdtrain.train.plan import Plan, make_plan
 from lib_sdtrain.train.run_dir import RunDir
 from lib_sdtrain.train.state import SavedState, newest_state
+from lib_sdtrain.train.studio import Studio
 
 LATER_STAGES_KEEP = ("model.checkpoint", "model.vae", "method.", "embedding.", "save.dir", "save.embedding_dir", "ema.")
 
@@ -104,14 +105,16 @@ class _Unheard:
 
 
 def plan_stages(
-    settings: RunSettings, outputs: Path, device: str, token: CancelToken, *, anew: bool = True
-) -> Generator[Event, None, list[Plan]]:
+    settings: RunSettings, outputs: Path, device: str, token: CancelToken, *, anew: bool = True,
+    studio: Studio | None = None,
+) -> Generator[Event, None, list[Plan]]:  # fmt: skip
     """The plan of each stage, as `make_plan`. Raises `UserError` with the mistakes of all."""
     problems, plans, unheard = Problems(), [], _Unheard()
     stages = stages_of(settings)
     for number, stage in enumerate(stages, 1):
         try:
-            plans.append((yield from sifted(make_plan(stage, outputs, device, token, anew=anew), unheard)))
+            plan = make_plan(stage, outputs, device, token, anew=anew, studio=studio)
+            plans.append((yield from sifted(plan, unheard)))
         except UserError as error:
             problems.absorb(error, str if number == 1 else f"stages.{number - 2}.{{}}".format)
     problems.raise_if_any()
