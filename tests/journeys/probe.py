@@ -5,13 +5,14 @@ import time
 
 import numpy as np
 import torch
-from modules import script_callbacks, sd_models, shared
+from modules import processing, script_callbacks, sd_models, shared
 
 from lib_sdtrain.events import Step
 from lib_sdtrain.ui import hosted
 from lib_sdtrain.ui.tab import build_tab
 
 STATE = ("job", "job_count", "interrupted", "skipped", "stopping_generation", "textinfo")
+DECODE = processing.decode_latent_batch
 REAL = hosted.services().train.engine
 
 
@@ -68,7 +69,17 @@ def fault(step: int = 0):
     hosted.services().train.engine = Faulty(step) if step else REAL
 
 
+def drawing_fault(on: bool = False):
+    """From now on the WebUI's own pictures fail at the last moment, or no longer."""
+    processing.decode_latent_batch = failing if on else DECODE
+
+
+def failing(*args, **kwargs):
+    raise RuntimeError("CUDA out of memory (not really)")
+
+
 def routes(demo, app):
+    app.add_api_route("/probe/drawing-fault", drawing_fault, methods=["POST"])
     app.add_api_route("/probe/state", host_state, methods=["GET"])
     app.add_api_route("/probe/start-time", start_time, methods=["GET"])
     app.add_api_route("/probe/fault", fault, methods=["POST"])
