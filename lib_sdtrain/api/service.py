@@ -69,15 +69,20 @@ class TrainService:
 
     def resolve(self, choice: Choice) -> Resolved[RunSettings]:
         """The settings in force. Raises `UserError` with every wrong value."""
-        here, given = self._here(), [Layer(TAB, choice.changes)]
+        here, given = self._here(), [Layer(TAB, self._named(choice.changes))]
         if choice.preset:
-            given.insert(0, Layer(f"preset {choice.preset}", self.presets.values(choice.preset)))
+            given.insert(0, Layer(f"preset {choice.preset}", self._named(self.presets.values(choice.preset))))
         resolved = self.engine.resolve([Layer(self.host.name, here), *given], self.host.device())
         folder = self.host.lora_dir() if resolved.settings.method.kind == LORA else None
         if folder is None:
             return resolved
         here |= {"save.dir": str(folder)}
         return self.engine.resolve([Layer(self.host.name, here), *given], self.host.device())
+
+    def _named(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
+        """With the checkpoint as settings call it, where they say the host's title."""
+        title = values.get("model.checkpoint")
+        return {**values, "model.checkpoint": self.checkpoint_named(title)} if isinstance(title, str) else values
 
     def _here(self) -> dict[str, Any]:
         """What the host has its own word on."""

@@ -61,6 +61,12 @@ def test_a_word_goes_to_the_folder_where_the_host_lists_embeddings_and_finds_the
     assert train.resolve(Choice("", {})).settings.model.embeddings_dir == str(tmp_path / "embeddings")
 
 
+@pytest.mark.parametrize("title", [TOYBOX.title, TOYBOX.name, f"{TOYBOX.title}  (loaded)"])
+def test_a_program_may_call_a_checkpoint_as_the_host_lists_it(tmp_path, title):
+    train = Services(WithFolder(tmp_path), TrainingEngine()).train
+    assert train.resolve(Choice("", {"model.checkpoint": title})).settings.model.checkpoint == TOYBOX.name
+
+
 @pytest.mark.parametrize("there", ["cup.safetensors", "cup-000500.safetensors"])
 def test_a_run_writes_over_nothing_of_an_earlier_one(tmp_path, picture_folder, there):
     train = Services(WithLoras(tmp_path), TrainingEngine()).train

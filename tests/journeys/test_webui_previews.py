@@ -23,8 +23,8 @@ HIRES = {
     "scheduler": "Karras", "cfg_scale": 5, "seed": 7, "width": 64, "height": 64, "enable_hr": True, "hr_scale": 1.5,
     "hr_upscaler": "Lanczos", "hr_second_pass_steps": 3, "denoising_strength": 0.6, "override_settings": SETTINGS,
 }  # fmt: skip
-INFOTEXT = ("a photo of sks ball\nNegative prompt: dull\nSteps: 3, Sampler: LCM, Schedule type: Automatic, CFG scale: 5, "
-            "Seed: 8, Size: 64x64, Clip skip: 2, ENSD: 31337, RNG: CPU")  # fmt: skip
+INFOTEXT = ("a photo of sks ball\nNegative prompt: dull\nSteps: 3, Sampler: LCM, Schedule type: Automatic, "
+            "CFG scale: 5, Seed: 8, Size: 64x64, Clip skip: 2, ENSD: 31337, RNG: CPU")  # fmt: skip
 EMBEDDING = {"method__kind": "embedding", "embedding__name": "sks", "embedding__vectors": 2}
 
 
