@@ -130,6 +130,13 @@ class TrainGroup:
         minimum=0.0,
         default_text="as the text encoder's",
     )
+    token_embedding_words: str = setting(
+        "",
+        "Token embedding of",
+        "full: the words whose vectors are trained, with commas between; all others keep theirs. Usually the name that "
+        "calls the subject, as in: sks.",
+        default_text="all words of the captions",
+    )
     scale_lr: str = setting(
         "none",
         "Scale learning rates",

@@ -31,6 +31,7 @@ from lib_sdtrain.train.held_out import hold_out
 from lib_sdtrain.train.preview_requests import check_previews, preview_bodies
 from lib_sdtrain.train.results import CHECKPOINT, check_overwrites, result_stem
 from lib_sdtrain.train.studio import Studio, check_studio
+from lib_sdtrain.train.token_vectors import check_words_said
 
 T = TypeVar("T")
 
@@ -135,6 +136,7 @@ def make_plan(
     roots = [instance for instance, _ in folders]
     materials = yield from fit_materials(materials, roots, settings.data, problems)
     check_named(settings, texts_of(materials), problems)
+    check_words_said(settings, texts_of(materials), problems)
     problems.raise_if_any()
     yield from remarks(materials)
     family = family_of(checkpoint.family, settings.model)

@@ -19,12 +19,13 @@ from lib_sdtrain.train.stages import laid_out, plan_stages, run_stages
 from lib_sdtrain.train.starting import pick_device
 from lib_sdtrain.train.state import SavedState, newest_state
 from lib_sdtrain.train.studio import Studio
+from lib_sdtrain.train.token_vectors import RATE, WORDS, stands_alone
 
 FIXED = (
     "model.checkpoint", "model.vae", "method.kind", "embedding.name", "embedding.vectors",
     "method.train_unet", "method.train_text_encoder",
     "method.train_text_encoder_2", "method.rank", "method.alpha", "method.conv_rank", "method.conv_alpha",
-    "method.block_weights", "train.optimizer", "validation.fraction", "stages",
+    "method.block_weights", "train.optimizer", WORDS, "validation.fraction", "stages",
 )
 
 
@@ -88,12 +89,8 @@ def _check_fixed(before: RunSettings, after: RunSettings) -> None:
             problems.add(
                 f"cannot change while a run goes on ({line.partition(': ')[2]})", where=path, fix="start a new run"
             )
-    rates = before.train.token_embedding_lr, after.train.token_embedding_lr
-    if None in rates and rates != (None, None):
-        problems.add(
-            "it cannot be turned on or off while a run goes on: the optimizer's groups would be others",
-            where="train.token_embedding_lr", fix="start a new run",
-        )
+    if stands_alone(before.train) != stands_alone(after.train):
+        problems.add("it cannot be turned on or off while a run goes on", where=RATE, fix="start a new run")
     problems.raise_if_any()
 
 

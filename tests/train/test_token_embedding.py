@@ -1,4 +1,4 @@
-"""The token embedding's own learning rate: which weights it moves, how far, and which it leaves bit for bit."""
+"""The token embedding's own learning rate and words: what is moved, how far, and what is left bit for bit."""
 from __future__ import annotations
 
 import pytest
@@ -99,6 +99,30 @@ def test_rows_of_no_caption_stay_bit_for_bit(tiny_checkpoint, picture_folder, tm
     assert set(changed) == set(said_tokens(trainer.model))
 
 
+def test_only_the_words_that_are_named_move(tiny_checkpoint, picture_folder, tmp_path):
+    settings = run_settings(
+        tiny_checkpoint, picture_folder("i", 2), train__token_embedding_words=" sks, DOG ", train__text_encoder_lr=1e-2,
+        train__optimizer_args={"weight_decay": 0.5}, train__max_grad_norm=0.0,
+    )
+    trainer = single(make_trainer(settings, tmp_path))
+    assert rates(trainer) == {"unet": 1e-3, "text_encoder.token_embedding": 1e-2, "text_encoder": 1e-2}
+    encoder = trainer.model.text_encoders[0]
+    before, others = table(trainer.model).detach().clone(), encoder.text_model.final_layer_norm.weight.detach().clone()
+    trainer.train_step()
+    moved = (table(trainer.model).detach() - before).abs()
+    named = {48136, 1929}  # "sks</w>" and "dog</w>" in CLIP's vocabulary
+    assert set(moved.sum(1).nonzero().flatten().tolist()) == named
+    assert moved[sorted(named)].median().item() == pytest.approx(1e-2, rel=1e-3)
+    assert not torch.equal(encoder.text_model.final_layer_norm.weight, others)
+
+
+def test_a_word_that_nothing_says_is_a_mistake(tiny_checkpoint, picture_folder, tmp_path):
+    settings = run_settings(tiny_checkpoint, picture_folder("i", 1), train__token_embedding_words="sks, ohwx")
+    with pytest.raises(UserError) as caught:
+        make_trainer(settings, tmp_path)
+    assert str(caught.value).startswith("train.token_embedding_words: no prompt and no caption says 'ohwx'")
+
+
 def test_a_rate_of_nought_leaves_the_table_and_trains_the_rest(tiny_checkpoint, picture_folder, tmp_path):
     settings = run_settings(tiny_checkpoint, picture_folder("i", 2), train__token_embedding_lr=0.0)
     trainer = single(make_trainer(settings, tmp_path))
@@ -109,20 +133,35 @@ def test_a_rate_of_nought_leaves_the_table_and_trains_the_rest(tiny_checkpoint, 
     assert same == {"text_model.embeddings.token_embedding.weight"}
 
 
-def test_a_stopped_run_goes_on_bit_for_bit(tiny_checkpoint, picture_folder, tmp_path):
-    settings = run_settings(tiny_checkpoint, picture_folder("i", 3), train__token_embedding_lr=0.01, ema__decay=0.9)
+@pytest.mark.parametrize("words", [{}, {"train__token_embedding_words": "sks"}])
+def test_a_stopped_run_goes_on_bit_for_bit(tiny_checkpoint, picture_folder, tmp_path, words):
+    settings = run_settings(
+        tiny_checkpoint, picture_folder("i", 3), train__token_embedding_lr=0.01, ema__decay=0.9, **words,
+    )
     straight = result_of(finish(train(settings, run_dir=tmp_path / "straight"))).read_bytes()
     token = CancelToken()
     seen = finish(train(settings, token, run_dir=tmp_path / "cut"), token, stop_at=2)
     assert isinstance(seen[-1], Stopped)
     assert result_of(finish(resume(tmp_path / "cut"))).read_bytes() == straight
-    with pytest.raises(UserError, match=r"train\.token_embedding_lr: it cannot be turned on or off"):
-        finish(resume(tmp_path / "cut", {"train.token_embedding_lr": None, "train.length": 5}))
-    finish(resume(tmp_path / "cut", {"train.token_embedding_lr": 0.02, "train.length": 5}))
+
+
+def test_what_may_change_while_a_run_goes_on(tiny_checkpoint, picture_folder, tmp_path):
+    settings = run_settings(
+        tiny_checkpoint, picture_folder("i", 1), train__length=1, train__token_embedding_lr=0.01,
+    )
+    finish(train(settings, run_dir=tmp_path / "run"))
+    for name, value, wrong in (
+        ("token_embedding_lr", None, "it cannot be turned on or off"),
+        ("token_embedding_words", "sks", "cannot change"),
+    ):
+        with pytest.raises(UserError, match=rf"train\.{name}: {wrong}"):
+            finish(resume(tmp_path / "run", {f"train.{name}": value, "train.length": 2}))
+    finish(resume(tmp_path / "run", {"train.token_embedding_lr": 0.02, "train.length": 2}))
 
 
 @pytest.mark.parametrize(("changes", "wrong"), [
     ({"method__kind": "lora"}, True),
+    ({"method__kind": "embedding", "embedding__name": "sks"}, True),
     ({"method__train_text_encoder": False}, True),
     ({"method__train_text_encoder": False, "method__train_text_encoder_2": True}, False),
     ({}, False),

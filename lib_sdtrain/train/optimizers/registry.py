@@ -12,11 +12,12 @@ from torch import nn
 from lib_sdtrain.errors import Problems, UserError
 from lib_sdtrain.model.keys import TEXT_ENCODERS, UNET
 from lib_sdtrain.settings.run import RunSettings
-from lib_sdtrain.settings.run_method import EMBEDDING, FULL, TrainGroup
+from lib_sdtrain.settings.run_method import EMBEDDING, TrainGroup
 from lib_sdtrain.train.optimizers.adamw8bit import AdamW8bit
 from lib_sdtrain.train.optimizers.lion import Lion
 from lib_sdtrain.train.optimizers.prodigy import Prodigy
 from lib_sdtrain.train.optimizers.schedule_free import ScheduleFreeAdamW
+from lib_sdtrain.train.token_vectors import stands_alone, token_table
 
 WHERE = "train.optimizer"
 TOKENS = "token_embedding"
@@ -132,14 +133,15 @@ def base_rates(settings: RunSettings) -> dict[str, float]:
 
 def make_optimizer(settings: RunSettings, parts: Mapping[str, nn.Module], device: str) -> torch.optim.Optimizer:
     """The optimizer of a run, a group a part and rate; AdamW (Loshchilov & Hutter 2019) in torch's fused form, as in
-    diffusers with a weight decay of 0.01.
+    diffusers with a weight decay of 0.01. A token embedding that stands alone does not decay: a row that gets no
+    gradient stays as it is, bit for bit.
     """
     train, rates = settings.train, base_rates(settings)
     groups = []
     for name, part in parts.items():
-        table = token_table(settings, name, part)
-        if table is not None:
-            groups.append({**_group(f"{name}.{TOKENS}", [table], rates[TOKENS]), "weight_decay": 0.0})
+        table = token_table(part) if name in TEXT_ENCODERS and stands_alone(train) else None
+        if table is not None:  # first, as it is the part's first parameter: no number in a saved state changes
+            groups.append({**_group(f"{name}.{TOKENS}", [table], rates.get(TOKENS, rates[name])), "weight_decay": 0.0})
         for factor, parameters in _by_rate(part).items():
             rest = [parameter for parameter in parameters if parameter is not table]
             groups.append(_group(name, rest, rates[name] * factor))
@@ -151,29 +153,6 @@ def make_optimizer(settings: RunSettings, parts: Mapping[str, nn.Module], device
 
 def _group(name: str, parameters: list[nn.Parameter], rate: float) -> dict[str, Any]:
     return {"params": parameters, "lr": rate, "base_lr": rate, "name": name}
-
-
-def token_table(settings: RunSettings, name: str, part: nn.Module) -> nn.Parameter | None:
-    """The token embedding (vocabulary, width) of a trained text encoder, where it has a learning rate of its own.
-
-    It is an encoder's first parameter, so that a group of its own changes nobody's number in a saved state. Its weights
-    do not decay: a row whose token no caption has gets no gradient, and so no change at all.
-    """
-    if settings.train.token_embedding_lr is None or name not in TEXT_ENCODERS:
-        return None
-    return part.text_model.embeddings.token_embedding.weight
-
-
-def check_token_rate(settings: RunSettings, problems: Problems) -> None:
-    """Add it to `problems` when the token embedding has a learning rate but is not trained."""
-    method = settings.method
-    trained = method.kind == FULL and (method.train_text_encoder or method.train_text_encoder_2)
-    if settings.train.token_embedding_lr is not None and not trained:
-        problems.add(
-            "no text encoder is trained as a whole, so its token embedding is not trained either",
-            where="train.token_embedding_lr",
-            fix="leave it out, or choose method full and set train_text_encoder to true",
-        )
 
 
 def _by_rate(part: nn.Module) -> dict[float, list[nn.Parameter]]:
