@@ -78,7 +78,8 @@ def facts(site: LiveSite) -> dict[str, Any]:
 
 
 def test_a_preview_is_what_txt2img_gives_with_the_saved_checkpoint(site, subject):
-    before, picture = facts(site), site.picture()
+    picture = site.picture()
+    before = facts(site)
     run = trained(site, subject, "by-webui")
     after = facts(site)
     assert after == before
@@ -146,7 +147,8 @@ def apart(one: bytes, other: bytes) -> np.ndarray:
 
 
 def test_a_picture_that_fails_or_is_stopped_changes_nothing(site, subject):
-    before, picture = facts(site), site.picture()
+    picture = site.picture()
+    before = facts(site)
     site.webui.post("/probe/drawing-fault?on=1")
     go(site, "train", settings_of(subject, "fails"))
     wait_for(lambda: job(site)["state"] == "failed", "the failure")
