@@ -3,7 +3,9 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 import threading
+import urllib.error
 from pathlib import Path
 from typing import Any
 
@@ -172,10 +174,17 @@ def test_a_picture_that_fails_or_is_stopped_changes_nothing(site, subject):
 def test_what_cannot_be_drawn_is_said_at_its_setting(site, subject):
     wrong = [{**HIRES, "sampler_name": "Nobody"}, {**HIRES, "hr_upscaler": "4x-Nothing"}, {**HIRES, "stepps": 3},
              {**HIRES, "alwayson_scripts": {"Nothing": {}}}]  # fmt: skip
-    plan = go(site, "plan", settings_of(subject, "wrong", preview__prompts=wrong))
-    assert [problem["where"] for problem in plan["problems"]] == [f"preview.prompts.{index}" for index in range(4)]
-    other = go(site, "plan", settings_of(subject, "wrong", model__checkpoint="two.safetensors"))
-    assert "not the checkpoint that is trained (two.safetensors)" in other["problems"][0]["what"]
+    found = problems_of(site, settings_of(subject, "wrong", preview__prompts=wrong))
+    assert [problem["where"] for problem in found] == [f"preview.prompts.{index}" for index in range(4)]
+    [other] = problems_of(site, settings_of(subject, "wrong", model__checkpoint="two.safetensors"))
+    assert "not the checkpoint that is trained (two.safetensors)" in other["what"]
+
+
+def problems_of(site: LiveSite, body: dict[str, Any]) -> list[dict[str, str]]:
+    """What the plan of a run is refused for."""
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        go(site, "plan", body)
+    return json.load(refused.value)["problems"]
 
 
 def test_a_model_chosen_meanwhile_waits_for_the_end(site, subject, open_page):
