@@ -45,9 +45,9 @@ class Shelf:
         self.root, self.captions = root, captions
         self._cut = len(os.fsencode(root.absolute())) + (0 if root.absolute() == Path(root.absolute().anchor) else 1)
         self.count = base.execute("select count(*) from shot").fetchone()[0]
-        pairs = base.execute("select coalesce(width, 0), coalesce(height, 0) from shot order by rowid")
-        flat = np.fromiter((side for pair in pairs for side in pair), np.uint32, 2 * self.count)
-        self.sizes = flat.reshape(-1, 2)
+        pairs = base.execute("select coalesce(width, 0) << 32 | coalesce(height, 0) from shot order by rowid")
+        both = np.fromiter((pair for (pair,) in pairs), np.uint64, self.count)
+        self.sizes = np.stack([both >> 32, both & 0xFFFFFFFF], axis=1).astype(np.uint32)
         self.one = lru_cache(maxsize=LATELY)(lambda number: self.some([number])[0])
 
     def some(self, numbers: Sequence[int]) -> list[Picture]:

@@ -17,7 +17,8 @@ _MASK_LABEL, _FIRST, _SECOND = MASK_LABEL.encode(), *(suffix.encode() for suffix
 
 class Listed(NamedTuple):
     """A picture file: its absolute path (bytes, with slashes), its size and time of change; the same of the caption
-    file beside it, by its suffix (empty for none); whether a NAME-masklabel.png is there.
+    file beside it, by its suffix (empty for none); 1 where a NAME-masklabel.png is there, else 0 (SQLite
+    takes numbers faster than bools).
     """
 
     path: bytes
@@ -26,7 +27,7 @@ class Listed(NamedTuple):
     beside: str = ""
     beside_size: int = 0
     beside_changed: int = 0
-    masked: bool = False
+    masked: int = 0
 
 
 @dataclass(frozen=True)
@@ -107,4 +108,4 @@ def _picture(
         return None
     if not stat.S_ISREG(facts.st_mode):
         return Unlisted(path, "not a file")
-    return Listed(path, facts.st_size, facts.st_mtime_ns, *texts.get(stem, ("", 0, 0)), stem in masks)
+    return Listed(path, facts.st_size, facts.st_mtime_ns, *texts.get(stem, ("", 0, 0)), int(stem in masks))

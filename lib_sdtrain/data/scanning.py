@@ -83,7 +83,7 @@ def _list(
     done = 0
     while chunk := list(islice(found, LISTED_AT_ONCE)):
         token.check()
-        files = [one for one in chunk if one.__class__ is Listed]
+        files = [tuple(one) for one in chunk if one.__class__ is Listed]  # bound faster than what is like a tuple
         base.execute("begin")
         base.executemany("insert into unsorted values (?, ?, ?, ?, ?, ?, ?)", files)
         base.execute("commit")
