@@ -58,9 +58,9 @@ class _Txt2Img(Api):
         except HTTPException as error:
             raise UserError(str(error.detail)) from error
         sampler = request.sampler_name or request.sampler_index
-        name, _ = sd_samplers.get_sampler_and_scheduler(sampler, request.scheduler)
-        if name not in sd_samplers.all_samplers_map:
-            raise UserError(f"the WebUI has no sampler {name!r}")
+        taken, _ = sd_samplers.get_sampler_and_scheduler(sampler, request.scheduler)  # its first one for an unknown
+        if sampler != taken and not sampler.startswith(f"{taken} "):
+            raise UserError(f"the WebUI has no sampler {sampler!r}")
         known = {*shared.latent_upscale_modes, *(upscaler.name for upscaler in shared.sd_upscalers)}
         if request.enable_hr and request.hr_upscaler not in known | {None}:
             raise UserError(f"the WebUI has no upscaler {request.hr_upscaler!r}")

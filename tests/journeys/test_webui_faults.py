@@ -117,10 +117,8 @@ def test_the_webui_killed_while_training(site, subject, straight, open_page):
     assert (site.picture(), site.weights()) == (picture, weights)
     page = opened(site, open_page)
     open_tab(page, "Runs")
-    assert page.locator(f"{RUNS}_view .sdr-warning").inner_text().startswith("The program was restarted")
-    row = page.locator(f"{RUNS}_table tbody tr", has_text="killed").first
-    assert "cut off" in row.inner_text()
-    row.click()
+    page.locator(f"{RUNS}_view .sdr-warning", has_text="The program was restarted").wait_for()
+    page.locator(f"{RUNS}_table tbody tr", has_text="killed").filter(has_text="cut off").first.click()
     page.click("#sdtrain_runs_resume")
     wait_for((site.models / "killed.safetensors").is_file, "the result")
     assert (site.models / "killed.safetensors").read_bytes() == straight
