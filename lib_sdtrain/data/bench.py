@@ -19,10 +19,10 @@ from lib_sdtrain.data.ahead import MOST_WORKERS, ahead
 from lib_sdtrain.data.catalogue import Catalogue
 from lib_sdtrain.data.concepts import Material
 from lib_sdtrain.data.draws import Draws
-from lib_sdtrain.data.index import Known, PictureIndex, Said, learn
+from lib_sdtrain.data.index import Known, PictureIndex, Said, connected, learn
 from lib_sdtrain.data.listing import Listed
 from lib_sdtrain.data.pictures import apply_fit, cover, open_picture
-from lib_sdtrain.data.scanning import connected, open_folder
+from lib_sdtrain.data.scanning import open_folder
 from lib_sdtrain.events import CancelToken, Event, Finished, Phase, Started
 from lib_sdtrain.settings.run import Concept, DataSettings
 

@@ -156,7 +156,7 @@ class Captions:
 
     def __post_init__(self) -> None:
         """Raises `UserError` for a caption of the metadata that is far too long."""
-        for name, row in self.metadata.rows.items() if self.metadata else ():
+        for name, row in self.metadata.longer_than(MAX_CAPTION_BYTES) if self.metadata else ():
             words = caption_of(row, self.column)
             if words and len(words) > MAX_CAPTION_BYTES:
                 raise UserError("the caption is far too long", where=f"{self.metadata.path}: {name}", fix=SHORTER)

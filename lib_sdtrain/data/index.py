@@ -5,8 +5,9 @@ with the reason.
 """
 from __future__ import annotations
 
+import os
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,10 +15,16 @@ from lib_sdtrain.data.listing import Listed
 
 VERSION = 2
 PATIENCE = 60.0  # seconds to wait for another process that writes
+CACHE_KB = 16_000
 _COLUMNS = (
     "path blob primary key, size integer, changed integer, sha256 blob, width integer, height integer, "
     "look integer, problem text, beside text, beside_size integer, beside_changed integer, caption text, wrong text"
 )
+ROW_COLUMNS = "name text primary key, said text"
+_SOURCES = (
+    "create table if not exists {0}sources (id integer primary key, path blob unique, size integer, changed integer)"
+)
+_ROWS = "create table if not exists {0}rows (source integer, name text, said text, primary key (source, name))"
 _LOOK = 2**63  # SQLite's numbers have a sign
 
 
@@ -66,6 +73,7 @@ class PictureIndex:
                 base.execute(f"create table files ({_COLUMNS}) without rowid")
                 base.execute(f"pragma user_version = {VERSION}")
                 base.execute("commit")
+            _add_metadata(base)
         finally:
             base.close()
 
@@ -74,8 +82,24 @@ class PictureIndex:
         base.execute("attach database ? as known", ("" if self.path is None else str(self.path),))
         if self.path is None:
             base.execute(f"create table known.files ({_COLUMNS}) without rowid")
+            _add_metadata(base, "known.")
         else:
             base.execute("pragma known.synchronous = normal")
+
+
+def _add_metadata(base: sqlite3.Connection, place: str = "") -> None:
+    base.execute(_SOURCES.format(place))
+    base.execute(f"{_ROWS.format(place)} without rowid")
+
+
+def connected(index: PictureIndex) -> sqlite3.Connection:
+    """A private database, in a file that goes with it, to which an index is attached. Threads may share it by turns."""
+    base = sqlite3.connect("", check_same_thread=False, isolation_level=None)
+    base.execute("pragma journal_mode = off")
+    base.execute("pragma synchronous = off")
+    base.execute(f"pragma cache_size = -{CACHE_KB}")
+    index.attach(base)
+    return base
 
 
 def learn(base: sqlite3.Connection, facts: Iterable[tuple[Listed, Known, Said]]) -> None:
@@ -87,6 +111,28 @@ def learn(base: sqlite3.Connection, facts: Iterable[tuple[Listed, Known, Said]])
         "beside_size, beside_changed, caption, wrong) values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", rows,
     )
     base.execute("commit")
+
+
+def rows_known(base: sqlite3.Connection, path: Path, read: Callable[[], Iterator[tuple[str, str]]]) -> int:
+    """The number under which `known.rows` has the rows of a metadata file; `read` tells them where it is new or has
+    changed. What `read` raises leaves nothing behind.
+    """
+    facts = path.stat()
+    state = os.fsencode(path.absolute()), facts.st_size, facts.st_mtime_ns
+    found = base.execute("select id from known.sources where path = ? and size = ? and changed = ?", state).fetchone()
+    if found is not None:
+        return found[0]
+    base.execute("begin immediate")
+    try:
+        base.execute("delete from known.rows where source in (select id from known.sources where path = ?)", state[:1])
+        base.execute("delete from known.sources where path = ?", state[:1])
+        number = base.execute("insert into known.sources (path, size, changed) values (?, ?, ?)", state).lastrowid
+        base.executemany("insert or replace into known.rows values (?, ?, ?)", ((number, *row) for row in read()))
+        base.execute("commit")
+    except BaseException:
+        base.execute("rollback")
+        raise
+    return number
 
 
 def kept(known: Known) -> tuple:

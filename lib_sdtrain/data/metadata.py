@@ -2,11 +2,14 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator, Mapping
+import json
+import threading
+from collections.abc import Iterable, Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from lib_sdtrain.data.index import ROW_COLUMNS, PictureIndex, connected, rows_known
 from lib_sdtrain.errors import UserError
 from lib_sdtrain.textfiles import parse_json
 
@@ -19,28 +22,48 @@ Row = Mapping[str, Any]
 
 
 class MetadataFile:
-    """Rows by picture, found by its path below the folder, whole path, name, or any of these without the suffix."""
+    """Rows by picture, found by its path below the folder, whole path, name, or any of these without the suffix.
 
-    def __init__(self, file: str, where: str) -> None:
+    They are kept in a file of their own that goes when the process does, as the file was when this was made. A file
+    that `index` knows unchanged is not read again.
+    """
+
+    def __init__(self, file: str, where: str, index: PictureIndex | None = None) -> None:
         """Read `file`. Raises `UserError` when it cannot be."""
-        path = Path(file).expanduser()
-        if not path.is_file():
-            raise UserError(f"there is no file {path}", where=where)
-        self.path, self.rows = path, {}
-        for key, row in _read(path, where):
-            self.rows[key.replace("\\", "/")] = row
-        if not self.rows:
-            raise UserError(f"{path} names no picture", where=where, fix=f"its rows need one of {', '.join(NAMES)}")
+        self.path = Path(file).expanduser()
+        if not self.path.is_file():
+            raise UserError(f"there is no file {self.path}", where=where)
+        self._lock, self._base = threading.Lock(), connected(index or PictureIndex())
+        rows = rows_known(self._base, self.path, lambda: _packed(_read(self.path, where)))
+        self._base.execute(f"create table row ({ROW_COLUMNS}) without rowid")
+        self._base.execute("insert into row select name, said from known.rows where source = ?", (rows,))
+        self._base.execute("detach database known")
+        if not self._base.execute("select exists (select 1 from row)").fetchone()[0]:
+            raise UserError(
+                f"{self.path} names no picture", where=where, fix=f"its rows need one of {', '.join(NAMES)}"
+            )
 
     def row(self, picture: Path, root: Path) -> Row:
         """What is known of a picture; nothing for one that is not named."""
         below = picture.relative_to(root)
         for key in (below, below.with_suffix(""), picture.absolute(), picture.absolute().with_suffix(""),
                     Path(picture.name), Path(picture.stem)):
-            found = self.rows.get(key.as_posix())
+            with self._lock:
+                found = self._base.execute("select said from row where name = ?", (key.as_posix(),)).fetchone()
             if found is not None:
-                return found
+                return json.loads(found[0])
         return {}
+
+    def longer_than(self, size: int) -> Iterator[tuple[str, Row]]:
+        """(name, row) of the rows that take more than `size` characters."""
+        with self._lock:
+            found = self._base.execute("select name, said from row where length(said) > ?", (size,)).fetchall()
+        return ((name, json.loads(said)) for name, said in found)
+
+
+def _packed(rows: Iterable[tuple[str, Row]]) -> Iterator[tuple[str, str]]:
+    for key, row in rows:
+        yield key.replace("\\", "/"), json.dumps(row, ensure_ascii=False, default=str)
 
 
 def caption_of(row: Row, column: str = "") -> str | None:

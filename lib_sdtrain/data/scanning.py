@@ -13,14 +13,13 @@ import numpy as np
 from lib_sdtrain.data.ahead import ahead
 from lib_sdtrain.data.catalogue import Catalogue, Shelf
 from lib_sdtrain.data.concepts import Captions, read_beside
-from lib_sdtrain.data.index import Known, PictureIndex, Said, kept, known_from, learn
+from lib_sdtrain.data.index import Known, PictureIndex, Said, connected, kept, known_from, learn
 from lib_sdtrain.data.listing import Listed, Unlisted, list_pictures
 from lib_sdtrain.data.pictures import BadPicture, decode, look_of, read_bytes
 from lib_sdtrain.errors import UserError
 from lib_sdtrain.events import CancelToken, Event, Notice, Phase
 
 WINDOW, LEARNT_AT_ONCE, LISTED_AT_ONCE = 2000, 256, 10_000
-CACHE_KB = 16_000
 _LIST = (
     "create table unsorted (path blob, size integer, changed integer, beside text, beside_size integer, "
     "beside_changed integer, masked integer)"
@@ -63,16 +62,6 @@ def open_folder(
         return Catalogue(shelf)
     good = base.execute(f"select rowid {_GOOD} order by rowid limit ?", (last, wanted))
     return Catalogue(shelf, np.fromiter((row for (row,) in good), np.uint32))
-
-
-def connected(index: PictureIndex) -> sqlite3.Connection:
-    """A private database, in a file that goes with it, to which an index is attached."""
-    base = sqlite3.connect("", check_same_thread=False, isolation_level=None)
-    base.execute("pragma journal_mode = off")
-    base.execute("pragma synchronous = off")
-    base.execute(f"pragma cache_size = -{CACHE_KB}")
-    index.attach(base)
-    return base
 
 
 def _list(

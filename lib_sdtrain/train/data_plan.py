@@ -78,12 +78,16 @@ def _check_scores(material: Material, problems: Problems) -> None:
             )
 
 
-def captions_of(concept: Concept, index: int, root: Path | None, data: DataSettings) -> Captions | None:
-    """Where a concept's captions and masks come from; None without a folder. Raises `UserError` for a missing one."""
+def captions_of(
+    concept: Concept, index: int, root: Path | None, data: DataSettings, known: PictureIndex | None = None
+) -> Captions | None:
+    """Where a concept's captions and masks come from; None without a folder. A metadata file that is `known` is not
+    read again. Raises `UserError` for a missing one.
+    """
     if root is None:
         return None
     name, where = concept.metadata_file, f"data.concepts.{index}.metadata_file"
-    file = MetadataFile(name, where) if name else None
+    file = MetadataFile(name, where, known) if name else None
     masks = check_folder(concept.mask_dir, f"data.concepts.{index}.mask_dir") if concept.mask_dir else None
     return Captions(root, file, concept.caption_column, concept.filename_captions, data.enable_wildcard, masks)
 

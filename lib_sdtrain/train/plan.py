@@ -151,7 +151,7 @@ def _read_folders(
 ) -> Generator[Event, None, list[Material]]:
     materials = []
     for index, concept in enumerate(settings.data.concepts):
-        captions = _try(problems, partial(captions_of, concept, index, folders[index][0], settings.data))
+        captions = _try(problems, partial(captions_of, concept, index, folders[index][0], settings.data, reading.index))
         own = replace(reading, captions=captions)
         materials.append((yield from _material(concept, index, folders[index], own, problems)))
     return materials

@@ -3,17 +3,20 @@ import csv
 import json
 import math
 import random
+import tracemalloc
 from collections import Counter
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
+from lib_sdtrain.data import metadata
 from lib_sdtrain.data.bigasp import make_prompt, read_aliases, score_tags, tag_count
 from lib_sdtrain.data.captions import ZEROED, replace_words, split_tags, vary_caption
 from lib_sdtrain.data.concepts import Captions, Material, Picture, prompt_of
 from lib_sdtrain.data.draws import Draws
 from lib_sdtrain.data.filters import Filter
+from lib_sdtrain.data.index import PictureIndex
 from lib_sdtrain.data.metadata import MetadataFile
 from lib_sdtrain.errors import UserError
 from lib_sdtrain.settings.run import Concept, DataSettings
@@ -92,7 +95,8 @@ def written(folder, name):
             table.writerows(ROWS)
     else:
         parquet, arrow = pytest.importorskip("pyarrow.parquet"), pytest.importorskip("pyarrow")
-        parquet.write_table(arrow.Table.from_pylist(ROWS), path)
+        names = dict.fromkeys(name for row in ROWS for name in row)
+        parquet.write_table(arrow.table({name: [row.get(name) for row in ROWS] for name in names}), path)
     return str(path)
 
 
@@ -214,3 +218,37 @@ def test_bigasps_prompts_of_a_run(tmp_path):
 
 def test_tags_are_split_as_people_write_them():
     assert split_tags(" a ,, b,c , ") == ["a", "b", "c"]
+
+
+def test_a_metadata_file_is_read_once_until_it_changes(tmp_path, monkeypatch):
+    path, index, read = Path(written(tmp_path, "meta.jsonl")), PictureIndex(tmp_path / "index.sqlite"), []
+    parse = metadata.parse_json
+    monkeypatch.setattr(metadata, "parse_json", lambda text: read.append(text) or parse(text))
+    first = MetadataFile(str(path), "x", index)
+    again = MetadataFile(str(path), "x", index)
+    assert len(read) == len(ROWS)
+    assert first.row(tmp_path / "a.png", tmp_path) == again.row(tmp_path / "a.png", tmp_path) == ROWS[0]
+
+    path.write_text('{"file_name": "a.png", "caption": "another dog"}')
+    changed = MetadataFile(str(path), "x", index)
+    assert changed.row(tmp_path / "a.png", tmp_path)["caption"] == "another dog"
+    assert changed.row(tmp_path / "sub" / "b.png", tmp_path) == {}
+    assert again.row(tmp_path / "a.png", tmp_path) == ROWS[0]  # a run keeps what it began with
+
+    path.write_text('{"file_name": "a.png", "caption": "a third dog"}\nand no more')
+    with pytest.raises(UserError, match="line 2 is not JSON"):
+        MetadataFile(str(path), "x", index)
+    path.write_text('{"file_name": "c.png", "caption": "a third dog"}')
+    assert MetadataFile(str(path), "x", index).row(tmp_path / "a.png", tmp_path) == {}
+
+
+def test_rows_of_metadata_are_not_held_in_memory(tmp_path):
+    rows = 20_000
+    lines = (json.dumps({"file_name": f"{n}.png", "caption": f"caption number {n} " * 10}) for n in range(rows))
+    (tmp_path / "meta.jsonl").write_text("\n".join(lines))
+    tracemalloc.start()
+    file = MetadataFile(str(tmp_path / "meta.jsonl"), "x")
+    held, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert held / rows < 2  # bytes; a dictionary would take some 900
+    assert file.row(tmp_path / "19999.png", tmp_path)["caption"].startswith("caption number 19999 ")
