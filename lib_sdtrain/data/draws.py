@@ -95,9 +95,13 @@ class Draws:
 
     def __init__(
         self, materials: Sequence[Material], data: DataSettings, seed: int, batch_size: int = 1, replace_from: int = 0,
+        refresh_every: int = 0,
     ) -> None:  # fmt: skip
-        """`replace_from` is the sample from which on words are replaced (data.replace_words)."""
+        """`replace_from` is the sample from which on words are replaced (data.replace_words); the crops that are kept
+        are others after each `refresh_every` samples.
+        """
         self.materials, self.data, self.seed, self.replace_from = list(materials), data, seed, replace_from
+        self.refresh_every = refresh_every
         self.aliases = read_aliases(data.tag_aliases, "data.tag_aliases") if data.tag_aliases else {}
         self.sizing = sizing_of(data)
         self._turns = [_Turns(number, material, seed) for number, material in enumerate(materials)]
@@ -137,18 +141,24 @@ class Draws:
         picture = material.class_pictures[members[rounds.picture(turn)]]
         return self._draw(index, picture, ("class", slot.concept), Group(), target)
 
-    def all_forms(self) -> Iterator[Draw]:
-        """Every picture in every way in which it is trained, without words."""
+    def refreshed(self, index: int) -> int:
+        """How many times kept crops were replaced by others before a sample."""
+        return index // self.refresh_every if self.refresh_every else 0
+
+    def all_forms(self, refreshed: int = 0) -> Iterator[Draw]:
+        """Every picture in every way in which it is trained after so many refreshments of its crops, without words."""
         flips = {0.0: (False,), 1.0: (True,)}.get(self.data.flip_p, (False, True))
         for concept, material in enumerate(self.materials):
             sizes = set()
             for picture in material.pictures:
                 bucket = self.sizing.place(picture.size).bucket
                 sizes.add(bucket)
-                yield from self._forms(picture, bucket, flips)
+                yield from self._forms(picture, bucket, flips, self._kept(refreshed))
             for bucket in sorted(sizes) if material.class_pictures else ():
                 for number in self._class_rounds(concept, bucket)[1]:
-                    yield from self._forms(material.class_pictures[number], bucket, flips, is_class=True)
+                    yield from self._forms(
+                        material.class_pictures[number], bucket, flips, self._kept(refreshed), is_class=True
+                    )
 
     def all_words(self) -> Iterator[str] | None:
         """Every prompt that training may see, some more than once; None where captions vary from sample to sample."""
@@ -172,10 +182,14 @@ class Draws:
                     if data.replace_words:
                         yield replace_words(said, data.replace_words)
 
+    def _kept(self, refreshed: int) -> range:
+        """The numbers of each picture's crops that are kept, none where they are not drawn or not kept."""
+        count = (self.data.cache_crops or 0) if self.data.random_crop else 0
+        return range(refreshed * count, (refreshed + 1) * count)
+
     def _forms(
-        self, picture: Picture, bucket: Size, flips: Sequence[bool], is_class: bool = False
+        self, picture: Picture, bucket: Size, flips: Sequence[bool], kept: range, is_class: bool = False
     ) -> Iterator[Draw]:
-        kept = range(self.data.cache_crops or 0) if self.data.random_crop else ()
         crops = [self._kept_crop(picture, number) for number in kept] or [MIDDLE]
         place = self._place(picture, bucket)
         yield from (Draw(0, picture, "", flip, crop, place.fit(crop), is_class) for crop in crops for flip in flips)
@@ -261,7 +275,7 @@ class Draws:
         rng = python_random(self.seed, f"crop {purpose}", index)
         if self.data.cache_crops is None:
             return rng.random(), rng.random()
-        return self._kept_crop(picture, rng.randrange(self.data.cache_crops))
+        return self._kept_crop(picture, self._kept(self.refreshed(index))[rng.randrange(self.data.cache_crops)])
 
     def _kept_crop(self, picture: Picture, number: int) -> tuple[float, float]:
         rng = python_random(self.seed, f"kept crop {picture.sha256}", number)

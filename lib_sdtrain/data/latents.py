@@ -60,9 +60,10 @@ class Latents:
         name = self.name(draw)
         if self.store is not None:
             return self._stored(name, draw)
-        if name not in self.memory:
-            self.memory[name] = self._encoded(load_pixels(draw, self.data))
-        return self.memory[name].float()
+        found = self.memory.get(name)
+        if found is None:
+            found = self.memory[name] = self._encoded(load_pixels(draw, self.data))
+        return found.float()
 
     def sample(self, draw: Draw, seed: int, scale_factor: float) -> Tensor:
         """(C, h, w): a keyed sample of the distribution times the model's scale factor."""
@@ -122,6 +123,21 @@ class Latents:
     def has(self, name: str) -> bool:
         """Whether the latents of this name are kept."""
         return name in (self.memory if self.store is None else self.store)
+
+    def make(self, draw: Draw) -> None:
+        """Have the latents of a draw kept."""
+        name = self.name(draw)
+        if not self.has(name):
+            self._keep(name, self._encoded(load_pixels(draw, self.data)))
+
+    def forget(self, draws: Iterable[Draw]) -> None:
+        """Keep the latents of these draws no longer."""
+        names = map(self.name, draws)
+        if self.store is not None:
+            self.store.forget(names)
+        else:
+            for name in names:
+                self.memory.pop(name, None)
 
     def name(self, draw: Draw) -> str:
         """What the latents of a draw depend on: content, resize, crop, ground, mirroring, autoencoder, precision."""

@@ -115,6 +115,8 @@ class ShardStore:
             with (self.folder / file).open("rb") as shard:
                 shard.seek(at)
                 content = shard.read(length)
+        except FileNotFoundError:  # another run has forgotten it meanwhile
+            return None
         except OSError as error:
             raise DamagedShard(file) from error
         if zlib.crc32(content) != crc:
@@ -157,6 +159,17 @@ class ShardStore:
         with self._lock:
             (self.folder / file).unlink(missing_ok=True)
             self._forget(file)
+
+    def forget(self, names: Iterable[str]) -> None:
+        """Keep these no longer; a shard is removed once nothing in it is kept."""
+        self.flush()
+        for name in names:
+            with self._lock:
+                file = self._file_of(name)
+                self._index.execute("delete from entries where name = ?", (name,))
+                if file and not self._index.execute("select 1 from entries where file = ?", (file,)).fetchone():
+                    self._forget(file)
+                    (self.folder / file).unlink(missing_ok=True)
 
     def check(self, names: Iterable[str]) -> Iterator[tuple[str, bool]]:
         """(file, whether it is whole) for every shard that holds one of the names, each read once from end to end."""

@@ -323,6 +323,14 @@ class DataSettings:
         step=1,
         default_text="off: a new crop each time, not cached",
     )
+    refresh_crops: Length | None = setting(
+        None,
+        "Refresh crops",
+        "cache_crops: after how long each picture gets new crops, for instance 10 epochs. They are encoded while "
+        "training goes on with the former ones, which the cache then forgets.",
+        minimum=1,
+        default_text="off: the same crops to the end",
+    )
     boxes_column: str = setting(
         "boxes",
         "Boxes column",

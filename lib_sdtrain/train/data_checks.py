@@ -21,6 +21,11 @@ def check_data(data: DataSettings, problems: Problems) -> None:
             "random crops cannot be cached", where="data.random_crop",
             fix="say how many crops of each picture with data.cache_crops, or set data.cache_latents to none",
         )
+    if data.refresh_crops and not (data.random_crop and data.cache_crops):
+        problems.add(
+            "there are no kept crops to refresh", where="data.refresh_crops",
+            fix="set data.random_crop and data.cache_crops, or take it out",
+        )
     for check in (lambda: data.filter and Filter(data.filter),
                   lambda: data.tag_aliases and read_aliases(data.tag_aliases, "data.tag_aliases")):
         try:

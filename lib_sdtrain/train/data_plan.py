@@ -137,8 +137,10 @@ def open_index(outputs: Path) -> PictureIndex | None:
 def draws_of(plan: Plan) -> Draws:
     """The samples of a run."""
     settings = plan.settings
-    first_replaced = plan.in_samples(settings.data.replace_words_from)
-    return Draws(plan.materials, settings.data, settings.train.seed, settings.train.batch_size, first_replaced)
+    return Draws(
+        plan.materials, settings.data, settings.train.seed, settings.train.batch_size,
+        plan.in_samples(settings.data.replace_words_from), plan.in_samples(settings.data.refresh_crops),
+    )
 
 
 def token_report(plan: Plan, draws: Draws) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,10 +24,13 @@ DISK, UNCACHED = "disk", "none"
 def latents_of(plan: Plan, model: LoadedModel, outputs: Path) -> Latents:
     """Latents of a run's pictures; `cache_latents: disk` keeps them below `outputs` unless cache_dir says where."""
 
+    loading = threading.Lock()  # new crops are encoded beside training
+
     @torch.no_grad()
     def encode(pixels: Tensor) -> Tensor:
-        vae = loaded_vae(plan, model)
-        vae.to(plan.device, torch.float32).eval()
+        with loading:
+            vae = loaded_vae(plan, model)
+            vae.to(plan.device, torch.float32).eval()
         distribution = vae.encode(pixels[None].to(plan.device)).latent_dist
         return torch.cat([distribution.mean[0], distribution.std[0]]).cpu()
 
@@ -78,14 +82,14 @@ def draws_to_encode(draws: Draws, plan: Plan, first: int, steps: int) -> Iterato
             if draw := draws.class_at(index):
                 yield draw
         return
-    yield from draws.all_forms()
+    yield from draws.all_forms(draws.refreshed(first))
 
 
 def free_vae(plan: Plan, model: LoadedModel) -> None:
     """Take the VAE off the device when all latents are cached; previews bring it back for a moment.
 
-    An inpainting model needs it at every step.
+    An inpainting model needs it at every step, and new crops while training goes on.
     """
-    loaded = not next(model.vae.parameters()).is_meta
+    loaded = not next(model.vae.parameters()).is_meta and not plan.settings.data.refresh_crops
     if loaded and plan.settings.data.cache_latents != UNCACHED and plan.family.variant == "base":
         model.vae.to("cpu")

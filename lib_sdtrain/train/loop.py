@@ -7,6 +7,7 @@ from contextlib import closing
 from itertools import chain
 from pathlib import Path
 
+from lib_sdtrain.data.refreshing import Refresher
 from lib_sdtrain.errors import Cancelled
 from lib_sdtrain.events import CancelToken, Event, Finished, Notice, Phase, Started, Step, Stopped
 from lib_sdtrain.model.space import check_space
@@ -107,8 +108,9 @@ def run_plan(
             lambda: chain(draws_to_encode(draws, plan, first, steps), validator.draws()), token)
         free_vae(plan, model)
         yield from prepare_words(trainer, folder, (draw.prompt for draw in validator.draws()), token)
-        with closing(files):
-            yield from _train(trainer, files, validator, token)
+        refresher = Refresher(latents, draws_of(plan), plan.in_samples(plan.settings.train.length))
+        with closing(files), closing(refresher):
+            yield from _train(trainer, files, validator, refresher, token)
     except Cancelled:
         yield Stopped(step=step, saved=True)
 
@@ -122,7 +124,9 @@ def _about_average(plan: Plan) -> Iterator[Event]:
         yield Notice(text=STALE_EMA, where=plan.checkpoint.path.name)
 
 
-def _train(trainer: Trainer, outputs: Outputs, validator: Validator, token: CancelToken) -> Iterator[Event]:
+def _train(
+    trainer: Trainer, outputs: Outputs, validator: Validator, refresher: Refresher, token: CancelToken
+) -> Iterator[Event]:
     plan = trainer.plan
     if trainer.step == 0:
         yield from draw_previews(trainer, outputs.run, token)
@@ -133,6 +137,7 @@ def _train(trainer: Trainer, outputs: Outputs, validator: Validator, token: Canc
     began, first = time.monotonic(), trainer.step
     while trainer.step < plan.steps and not token.stopping:
         before = trainer.pieces
+        refresher.follow(trainer.samples)
         result = trainer.train_step()
         if trainer.pieces != before:
             yield Notice(text=f"{OUT_OF_MEMORY} {trainer.pieces} pieces: slower, with the same result")

@@ -55,7 +55,9 @@ def test_a_damaged_shard_is_found_named_and_forgotten(tmp_path, harm):
     found = dict(store.check(["a", "b"]))
     assert found.pop(shard.name) is False
     assert list(found.values()) == [True]
-    if harm in ("flip", "gone"):
+    if harm == "gone":  # another process may have forgotten it
+        assert store.get("a") is None
+    elif harm == "flip":
         with pytest.raises(DamagedShard, match=shard.name):
             store.get("a")
     store.drop(shard.name)
