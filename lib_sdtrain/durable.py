@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 _STALE_SECONDS = 24 * 3600
+_BEGIN_BYTES = 200
 
 
 def fsync_path(path: Path) -> None:
@@ -24,12 +25,17 @@ def fsync_path(path: Path) -> None:
 
 def temporary_beside(target: Path) -> Path:
     """A fresh hidden name in the target's folder, on the same file system so that a rename is atomic."""
-    return target.with_name(f".{target.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+    return target.with_name(f".{_begin(target)}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+
+
+def _begin(target: Path) -> str:
+    """As much of the target's name as leaves room behind it: names end at 255 bytes."""
+    return target.name.encode(errors="surrogateescape")[:_BEGIN_BYTES].decode(errors="ignore")
 
 
 def remove_stale(target: Path) -> None:
     """Remove what killed writers of this target left behind more than a day ago."""
-    for left in target.parent.glob(f".{glob.escape(target.name)}.*.tmp"):
+    for left in target.parent.glob(f".{glob.escape(_begin(target))}.*.tmp"):
         with contextlib.suppress(OSError):  # another process may be as quick
             if time.time() - left.stat().st_mtime > _STALE_SECONDS:
                 left.unlink()
@@ -51,6 +57,9 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 
 def safe_name(text: str) -> str:
-    """A file name stem from a user's text: letters, digits, `-`, `_` and `.`, at most 80, never empty or hidden."""
-    kept = "".join(c if c.isalnum() or c in "-_." else "-" for c in text).strip("-. ")
-    return kept[:80].rstrip("-. ") or "model"
+    """A file name stem from a user's text: letters, digits, `-`, `_` and `.`, never empty or hidden.
+
+    At most 80 characters and 160 bytes: steps and suffixes fit behind it.
+    """
+    kept = "".join(c if c.isalnum() or c in "-_." else "-" for c in text).strip("-. ")[:80]
+    return kept.encode()[:160].decode(errors="ignore").rstrip("-. ") or "model"

@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from lib_sdtrain.errors import UserError
+from lib_sdtrain.places import is_file
 
 MAX_BYTES = 4 * 2**20
 
@@ -72,7 +73,7 @@ def read_text(path: Path, limit: int = MAX_BYTES) -> str:
 
     Raises `UserError` when it is missing, not a file, larger than `limit` bytes or not UTF-8.
     """
-    if not path.is_file():
+    if not is_file(path):
         raise UserError("no such file", where=str(path), fix="check the path")
     size = path.stat().st_size
     if size > limit:

@@ -20,10 +20,10 @@ from lib_sdtrain.api.runs import RunEntry, list_runs, past_events
 from lib_sdtrain.durable import safe_name, temporary_beside
 from lib_sdtrain.errors import Problem, Problems, UserError
 from lib_sdtrain.events import CancelToken, Event
-from lib_sdtrain.host.paths import check_writable
 from lib_sdtrain.host.protocol import CheckpointEntry, Host, entry_called
 from lib_sdtrain.host.standalone import TOYBOX
 from lib_sdtrain.jobs import Job, JobRunner
+from lib_sdtrain.places import check_writable
 from lib_sdtrain.settings.fields import PATH_KINDS, declared, get_path
 from lib_sdtrain.settings.layers import Layer, Resolved, resolve, to_plain
 from lib_sdtrain.settings.run import Concept, RunSettings

@@ -12,6 +12,7 @@ from typing import Any
 from lib_sdtrain.data.listing import CAPTION_SUFFIXES, MASK_LABEL, Listed, list_pictures
 from lib_sdtrain.data.metadata import MetadataFile, caption_of
 from lib_sdtrain.errors import UserError
+from lib_sdtrain.places import is_dir, is_file
 from lib_sdtrain.settings.run import Concept
 
 MAX_CAPTION_BYTES = 64 * 1024
@@ -103,15 +104,15 @@ def check_folder(folder: str, where: str) -> Path:
     if not folder:
         raise UserError("no folder is given", where=where, fix="name the folder that holds the pictures")
     path = Path(folder).expanduser()
-    if path.is_file():
+    if is_file(path):
         raise UserError(f"{path} is a file, not a folder", where=where, fix=f"give the folder: {path.parent}")
-    if not path.is_dir():
+    if not is_dir(path):
         raise UserError(f"there is no folder {path}", where=where, fix=_nearest_folder(path))
     return path
 
 
 def _nearest_folder(path: Path) -> str:
-    parent = next((p for p in path.parents if p.is_dir()), None)
+    parent = next((p for p in path.parents if is_dir(p)), None)
     return f"the nearest folder that exists is {parent.resolve()}" if parent else "check the path"
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from lib_sdtrain.data.index import ROW_COLUMNS, PictureIndex, connected, rows_known
 from lib_sdtrain.errors import UserError
+from lib_sdtrain.places import is_file
 from lib_sdtrain.textfiles import parse_json
 
 NAMES = ("file_name", "filename", "file", "path", "image", "image_path", "img_path", "filepath", "key", "name", "id")
@@ -31,7 +32,7 @@ class MetadataFile:
     def __init__(self, file: str, where: str, index: PictureIndex | None = None) -> None:
         """Read `file`. Raises `UserError` when it cannot be."""
         self.path = Path(file).expanduser()
-        if not self.path.is_file():
+        if not is_file(self.path):
             raise UserError(f"there is no file {self.path}", where=where)
         self._lock, self._base = threading.Lock(), connected(index or PictureIndex())
         rows = rows_known(self._base, self.path, lambda: _packed(_read(self.path, where)))

@@ -13,15 +13,16 @@ from lib_sdtrain.data.pictures import BadPicture, apply_fit, open_picture
 from lib_sdtrain.data.sizes import Misfit, Sizing
 from lib_sdtrain.errors import UserError
 from lib_sdtrain.events import CancelToken, Event, Finished, Notice, Phase
+from lib_sdtrain.places import is_dir, is_file
 
 Result = Iterator[Event]
 
 
 def check_folders(source: Path, out: Path) -> None:
     """Raise `UserError` unless `source` is a folder and `out` another one outside of it."""
-    if not source.is_dir():
+    if not is_dir(source):
         raise UserError(f"there is no folder {source}", where="FOLDER")
-    if out.is_file() or out.resolve() == source.resolve() or source.resolve() in out.resolve().parents:
+    if is_file(out) or out.resolve() == source.resolve() or source.resolve() in out.resolve().parents:
         raise UserError("the result needs a folder of its own", where="--out", fix="name one outside of the pictures'")
 
 

@@ -1,7 +1,6 @@
 """Keeping paths that come from a page inside the folders that page may see."""
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -26,13 +25,3 @@ def confined(path: str, roots: Iterable[Path], where: str) -> Path:
         f"{path} is outside the folders that this page may use, because it can be reached from other machines",
         where=where, fix=f"use a folder inside {', '.join(map(str, allowed))}",
     )
-
-
-def check_writable(folder: Path, where: str) -> None:
-    """Raise `UserError` when a folder that need not exist yet cannot be made or written in. Writes nothing."""
-    existing = next(place for place in (folder, *folder.absolute().parents) if place.exists())
-    if not existing.is_dir():
-        raise UserError(f"{existing} is a file, a folder is needed there", where=where, fix="move it away")
-    if not os.access(existing, os.W_OK | os.X_OK):
-        fix = "give this user the permission to write there"
-        raise UserError(f"nothing can be written in {existing}", where=where, fix=fix)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from lib_sdtrain.errors import Cancelled
 from lib_sdtrain.model.hashes import HashCache, model_digest
+from lib_sdtrain.places import is_file
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -76,4 +77,4 @@ def files_named(settings: MergeSettings) -> list[Path]:
     """The files that a merge names outright (not by the name of an embedded checkpoint), as far as they exist."""
     names = [settings.a, settings.b, settings.c, *settings.model, settings.vae]
     paths = [Path(name).expanduser() for name in names if name]
-    return [path for path in dict.fromkeys(paths) if path.is_file()]
+    return [path for path in dict.fromkeys(paths) if is_file(path)]

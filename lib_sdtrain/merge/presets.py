@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lib_sdtrain.errors import UserError
+from lib_sdtrain.places import is_file
 from lib_sdtrain.textfiles import read_text
 
 BUNDLED = Path(__file__).with_name("presets.tsv")
@@ -67,9 +68,9 @@ def find_preset(text: str, presets: Mapping[str, Preset], where: str) -> Preset:
     if text in presets:
         return presets[text]
     path, _, name = text.rpartition(":")
-    if Path(text).is_file():
+    if is_file(Path(text)):
         return _from_file(Path(text), "", where)
-    if path and Path(path).is_file():
+    if path and is_file(Path(path)):
         return _from_file(Path(path), name, where)
     same = [known for known in presets if known.lower() == text.lower()]
     if same:

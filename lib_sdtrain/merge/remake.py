@@ -11,6 +11,7 @@ from lib_sdtrain.events import CancelToken, Phase
 from lib_sdtrain.merge.parents import ParentHashes
 from lib_sdtrain.merge.recipes_read import Recipe, read_recipe
 from lib_sdtrain.model.hashes import legacy_hash
+from lib_sdtrain.places import is_dir
 from lib_sdtrain.settings.layers import to_plain
 from lib_sdtrain.settings.merge import MergeSettings
 from lib_sdtrain.settings.parse import build
@@ -88,7 +89,7 @@ def _candidates(settings: MergeSettings, folders: Sequence[Path]) -> list[Path]:
     given = [settings.a, settings.b, settings.c, *settings.model, settings.vae]
     files = [Path(name).expanduser() for name in given if name]
     for folder in (*(Path(name).expanduser() for name in settings.search), *folders):
-        if not folder.is_dir():
+        if not is_dir(folder):
             raise UserError("no such folder", where=f"search {folder}")
         files += sorted(path for path in folder.rglob("*") if path.suffix in _SUFFIXES)
     return [path for path in dict.fromkeys(files) if path.is_file()]

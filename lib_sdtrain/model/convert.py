@@ -16,6 +16,7 @@ from lib_sdtrain.model.selection import Pick, overflow_notice, select
 from lib_sdtrain.model.space import check_space
 from lib_sdtrain.model.vae_file import VaeFile, open_vae
 from lib_sdtrain.model.writer import CheckpointWriter, Written, file_size
+from lib_sdtrain.places import exists
 from lib_sdtrain.settings.convert import ConvertSettings
 from lib_sdtrain.settings.layers import to_plain
 
@@ -69,7 +70,7 @@ def _check_target(settings: ConvertSettings, out: Path, problems: Problems) -> N
             f"{out.suffix} files can carry programs and are not written", where=str(out),
             fix="end the name in .safetensors",
         )
-    elif out.suffix != ".safetensors" and out.exists() and (not out.is_dir() or any(out.iterdir())):
+    elif out.suffix != ".safetensors" and exists(out) and (not out.is_dir() or any(out.iterdir())):
         problems.add("something of this name stands there already", where=str(out), fix="name a new folder")
     for name in ("file", "vae"):
         given = getattr(settings, name)

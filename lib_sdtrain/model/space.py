@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 from lib_sdtrain.errors import UserError
+from lib_sdtrain.places import exists
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 
@@ -18,7 +19,7 @@ class DiskFullError(OSError):
 
 def free_bytes(folder: Path) -> int:
     """Bytes that a user may still write in `folder`, or in its nearest existing parent."""
-    existing = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
+    existing = next(parent for parent in (folder, *folder.absolute().parents) if exists(parent))
     return shutil.disk_usage(existing).free
 
 

@@ -16,6 +16,7 @@ from lib_sdtrain.model.folder import read_folder
 from lib_sdtrain.model.header import LENGTH_BYTES
 from lib_sdtrain.model.mapped import Contents, TensorEntry, load_tensor, raw_bytes, read_safetensors
 from lib_sdtrain.model.torchfile import read_torch_file
+from lib_sdtrain.places import exists, is_dir
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -115,9 +116,9 @@ def open_tensors(path: str | Path) -> TensorFile:
 
 
 def _container(path: Path) -> str:
-    if path.is_dir():
+    if is_dir(path):
         return FOLDER
-    if not path.exists():
+    if not exists(path):
         raise UserError("no such file", fix="check the path")
     if not path.is_file():
         raise UserError("this is not a regular file")

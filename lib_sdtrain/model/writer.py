@@ -24,6 +24,7 @@ from lib_sdtrain.model.hashes import sha256
 from lib_sdtrain.model.header import LENGTH_BYTES, Header, Spec, build_header, header_length, parse_header
 from lib_sdtrain.model.mapped import tensor_bytes
 from lib_sdtrain.model.space import disk_full, free_bytes, is_full, require_space
+from lib_sdtrain.places import check_name, check_writable, is_dir
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -119,8 +120,10 @@ class CheckpointWriter:
             self._advance()
 
     def __enter__(self) -> Self:
-        if self.path.is_dir():
+        if is_dir(self.path):
             raise UserError("a folder of this name stands there", where=str(self.path), fix="choose another name")
+        check_name(self.path.name, str(self.path))
+        check_writable(self.path.parent, str(self.path))
         self.path.parent.mkdir(parents=True, exist_ok=True)
         remove_stale(self.path)
         require_space(self.path, self.size + len(self._yaml_text or ""))

@@ -10,6 +10,7 @@ from typing import Any
 
 from lib_sdtrain import textfiles
 from lib_sdtrain.errors import UserError
+from lib_sdtrain.places import is_file
 from lib_sdtrain.settings.parse import nearest
 
 FOLDER = Path(__file__).parent
@@ -25,7 +26,7 @@ def preset_path(name: str) -> Path:
     """The file of a preset, by its name or as a path. Raises `UserError` naming the nearest known one."""
     if name in preset_names():
         return FOLDER / f"{name}.yaml"
-    if Path(name).suffix in (".yaml", ".yml", ".json") and Path(name).is_file():
+    if Path(name).suffix in (".yaml", ".yml", ".json") and is_file(Path(name)):
         return Path(name)
     raise UserError("no such preset", where=name, fix=nearest(name, preset_names()))
 

@@ -11,6 +11,7 @@ import numpy as np
 from lib_sdtrain.errors import Problems, UserError
 from lib_sdtrain.events import CancelToken, Event, Finished, Phase, Saved, Started
 from lib_sdtrain.model.checkpoint import find_checkpoint, open_checkpoint
+from lib_sdtrain.places import exists, is_file
 from lib_sdtrain.sample.check import check_request
 from lib_sdtrain.sample.files import folders
 from lib_sdtrain.sample.generate import Surroundings, generate
@@ -41,7 +42,7 @@ def check(settings: SampleSettings) -> Models:
         problems.add("a folder is needed", where="out", fix="say where the pictures go")
     if not settings.requests:
         problems.add("there is nothing to draw", where="requests", fix="give a prompt, a request or an infotext")
-    if not find_checkpoint(settings.checkpoint).exists():
+    if not exists(find_checkpoint(settings.checkpoint)):
         problems.add(f"no such file: {settings.checkpoint}", where="checkpoint", fix="check the path")
         problems.raise_if_any()
     models = Models(settings, places)
@@ -50,7 +51,7 @@ def check(settings: SampleSettings) -> Models:
             path, vae = models.files(request.options)
             check_request(request, open_checkpoint(path).family)
             check_networks(request, places.lora)
-            if vae is not None and not vae.is_file():
+            if vae is not None and not is_file(vae):
                 raise UserError(f"no such file: {vae}", where="vae", fix="check the path")
         except UserError as error:
             problems.absorb(error, str if len(settings.requests) == 1 else f"request {number}: {{}}".format)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from lib_sdtrain.errors import UserError
 from lib_sdtrain.model.checkpoint import EMBEDDED, find_checkpoint
+from lib_sdtrain.places import is_file
 from lib_sdtrain.settings.sample import SampleSettings
 
 WEIGHTS = (".safetensors", ".ckpt", ".pt", ".bin")
@@ -44,7 +45,7 @@ def find_named(name: str, places: Sequence[Path], what: str, where: str) -> Path
 
     Raises `UserError` with the names that were found instead.
     """
-    if Path(name).expanduser().is_file():
+    if is_file(Path(name).expanduser()):
         return Path(name).expanduser()
     found = weights_in(places)
     for path in found:

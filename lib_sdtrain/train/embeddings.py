@@ -17,6 +17,7 @@ from lib_sdtrain.model.build import LoadedModel
 from lib_sdtrain.model.family import Family
 from lib_sdtrain.model.keys import TEXT_ENCODERS
 from lib_sdtrain.model.tokenizer import Tokenizer
+from lib_sdtrain.places import is_dir
 from lib_sdtrain.sample.embeddings import SDXL_PARTS, Embedding, Library, embedding_files, load_library
 from lib_sdtrain.settings.run import RunSettings
 from lib_sdtrain.settings.run_embedding import EmbeddingSettings
@@ -26,6 +27,8 @@ FILE_KEYS = dict(zip(TEXT_ENCODERS, SDXL_PARTS, strict=True))
 """What SDXL's two parts are called in a file; other families' only one stands under ``."""
 
 NONE = EmbeddingSettings()
+LONGEST_NAME = 160
+"""Bytes; a step and a suffix come behind it."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +104,7 @@ def folders_of(settings: RunSettings) -> tuple[Path, ...]:
     if not settings.model.embeddings_dir:
         return ()
     folder = Path(settings.model.embeddings_dir).expanduser()
-    if not folder.is_dir():
+    if not is_dir(folder):
         raise UserError(f"no such folder: {folder}", where="model.embeddings_dir", fix="check the path")
     return (folder,)
 
@@ -142,6 +145,10 @@ def check_embedding(settings: RunSettings, problems: Problems) -> None:
         problems.add(
             f"{name!r} cannot be both a word and a file's name", where="embedding.name",
             fix="use letters, digits and hyphens",
+        )
+    if len(name.encode()) > LONGEST_NAME:
+        problems.add(
+            "the word is too long for a file's name", where="embedding.name", fix=f"at most {LONGEST_NAME} letters"
         )
     try:
         folders_of(settings)

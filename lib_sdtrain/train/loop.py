@@ -11,6 +11,7 @@ from lib_sdtrain.data.refreshing import Refresher
 from lib_sdtrain.errors import Cancelled
 from lib_sdtrain.events import CancelToken, Event, Finished, Notice, Phase, Started, Step, Stopped
 from lib_sdtrain.model.space import check_space
+from lib_sdtrain.places import check_writable
 from lib_sdtrain.settings.run import RunSettings
 from lib_sdtrain.settings.run_method import FULL
 from lib_sdtrain.train.boards import boards
@@ -56,7 +57,8 @@ def train(
 
 
 def check_disk(plans: Sequence[Plan], run: RunDir) -> None:
-    """Raise `UserError` when what the stages of the run will write does not fit."""
+    """Raise `UserError` when what the stages of the run will write cannot be written, or does not fit."""
+    check_writable(run.path, "--run-dir")
     elsewhere = plans[0].settings.save.dir
     if elsewhere:
         check_space(Path(elsewhere).expanduser() / "x", sum(map(checkpoint_bytes, plans)))

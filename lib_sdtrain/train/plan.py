@@ -21,6 +21,7 @@ from lib_sdtrain.events import CancelToken, Event
 from lib_sdtrain.model.checkpoint import Checkpoint, open_checkpoint
 from lib_sdtrain.model.family import Family
 from lib_sdtrain.model.vae_file import open_vae
+from lib_sdtrain.places import check_writable, is_dir, is_file
 from lib_sdtrain.settings.lengths import Length
 from lib_sdtrain.settings.run import Concept, RunSettings
 from lib_sdtrain.train.checks import check_settings
@@ -29,7 +30,7 @@ from lib_sdtrain.train.embeddings import check_named
 from lib_sdtrain.train.families import check_family, family_of
 from lib_sdtrain.train.held_out import hold_out
 from lib_sdtrain.train.preview_requests import check_previews, preview_bodies
-from lib_sdtrain.train.results import CHECKPOINT, check_overwrites, result_stem
+from lib_sdtrain.train.results import CHECKPOINT, check_folders, check_overwrites, result_stem
 from lib_sdtrain.train.studio import Studio, check_studio
 from lib_sdtrain.train.token_vectors import check_words_said
 
@@ -117,6 +118,7 @@ def make_plan(
     """
     problems = Problems()
     check_settings(settings, device, problems)
+    check_folders(settings, problems)
     if anew:
         check_overwrites(settings, problems)
     checkpoint = _try(problems, lambda: open_checkpoint(settings.model.checkpoint))
@@ -187,9 +189,11 @@ def _folders(
     if not concept.class_dir:
         return instance, outputs / "class-pictures" / _class_folder_name(concept, checkpoint) if checkpoint else None
     folder = Path(concept.class_dir).expanduser()
-    if folder.is_file():
+    if is_file(folder):
         problems.add(f"{folder} is a file, not a folder", where=f"{where}.class_dir")
         return instance, None
+    if not is_dir(folder):  # it is made
+        _try(problems, lambda: check_writable(folder, f"{where}.class_dir"))
     if instance and folder.resolve() == instance.resolve():
         problems.add(
             "it is the folder of the subject's own pictures", where=f"{where}.class_dir", fix="use another one"
@@ -219,7 +223,7 @@ def _material(
             where=f"data.concepts.{index}.instance_prompt", fix="write one, for instance: a photo of sks dog",
         )
     kept: Sequence[Picture] = ()
-    if class_folder and class_folder.is_dir():
+    if class_folder and is_dir(class_folder):
         kept = yield from open_folder(class_folder, reading.token, concept.num_class_images, index=reading.index)
     return Material(concept, found, kept)
 

@@ -5,7 +5,8 @@ import re
 from pathlib import Path
 
 from lib_sdtrain.durable import safe_name
-from lib_sdtrain.errors import Problems
+from lib_sdtrain.errors import Problems, UserError
+from lib_sdtrain.places import check_writable, is_dir
 from lib_sdtrain.settings.run import RunSettings
 from lib_sdtrain.settings.run_method import EMBEDDING, LORA
 
@@ -34,11 +35,22 @@ def result_folder(settings: RunSettings, kind: str) -> Path | None:
     return Path(chosen).expanduser() if chosen else None
 
 
+def check_folders(settings: RunSettings, problems: Problems) -> None:
+    """Add to `problems` each folder of results in which nothing can be written: hours later would be too late."""
+    for kind in result_kinds(settings):
+        folder = result_folder(settings, kind)
+        try:
+            if folder is not None:
+                check_writable(folder, "save.embedding_dir" if kind == EMBEDDING else "save.dir")
+        except UserError as error:
+            problems.absorb(error)
+
+
 def check_overwrites(settings: RunSettings, problems: Problems) -> None:
     """Add to `problems` each file of an earlier run that a new run of these settings would overwrite."""
     for kind in result_kinds(settings) if settings.data.concepts else ():
         folder, stem = result_folder(settings, kind), result_stem(settings, kind)
-        if folder is None or not folder.is_dir():
+        if folder is None or not is_dir(folder):
             continue
         own = re.compile(re.escape(stem) + r"(-\d{6})?" + re.escape(SUFFIX))
         there = sorted(path.name for path in folder.iterdir() if own.fullmatch(path.name))

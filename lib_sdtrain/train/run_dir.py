@@ -22,6 +22,7 @@ from lib_sdtrain.durable import safe_name, write_atomically
 from lib_sdtrain.errors import UserError
 from lib_sdtrain.events import Event, Phase, event_of
 from lib_sdtrain.model.space import is_full
+from lib_sdtrain.places import is_file
 from lib_sdtrain.settings.layers import to_plain
 from lib_sdtrain.settings.parse import build
 from lib_sdtrain.settings.run import RunSettings
@@ -100,7 +101,7 @@ class RunDir:
 
     def read_config(self) -> RunSettings:
         """The settings the run was started with. Raises `UserError` when this is no run directory."""
-        if not self.config.is_file():
+        if not is_file(self.config):
             raise UserError("no run directory (it has no config.yaml)", where=str(self.path), fix="check the path")
         return build(RunSettings, textfiles.read_mapping(self.config), where=str(self.config))
 

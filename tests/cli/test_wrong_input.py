@@ -147,3 +147,42 @@ def test_wrong_commands_say_what_to_do(capsys, arguments, said):
         code = exit_.code
     assert code == 2
     assert said in capsys.readouterr().err
+
+
+LONG = "n" * 300
+NAMING = {
+    "checkpoint": ["train", "--preset", "toybox-dreambooth", "--set", "model.checkpoint={long}"],
+    "pictures": ["train", "--preset", "toybox-dreambooth", "--set", "data.concepts.0.instance_dir={long}"],
+    "class": ["train", "--preset", "toybox-dreambooth", "--set", "data.concepts.0.class_dir={long}"],
+    "metadata": ["train", "--preset", "toybox-dreambooth", "--set", "data.concepts.0.metadata_file={long}.csv"],
+    "settings": ["train", "--config", "{long}"],
+    "preset": ["train", "--preset", "{long}"],
+    "embeddings": ["train", "--preset", "toybox-dreambooth", "--set", "model.embeddings_dir={long}"],
+    "results": ["train", "--preset", "toybox-dreambooth", "--set", "save.dir={there}/{long}"],
+    "results in a file": ["train", "--preset", "toybox-dreambooth", "--set", "save.dir={there}/file/below"],
+    "word": ["train", "--preset", "toybox-dreambooth", "--set", "embedding.name={long}", "--set",
+             "data.concepts.0.instance_prompt={long}"],
+    "run": ["train", "--preset", "toybox-dreambooth", "--run-dir", "{there}/{long}"],
+    "resume": ["train", "--resume", "{long}"],
+    "parent": ["merge", "--a", "{long}", "--b", "toybox", "--out", "{there}/o.safetensors"],
+    "merged": ["merge", "--a", "toybox", "--b", "toybox", "--out", "{there}/{long}.safetensors"],
+    "merged in a file": ["merge", "--a", "toybox", "--b", "toybox", "--out", "{there}/file/o.safetensors"],
+    "recipe": ["merge", "--recipe", "{long}"],
+    "inspected": ["inspect", "{long}"],
+    "drawn with": ["sample", "--checkpoint", "{long}", "--prompt", "x", "--out", "{there}/o"],
+    "extracted": ["lora-extract", "{long}", "toybox", "--out", "{there}/o.safetensors"],
+    "captions": ["captions", "{long}"],
+    "compared": ["diff", "{long}", "toybox"],
+    "converted": ["convert", "{long}", "--out", "{there}/o.safetensors"],
+    "test data": ["test-data", "{there}/{long}"],
+}
+
+
+@pytest.mark.parametrize("what", NAMING)
+def test_a_name_that_no_disk_takes_is_a_mistake_like_any_other(capsys, tmp_path, monkeypatch, what):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("x")
+    arguments = [part.format(long=LONG, there=tmp_path) for part in NAMING[what]]
+    (line,) = errors_of(capsys, arguments)
+    assert "Errno" not in line
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]

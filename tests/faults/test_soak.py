@@ -11,7 +11,7 @@ from tests.tiny import write_tiny
 COUNT, WARM_UP = 20, 4  # each kind of run comes up once in four
 MOST_OBJECTS, MOST_BLOCKS = 1, 150
 """A piece of work may leave less than one object, on average, and 150 pieces of memory of some dozen bytes, of the
-hundreds of thousands that it makes. Which ones stay is spread thin: tracemalloc shows no line that holds three a run."""
+hundreds of thousands that it makes. They are spread thin: tracemalloc shows no line that keeps three a run."""
 
 
 @pytest.fixture

@@ -149,12 +149,13 @@ def test_json_made_to_hurt_is_a_value_error(text):
 
 
 @settings(deadline=None)
-@given(st.text(max_size=120))
+@given(st.text(max_size=120) | st.integers(1, 120).map("\u7279".__mul__))
 def test_a_name_is_a_name_whatever_was_typed(text):
     name = safe_name(text)
     assert name == Path(name).name
     assert name not in ("", ".", "..")
     assert 0 < len(name) <= 80
+    assert len(f"{name}-1000000.safetensors".encode()) <= 255
     assert not set(name) & set('/\\:*?"<>|\0\n\r\t')
     assert name[0] not in ".-"
 

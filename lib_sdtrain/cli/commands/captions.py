@@ -7,6 +7,7 @@ from typing import Any
 
 from lib_sdtrain.cli.run import DONE, show_document
 from lib_sdtrain.errors import UserError
+from lib_sdtrain.places import is_dir
 
 SHOWN = 20
 
@@ -31,7 +32,7 @@ def run(args: argparse.Namespace) -> int:
     from lib_sdtrain.data.caption_edit import Edit, apply_changes, changes, statistics
     from lib_sdtrain.data.journal import undo
 
-    if not args.folder.is_dir():
+    if not is_dir(args.folder):
         raise UserError(f"there is no folder {args.folder}", where="FOLDER")
     if args.undo:
         show_document({"undone": undo(args.folder)}, args.json, lambda done: f"{done['undone']} files as they were")

@@ -7,6 +7,7 @@ from typing import Any
 
 from lib_sdtrain.cli.run import drive
 from lib_sdtrain.errors import UserError
+from lib_sdtrain.places import is_dir
 from lib_sdtrain.settings.merge import CONVENTIONS
 
 _BAR = 40
@@ -26,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Compare, print, and draw what was asked for."""
     out = Path(args.out).expanduser() if args.out else None
-    if out is not None and (out.suffix.lower() != _PICTURE or not out.parent.is_dir()):
+    if out is not None and (out.suffix.lower() != _PICTURE or not is_dir(out.parent)):
         raise UserError("the heat map is a .png file in a folder that exists", where=args.out, fix="change --out")
 
     def summary(document: dict[str, Any]) -> str:

@@ -14,8 +14,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Draw the pictures."""
+    from lib_sdtrain.places import check_writable
     from lib_sdtrain.toybox.testdata import write_test_data
 
+    check_writable(args.folder, "DIR")
     written = write_test_data(args.folder)
     document = {"files": [str(path) for path in written]}
     show_document(document, args.json, lambda _: f"{len(written)} files in {args.folder}")

@@ -12,6 +12,7 @@ from typing import Any
 from lib_sdtrain.errors import UserError
 from lib_sdtrain.events import CancelToken, Event, Finished, Phase, Started
 from lib_sdtrain.model.checkpoint import find_checkpoint
+from lib_sdtrain.places import exists
 from lib_sdtrain.sample.bench.sides import Cost, Side, our_side, webui_side
 
 _PROMPT, _NEGATIVE = "a photo of a cat on a beach, best quality", "blurry, bad quality"
@@ -36,7 +37,7 @@ def bench_sample(bench: SampleBench, token: CancelToken) -> Iterator[Event]:
     of the processor's seconds, and both processes' anonymous memory in bytes. Raises `UserError` for a missing file.
     """
     checkpoint = find_checkpoint(bench.checkpoint)
-    if not checkpoint.exists():
+    if not exists(checkpoint):
         raise UserError(f"no such file: {bench.checkpoint}", where="--checkpoint", fix="check the path")
     yield Started(job="bench", total=bench.runs)
     found: dict[str, list[Cost]] = {}
