@@ -7,6 +7,8 @@ from __future__ import annotations
 import base64
 import io
 import os
+import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,11 +19,12 @@ from lib_sdtrain.events import CancelToken
 from lib_sdtrain.host.standalone import TOYBOX
 from lib_sdtrain.quality.drawing import open_model
 from lib_sdtrain.quality.sheets import save_sheet
-from lib_sdtrain.sample.generate import generate
+from lib_sdtrain.sample.generate import Surroundings, generate
 from lib_sdtrain.sample.requests import read_infotexts
 from lib_sdtrain.toybox.judge import read, shipped_judge
 from tests.journeys import installed_webui
 from tests.journeys.installed_webui import FOLDER, WEBUI_MARKS
+from tests.journeys.steps import LONG
 
 pytestmark = WEBUI_MARKS
 INFOTEXTS = """\
@@ -84,3 +87,42 @@ def test_both_hosts_draw_the_same_pictures_and_they_show_what_was_asked_for(webu
         assert difference.max() <= 2
     square = [other for other in others if other.size == (128, 128)]  # the judge knows no others
     assert [reading.kind for reading in read(shipped_judge(), square)] == ["cat", "bird", "car"]
+
+
+LORA = {"method.kind": "lora", "method.rank": 4, "train.learning_rate": 0.005}
+WORD = {"method.kind": "embedding", "embedding.name": "zwx", "embedding.vectors": 2, "train.learning_rate": 0.05}
+SUBJECT = TOYBOX.path.parent / "subject"
+BEACH = """\
+a photo of zwx cat on a beach{mark}
+Steps: 8, Sampler: DPM++ 2M, Schedule type: Karras, CFG scale: 6, Seed: 5, Size: 128x128, RNG: CPU
+"""
+
+
+def train(webui, settings) -> None:
+    """A run on toybox, to its end; what it wrote is listed."""
+    concept = {"name": "cat", "instance_dir": str(SUBJECT), "instance_prompt": "a photo of zwx cat"}
+    own = {"model.checkpoint": TOYBOX.path.name, "data.concepts": [concept], "train.length": 4}
+    webui.post("/sdtrain/v1/train", {"settings": {**own, **settings}})
+    until = time.monotonic() + LONG / 1000
+    while (job := webui.get("/sdtrain/v1/job")["job"])["state"] in ("waiting", "running") and time.monotonic() < until:
+        time.sleep(0.2)
+    assert job["state"] == "finished", job["events"][-1]
+    for kind in ("loras", "embeddings"):
+        webui.post(f"/sdapi/v1/refresh-{kind}")
+
+
+def ours(request, around: Surroundings | None = None) -> np.ndarray:
+    """What our sampler makes of a request on toybox."""
+    picture = next(generate(open_model(TOYBOX.path, "cpu"), request, surroundings=around))
+    return np.asarray(picture.image, np.int16)
+
+
+@pytest.mark.parametrize(("name", "method", "mark"), [("learnt", LORA, "<lora:learnt:0.8>"), ("word", WORD, "")])
+def test_what_was_trained_beside_a_checkpoint_does_in_the_webui_what_our_sampler_says(webui, name, method, mark):
+    train(webui, {"save.name": name, **method})
+    folders = {"lora_dirs": (webui.data / "models" / "Lora",), "embeddings_dirs": (webui.data / "embeddings",)}
+    request = read_infotexts(BEACH.format(mark=mark))[0]
+    with_it = np.asarray(theirs(webui, request).convert("RGB"), np.int16)
+    without = ours(replace(request, prompt=request.prompt.replace(mark, "")))
+    assert np.abs(with_it - ours(request, Surroundings(**folders))).max() <= 2
+    assert np.abs(with_it - without).mean() > 3
