@@ -137,6 +137,13 @@ class TrainGroup:
         "calls the subject, as in: sks.",
         default_text="all words of the captions",
     )
+    token_embedding_init: str = setting(
+        "",
+        "They begin as",
+        "token_embedding_words: what their vectors begin as, the mean of these words' vectors. A word that the model "
+        "listens to: where it does not know the name at all, much time passes until it finds one. Off: as they are.",
+        default_text="as they are",
+    )
     scale_lr: str = setting(
         "none",
         "Scale learning rates",

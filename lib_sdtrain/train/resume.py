@@ -19,13 +19,13 @@ from lib_sdtrain.train.stages import laid_out, plan_stages, run_stages
 from lib_sdtrain.train.starting import pick_device
 from lib_sdtrain.train.state import SavedState, newest_state
 from lib_sdtrain.train.studio import Studio
-from lib_sdtrain.train.token_vectors import RATE, WORDS, stands_alone
+from lib_sdtrain.train.token_vectors import FIRST, RATE, WORDS, stands_alone
 
 FIXED = (
     "model.checkpoint", "model.vae", "method.kind", "embedding.name", "embedding.vectors",
     "method.train_unet", "method.train_text_encoder",
     "method.train_text_encoder_2", "method.rank", "method.alpha", "method.conv_rank", "method.conv_alpha",
-    "method.block_weights", "train.optimizer", WORDS, "validation.fraction", "stages",
+    "method.block_weights", "train.optimizer", WORDS, FIRST, "validation.fraction", "stages",
 )
 
 

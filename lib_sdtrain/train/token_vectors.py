@@ -18,7 +18,7 @@ from lib_sdtrain.model.tokenizer import Tokenizer
 from lib_sdtrain.settings.run import RunSettings
 from lib_sdtrain.settings.run_method import FULL, TrainGroup
 
-RATE, WORDS = "train.token_embedding_lr", "train.token_embedding_words"
+RATE, WORDS, FIRST = (f"train.token_embedding_{name}" for name in ("lr", "words", "init"))
 
 
 def stands_alone(train: TrainGroup) -> bool:
@@ -41,15 +41,21 @@ def rows_of(words: Iterable[str], tokenizer: Tokenizer) -> list[int]:
     return sorted({token for word in words for token in tokenizer.encode(word)})
 
 
-def hold_other_words(settings: RunSettings, model: LoadedModel, parts: Iterable[str]) -> None:
-    """From now on no gradient reaches the vectors of words that are not chosen, where some are.
+def prepare_vectors(settings: RunSettings, model: LoadedModel, parts: Iterable[str]) -> None:
+    """Where words are chosen: begin their vectors as the settings say, and let no gradient reach all others'.
 
-    `parts` names what is trained of the model.
+    `parts` names what is trained of the model. A beginning is the mean of the vectors of other words' tokens, as
+    textual inversion begins with one word's (Gal et al. 2022).
     """
-    words = chosen_words(settings.train)
+    words, first = chosen_words(settings.train), settings.train.token_embedding_init
     for name, encoder, tokenizer in zip(TEXT_ENCODERS, model.text_encoders, model.tokenizers, strict=False):
-        if words and name in parts:
-            token_table(encoder).register_hook(_only(rows_of(words, tokenizer)))
+        if not words or name not in parts:
+            continue
+        table, rows = token_table(encoder), rows_of(words, tokenizer)
+        if first.strip():
+            with torch.no_grad():
+                table[rows] = table[tokenizer.encode(first)].mean(0)
+        table.register_hook(_only(rows))
 
 
 def _only(rows: list[int]) -> Callable[[Tensor], Tensor]:
@@ -71,6 +77,8 @@ def check_token_vectors(settings: RunSettings, problems: Problems) -> None:
             where=WORDS if settings.train.token_embedding_lr is None else RATE,
             fix="leave it out, or choose method full and set train_text_encoder to true",
         )
+    if settings.train.token_embedding_init.strip() and not chosen_words(settings.train):
+        problems.add("it is not said which words begin so", where=FIRST, fix=f"name them in {WORDS}, or leave it out")
 
 
 def check_words_said(settings: RunSettings, texts: Iterable[str], problems: Problems) -> None:

@@ -34,7 +34,7 @@ from lib_sdtrain.train.soundness import all_finite
 from lib_sdtrain.train.splitting import doubled, pieces
 from lib_sdtrain.train.state import State
 from lib_sdtrain.train.text_cache import keeps_text
-from lib_sdtrain.train.token_vectors import hold_other_words
+from lib_sdtrain.train.token_vectors import prepare_vectors
 
 USE = "use"
 RUINED = "lower train.learning_rate, or use mixed_precision no; the last saved state is good"
@@ -90,7 +90,7 @@ class Trainer:
             module.requires_grad_(False).to(self.device, torch.float32)
         for module in self.parts.values():
             module.requires_grad_(True).to(self.device)
-        hold_other_words(self.settings, self.model, self.model_parts)
+        prepare_vectors(self.settings, self.model, self.model_parts)
         choose_attention(self.model.unet, self.device.type, self._precision)
         if self.settings.train.gradient_checkpointing:
             for module in (self.model.unet, *self.model.text_encoders):

@@ -116,6 +116,23 @@ def test_only_the_words_that_are_named_move(tiny_checkpoint, picture_folder, tmp
     assert not torch.equal(encoder.text_model.final_layer_norm.weight, others)
 
 
+def test_words_may_begin_as_other_words_and_go_on_from_a_state(tiny_checkpoint, picture_folder, tmp_path):
+    settings = run_settings(
+        tiny_checkpoint, picture_folder("i", 2), train__token_embedding_words="sks",
+        train__token_embedding_init="white dog", train__token_embedding_lr=1e-3,
+    )
+    trainer = single(make_trainer(settings, tmp_path))
+    vectors = table(trainer.model).detach().clone()
+    white, dog = trainer.model.tokenizers[0].encode("white dog")
+    torch.testing.assert_close(vectors[48136], (vectors[white] + vectors[dog]) / 2)
+    trainer.train_step()
+    state = trainer.state()
+    again = single(make_trainer(settings, tmp_path))
+    again.restore(state)
+    assert torch.equal(table(again.model)[48136], table(trainer.model)[48136])
+    assert not torch.equal(table(again.model)[48136], vectors[48136])
+
+
 def test_a_word_that_nothing_says_is_a_mistake(tiny_checkpoint, picture_folder, tmp_path):
     settings = run_settings(tiny_checkpoint, picture_folder("i", 1), train__token_embedding_words="sks, ohwx")
     with pytest.raises(UserError) as caught:
@@ -157,6 +174,13 @@ def test_what_may_change_while_a_run_goes_on(tiny_checkpoint, picture_folder, tm
         with pytest.raises(UserError, match=rf"train\.{name}: {wrong}"):
             finish(resume(tmp_path / "run", {f"train.{name}": value, "train.length": 2}))
     finish(resume(tmp_path / "run", {"train.token_embedding_lr": 0.02, "train.length": 2}))
+
+
+def test_a_beginning_is_some_words_beginning(tmp_path):
+    problems = Problems()
+    settings = run_settings(tmp_path / "m.safetensors", tmp_path, train__token_embedding_init="white")
+    check_settings(settings, "cpu", problems)
+    assert [problem.where for problem in problems.found] == ["train.token_embedding_init"]
 
 
 @pytest.mark.parametrize(("changes", "wrong"), [
