@@ -89,7 +89,7 @@ def test_both_hosts_draw_the_same_pictures_and_they_show_what_was_asked_for(webu
     assert [reading.kind for reading in read(shipped_judge(), square)] == ["cat", "bird", "car"]
 
 
-LORA = {"method.kind": "lora", "method.rank": 4, "train.learning_rate": 0.005}
+LORA = {"method.kind": "lora", "method.rank": 4, "train.learning_rate": 0.03}
 WORD = {"method.kind": "embedding", "embedding.name": "zwx", "embedding.vectors": 2, "train.learning_rate": 0.05}
 SUBJECT = TOYBOX.path.parent / "subject"
 BEACH = """\
@@ -101,7 +101,7 @@ Steps: 8, Sampler: DPM++ 2M, Schedule type: Karras, CFG scale: 6, Seed: 5, Size:
 def train(webui, settings) -> None:
     """A run on toybox, to its end; what it wrote is listed."""
     concept = {"name": "cat", "instance_dir": str(SUBJECT), "instance_prompt": "a photo of zwx cat"}
-    own = {"model.checkpoint": TOYBOX.path.name, "data.concepts": [concept], "train.length": 4}
+    own = {"model.checkpoint": TOYBOX.path.name, "data.concepts": [concept], "train.length": 6}
     webui.post("/sdtrain/v1/train", {"settings": {**own, **settings}})
     until = time.monotonic() + LONG / 1000
     while (job := webui.get("/sdtrain/v1/job")["job"])["state"] in ("waiting", "running") and time.monotonic() < until:
