@@ -14,6 +14,7 @@ pytestmark = pytest.mark.browser
 
 SAMPLE = "#sdtrain_sample"
 RESULT = "#sdtrain_sample_result"
+MESSAGE = f":is({SAMPLE}_message.prose, {SAMPLE}_message .prose)"  # in Gradio 3, and in Gradio 4
 INFOTEXT = ("a cat\nNegative prompt: dog\n"
             "Steps: 2, Sampler: Euler, Schedule type: Karras, CFG scale: 5, Seed: 42, Size: 64x64")
 
@@ -66,7 +67,7 @@ def page(site, open_page, tiny_checkpoint, drawn_before):
     plan(opened, "picture")
     box(opened, "infotext").fill(INFOTEXT)
     opened.press(f"{SAMPLE}_infotext textarea", "Tab")
-    opened.locator(f"{SAMPLE}_message.prose", has_text="everything in it").wait_for(timeout=LONG)
+    opened.locator(MESSAGE, has_text="everything in it").wait_for(timeout=LONG)
     choose(opened, "checkpoint", "one.safetensors")
     plan(opened, "64 x 64")
     return opened
@@ -121,7 +122,7 @@ def test_a_grid_is_drawn_and_its_mistakes_stand_at_the_values(page):
 def test_a_wrong_infotext_says_what_is_wrong(page):
     box(page, "infotext").fill("a\nSteps: 5, Sampler: <b>Foo</b>, CFG scale: 7")
     page.press(f"{SAMPLE}_infotext textarea", "Tab")
-    page.locator(f"{SAMPLE}_message.prose", has_text="no sampler is called '<b>Foo</b>'").wait_for(timeout=LONG)
+    page.locator(MESSAGE, has_text="no sampler is called '<b>Foo</b>'").wait_for(timeout=LONG)
     assert box(page, "prompt").input_value() == "a cat"
     box(page, "width").fill("70")
     plan(page, "no multiple of 8")
