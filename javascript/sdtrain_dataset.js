@@ -39,6 +39,8 @@
         app.press("sdtrain_dataset_command");
     }
 
+    dataset.again = () => send({do: "look", again: true});
+
     // reading
 
     async function follow() {
@@ -212,7 +214,7 @@
         view.addEventListener("click", (event) => {
             const wanted = event.target.closest("[data-do]");
             if (!wanted) return;
-            if (wanted.dataset.do === "look") send({do: "look", again: true});
+            if (wanted.dataset.do === "look") dataset.again();
             else if (wanted.dataset.do === "stop") send({do: "stop"});
             else dataset.turn(wanted.dataset.do);
         });

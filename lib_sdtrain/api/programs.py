@@ -3,7 +3,7 @@ from __future__ import annotations
 
 from lib_sdtrain.api.merging_live_routes import live_commands, live_viewing
 from lib_sdtrain.api.openapi import document
-from lib_sdtrain.api.programs_dataset import DatasetPrograms
+from lib_sdtrain.api.programs_dataset import DatasetPrograms, PreparingPrograms
 from lib_sdtrain.api.programs_history import HistoryPrograms
 from lib_sdtrain.api.programs_models import ModelPrograms
 from lib_sdtrain.api.programs_train import TrainPrograms
@@ -23,6 +23,7 @@ def viewing_routes(services: Services) -> list[Route]:
     return [
         *watching(services.runner, services.queue), *sample_viewing(services.sample),
         *history_programs(services).viewing(), *DatasetPrograms(services.dataset).viewing(),
+        *PreparingPrograms(services.preparing).viewing(),
         *live_viewing(services.merge.live),
     ]
 
@@ -31,6 +32,7 @@ def program_routes(services: Services) -> list[Route]:
     """All routes for programs. `openapi.json` describes them and those of the page."""
     routes = [
         *TrainPrograms(services.train, services.queue).routes(), *DatasetPrograms(services.dataset).routes(),
+        *PreparingPrograms(services.preparing).routes(),
         *history_programs(services).routes(),
         *ModelPrograms(services.merge, services.sample, services.queue).routes(), *live_commands(services.merge.live),
     ]

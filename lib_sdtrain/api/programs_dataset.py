@@ -1,10 +1,11 @@
-"""The data set of a run: for the page that looks, and for programs."""
+"""The data set of a run, looked at and changed: for the page, and for programs."""
 from __future__ import annotations
 
 from typing import Any
 
 from lib_sdtrain.api.choice import choice_of
 from lib_sdtrain.api.dataset import DatasetService
+from lib_sdtrain.api.preparing import MOVE, RESIZE, SHOW, TAGS, UNDO, WRITE, PreparingService, wish_of
 from lib_sdtrain.api.programs_train import choice_body
 from lib_sdtrain.api.routing import NUMBER, OBJECTS, TEXT, Asked, Route, record
 
@@ -20,6 +21,53 @@ LOOK = {"type": "object", "required": ["id", "state"], "properties": {
     "seconds": {"type": "number"}, "folder": TEXT, "problems": OBJECTS, "notices": {"type": "array", "items": TEXT},
     "report": {"type": ["object", "null"], "description": "as of `plan`, and lists, twins, prompts in their tokens"},
 }}  # fmt: skip
+
+
+WORK = {"type": "object", "required": ["id", "state"], "properties": {
+    "id": TEXT, "act": TEXT, "state": {"enum": ["working", "done", "stopped", "failed", "gone"]},
+    "phase": {"type": ["object", "null"]}, "seconds": {"type": "number"}, "problems": OBJECTS,
+    "notices": {"type": "array", "items": TEXT}, "result": {"type": ["object", "null"]},
+}}  # fmt: skip
+_FLAG, _TAGS = {"type": "boolean"}, {"type": "array", "items": TEXT}
+WISH = {
+    "act": {"enum": [TAGS, SHOW, WRITE, RESIZE, MOVE, UNDO], "description": "count tags, show or write what find, "
+            "replace, remove, first and last make of the captions, resize pictures as the settings say or move those "
+            "with a tag into `out`, take the last change in a folder back"},
+    "folder": {"type": "string", "description": "empty: the one of the settings"},
+    "find": TEXT, "replace": TEXT, "word": _FLAG, "regex": _FLAG, "remove": _TAGS, "first": _TAGS, "last": _TAGS,
+    "tag": TEXT, "out": TEXT,
+}  # fmt: skip
+
+
+class PreparingPrograms:
+    """Answers about captions and pictures that are changed."""
+
+    def __init__(self, service: PreparingService) -> None:
+        self.service = service
+
+    def viewing(self) -> list[Route]:
+        """What the Dataset sub-tab asks for; it changes nothing."""
+        return [Route("GET", "preparing/{name}", "How far a change to captions or pictures is", self._view,
+                      params=_NAME, returns=WORK, public=True)]  # fmt: skip
+
+    def routes(self) -> list[Route]:
+        """For programs."""
+        return [
+            Route("POST", "preparing", "Count tags, change captions, resize or move pictures, take that back",
+                  self._begin, body=choice_body(**WISH), returns=WORK),
+            Route("DELETE", "preparing/{name}", "Stop a change", self._stop, params=_NAME,
+                  returns=record(stopped=_FLAG)),
+        ]  # fmt: skip
+
+    def _begin(self, asked: Asked) -> Any:
+        body = {name: value for name, value in asked.body.items() if name not in WISH}
+        return self.service.begin(choice_of(body), wish_of(asked.body)).as_dict()
+
+    def _view(self, asked: Asked) -> Any:
+        return self.service.view(asked.path["name"]) or _nothing(asked)
+
+    def _stop(self, asked: Asked) -> Any:
+        return {"stopped": self.service.stop(asked.path["name"])}
 
 
 class DatasetPrograms:

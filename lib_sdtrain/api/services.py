@@ -5,6 +5,7 @@ from lib_sdtrain.api.dataset import DatasetService
 from lib_sdtrain.api.engine import Engine
 from lib_sdtrain.api.history import History
 from lib_sdtrain.api.merging import MergeService
+from lib_sdtrain.api.preparing import PreparingService
 from lib_sdtrain.api.queue import Queue
 from lib_sdtrain.api.queue_kinds import MERGE, RESUME, TRAIN, MergeKind, ResumeKind, TrainKind
 from lib_sdtrain.api.removal import Removal
@@ -22,6 +23,7 @@ class Services:
         self.runner = JobRunner(host)
         self.train = TrainService(host, engine, self.runner)
         self.dataset = DatasetService(self.train)
+        self.preparing = PreparingService(self.train)
         self.merge = MergeService(host, self.runner)
         self.sample = SampleService(host, self.runner)
         self.history = History(host, self.runner, self.merge.history)

@@ -3,14 +3,18 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from lib_sdtrain.data.captions import join_tags, replace_words, split_tags
 from lib_sdtrain.data.concepts import CAPTION_SUFFIXES, find_pictures
 from lib_sdtrain.data.journal import Journal
 from lib_sdtrain.errors import UserError
+from lib_sdtrain.events import CancelToken, Event, Phase
+
+AT_ONCE = 100
 
 
 @dataclass(frozen=True)
@@ -61,7 +65,11 @@ class Change:
 
 def captions_below(folder: Path) -> Iterator[tuple[Path, Path | None, str]]:
     """(picture, its caption file or None, caption). Raises `UserError` for one that is not UTF-8."""
-    for picture in find_pictures(folder):
+    return _captions_of(find_pictures(folder))
+
+
+def _captions_of(pictures: Iterable[Path]) -> Iterator[tuple[Path, Path | None, str]]:
+    for picture in pictures:
         file = next((path for suffix in CAPTION_SUFFIXES if (path := picture.with_suffix(suffix)).is_file()), None)
         try:
             yield picture, file, file.read_bytes().decode("utf-8-sig") if file else ""
@@ -69,28 +77,44 @@ def captions_below(folder: Path) -> Iterator[tuple[Path, Path | None, str]]:
             raise UserError("the caption is not UTF-8 text", where=str(file), fix="save it as UTF-8") from error
 
 
-def changes(folder: Path, edit: Edit) -> list[Change]:
-    """The caption files that an edit changes; pictures without a caption stay so."""
+def _reading(folder: Path, token: CancelToken) -> Generator[Event, None, list[tuple[Path | None, str]]]:
+    """(caption file or None, caption) of every picture."""
+    pictures, found = find_pictures(folder), []
+    for number, (_, file, text) in enumerate(_captions_of(pictures), 1):
+        found.append((file, text))
+        if number % AT_ONCE == 0 or number == len(pictures):
+            token.check()
+            yield Phase(name="reading captions", done=number, total=len(pictures), unit="captions")
+    return found
+
+
+def changes(folder: Path, edit: Edit, token: CancelToken) -> Generator[Event, None, list[Change]]:
+    """The caption files that an edit changes; pictures without a caption stay so. Yields progress."""
     found = []
-    for _, file, text in captions_below(folder):
+    for file, text in (yield from _reading(folder, token)):
         after = edit(text.strip())
         if file is not None and after != text.strip():
             found.append(Change(file, text, after + "\n"))
     return found
 
 
-def apply_changes(folder: Path, found: Sequence[Change]) -> None:
-    """Write the changed captions; `journal.undo` takes it back."""
+def apply_changes(folder: Path, found: Sequence[Change], token: CancelToken) -> Iterator[Event]:
+    """Write the changed captions; `journal.undo` takes it back, also when this is stopped midway."""
     journal = Journal(folder)
-    for change in found:
-        journal.write(change.path, change.after.encode("utf-8"))
-    journal.close()
+    try:
+        for number, change in enumerate(found, 1):
+            journal.write(change.path, change.after.encode("utf-8"))
+            if number % AT_ONCE == 0 or number == len(found):
+                token.check()
+                yield Phase(name="writing captions", done=number, total=len(found), unit="captions")
+    finally:
+        journal.close()
 
 
-def statistics(folder: Path, separator: str = ",") -> dict[str, object]:
+def statistics(folder: Path, token: CancelToken, separator: str = ",") -> Generator[Event, None, dict[str, Any]]:
     """`pictures`, `captions`, `empty` and `tags`: how many pictures have each tag, the most frequent first."""
     tags, pictures, captions, empty = Counter(), 0, 0, 0
-    for _, file, text in captions_below(folder):
+    for file, text in (yield from _reading(folder, token)):
         pictures, captions = pictures + 1, captions + (file is not None)
         empty += file is not None and not text.strip()
         tags.update(set(split_tags(text, separator)))

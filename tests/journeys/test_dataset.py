@@ -109,3 +109,55 @@ def test_reading_shows_how_far_it_is_and_stops(site, open_page, monkeypatch):
     part(page, "state").get_by_text("Stopped").wait_for()
     page.click(f"{DATASET} [data-do=look]")
     part(page, "headline").get_by_text("8 pictures").wait_for()
+
+
+def edit(page, name: str):
+    return page.locator(f'#sdtrain_preparing_view [data-part="{name}"]')
+
+
+def act(page, name: str) -> None:
+    page.click(f"#sdtrain_preparing_view [data-act={name}]")
+
+
+def test_captions_are_changed_after_they_were_shown_and_all_is_taken_back(site, open_page):
+    folder = site.folder / "subject"
+    words = {path.name: path.read_text() for path in folder.glob("*.txt")}
+    assert words
+    page = opened(site, open_page)
+    page.click("#sdtrain_preparing_view > summary")
+    act(page, "tags")
+    tag = edit(page, "tags").locator("button").first
+    tag.wait_for()
+    tag.click()
+    found = edit(page, "find").input_value()
+    edit(page, "replace").fill("<b>else</b>")
+    act(page, "show")
+    edit(page, "said").get_by_text("would change").wait_for()
+    shown = edit(page, "changes").locator("ins").first.inner_text()
+    assert "<b>else</b>" in shown
+    assert {path.name: path.read_text() for path in folder.glob("*.txt")} == words
+    edit(page, "replace").fill("else")
+    assert page.locator("#sdtrain_preparing_view [data-act=write]").is_disabled(), "what is written was not shown"
+    act(page, "show")
+    page.locator("#sdtrain_preparing_view [data-act=write]:enabled").click()
+    edit(page, "said").get_by_text("written").wait_for()
+    assert not any(found in path.read_text() for path in folder.glob("*.txt"))
+    act(page, "undo")
+    edit(page, "said").get_by_text("as before").wait_for()
+    assert {path.name: path.read_text() for path in folder.glob("*.txt")} == words
+
+
+def test_pictures_are_resized_into_a_folder_and_mistakes_stand_beside_the_buttons(site, open_page):
+    page = opened(site, open_page, width=800)
+    page.click("#sdtrain_preparing_view > summary")
+    act(page, "resize")
+    edit(page, "problems").get_by_text("no folder for the result is given").wait_for()
+    out = site.folder / "resized"
+    edit(page, "out").fill(str(out))
+    act(page, "resize")
+    edit(page, "said").get_by_text("8 pictures in").wait_for()
+    assert edit(page, "problems").locator("li").count() == 0
+    assert {Image.open(path).size for path in out.glob("*.png")} == {(128, 128)}
+    act(page, "undo")
+    edit(page, "said").get_by_text("as before").wait_for()
+    assert list(out.glob("*.png")) == []

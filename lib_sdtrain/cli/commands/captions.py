@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from lib_sdtrain.cli.run import DONE, show_document
+from lib_sdtrain.cli.terminal import Terminal
 from lib_sdtrain.errors import UserError
+from lib_sdtrain.events import CancelToken, result_of
 from lib_sdtrain.places import is_dir
 
 SHOWN = 20
@@ -37,14 +39,17 @@ def run(args: argparse.Namespace) -> int:
     if args.undo:
         show_document({"undone": undo(args.folder)}, args.json, lambda done: f"{done['undone']} files as they were")
         return DONE
+    terminal, token = Terminal(), CancelToken()
     edit = Edit(args.find, args.replace, args.word, args.regex, tuple(args.remove), tuple(args.first),
                 tuple(args.last), args.separator)
     if not (args.find or args.remove or args.first or args.last):
-        show_document(statistics(args.folder, args.separator), args.json, _statistics)
+        told = result_of(statistics(args.folder, token, args.separator), terminal.show)
+        show_document(told, args.json, _statistics)
         return DONE
-    found = changes(args.folder, edit)
+    found = result_of(changes(args.folder, edit, token), terminal.show)
     if args.write:
-        apply_changes(args.folder, found)
+        for event in apply_changes(args.folder, found, token):
+            terminal.show(event)
     document = {
         "written": args.write,
         "changes": [{"file": str(c.path), "before": c.before.strip(), "after": c.after.strip()} for c in found],
