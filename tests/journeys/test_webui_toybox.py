@@ -90,7 +90,8 @@ def test_both_hosts_draw_the_same_pictures_and_they_show_what_was_asked_for(webu
 
 
 LORA = {"method.kind": "lora", "method.rank": 4, "train.learning_rate": 0.03}
-WORD = {"method.kind": "embedding", "embedding.name": "zwx", "embedding.vectors": 2, "train.learning_rate": 0.05}
+WORD = {"method.kind": "embedding", "embedding.name": "zwx", "embedding.vectors": 2, "train.learning_rate": 0.05,
+        "embedding.init_words": "blue spotted"}  # fmt: skip
 SUBJECT = TOYBOX.path.parent / "subject"
 BEACH = """\
 a photo of zwx cat on a beach{mark}
