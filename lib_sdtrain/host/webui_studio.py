@@ -103,11 +103,11 @@ class WebuiStudio:
             raise UserError(f"{checkpoint.name} is no longer the WebUI's loaded checkpoint", where=_DRAWN_BY,
                             fix="choose it at the top of the page")  # fmt: skip
         model, merge = sd_models.model_data.get_sd_model(), webui_live.live()
-        info = model.sd_checkpoint_info
+        webui_live.revert()
+        info = model.sd_checkpoint_info  # a live merge has lent the model another
         with ExitStack() as stack:
             stack.callback(_back, info, merge)
             sd_models.send_model_to_device(model)
-            webui_live.revert()
             if weights is not None:
                 tensors = _Tensors(weights)
                 learnt = LiveMerge(checkpoint, weights.name, "", "", lambda: nullcontext(tensors))
