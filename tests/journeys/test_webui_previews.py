@@ -98,6 +98,18 @@ def test_a_preview_is_what_txt2img_gives_with_the_saved_checkpoint(site, subject
         assert preview(run, 0, index)[0] != shown
 
 
+def test_a_refiner_takes_the_models_place_and_gives_it_back(site, subject):
+    refined = {**HIRES, "refiner_checkpoint": "two.safetensors", "refiner_switch_at": 0.5, "enable_hr": False}
+    picture = site.picture()
+    before = facts(site)
+    run = trained(site, subject, "refined", preview__prompts=[refined, HIRES])
+    assert facts(site) == before
+    assert site.picture() == picture
+    site.options(sd_model_checkpoint="refined.safetensors")
+    for index, body in enumerate((refined, HIRES)):
+        assert preview(run, 2, index)[0] == drawn(site, body)[0]
+
+
 def test_a_live_merge_is_there_again_and_class_pictures_show_the_checkpoint(site, subject):
     plain, body = site.picture(), {"prompt": "a photo of a ball", "steps": 50, "sampler_name": "DDIM", "cfg_scale": 10,
                                    "width": 64, "height": 64, "override_settings": {"CLIP_stop_at_last_layers": 1}}
