@@ -5,6 +5,7 @@ scale of the latents, which layer of the text encoder counts) and must agree wit
 """
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -41,7 +42,7 @@ def apply_config(family: Family, path: Path, has_vae: bool = True) -> Family:
     _check_unet(family.unet, unet, path, problems)
     first_stage = _at(params, "first_stage_config", "params")
     if not has_vae:
-        family = replace(family, vae=_described_vae(family.vae, _at(first_stage, "ddconfig")))
+        family = replace(family, vae=_described_vae(family.vae, _at(first_stage, "ddconfig"), path, problems))
     _check_vae(family, first_stage, path, problems)
     found = replace(
         family, unet=replace(family.unet, heads=_heads(family.unet, unet, path, problems)),
@@ -59,10 +60,20 @@ def apply_config(family: Family, path: Path, has_vae: bool = True) -> Family:
     return found
 
 
-def _at(data: Any, *names: str) -> Any:
+def _value(data: Any, *names: str) -> Any:
     for name in names:
         data = data.get(name) if isinstance(data, Mapping) else None
-    return data or {}
+    return data
+
+
+def _at(data: Any, *names: str) -> Mapping[str, Any]:
+    """The mapping that stands there; an empty one where something else does."""
+    found = _value(data, *names)
+    return found if isinstance(found, Mapping) else {}
+
+
+def _list(value: Any) -> Any:
+    return list(value) if isinstance(value, (list, tuple)) else value
 
 
 def _compare(pairs: Mapping[str, tuple[Any, Any]], path: Path, problems: Problems) -> None:
@@ -85,7 +96,7 @@ def _check_unet(held: UNetConfig, described: Mapping[str, Any], path: Path, prob
         "model_channels": (described.get("model_channels"), held.model_channels),
         "in_channels": (described.get("in_channels"), held.in_channels),
         "out_channels": (described.get("out_channels"), held.out_channels),
-        "channel_mult": (mult and list(mult), list(held.channel_mult)),
+        "channel_mult": (_list(mult), list(held.channel_mult)),
         "num_res_blocks": (blocks and _each(blocks, held), list(held.num_res_blocks)),
         "context_dim": (context[0] if isinstance(context, list) and context else context, held.context_dim),
         "adm_in_channels": (described.get("adm_in_channels"), held.adm_in_channels),
@@ -112,19 +123,22 @@ def _check_vae(family: Family, described: Mapping[str, Any], path: Path, problem
     mult = inner.get("ch_mult")
     _compare({
         "the VAE's ch": (inner.get("ch"), family.vae.ch),
-        "the VAE's ch_mult": (mult and list(mult), list(family.vae.ch_mult)),
+        "the VAE's ch_mult": (_list(mult), list(family.vae.ch_mult)),
         "the VAE's num_res_blocks": (inner.get("num_res_blocks"), family.vae.num_res_blocks),
         "the VAE's z_channels": (inner.get("z_channels"), family.vae.z_channels),
         "the VAE's embed_dim": (described.get("embed_dim"), family.vae.z_channels),
     }, path, problems)
 
 
-def _described_vae(known: VAEConfig, inner: Mapping[str, Any]) -> VAEConfig:
-    return replace(
-        known, ch=inner.get("ch", known.ch), ch_mult=tuple(inner.get("ch_mult", known.ch_mult)),
-        num_res_blocks=inner.get("num_res_blocks", known.num_res_blocks),
-        z_channels=inner.get("z_channels", known.z_channels),
-    )
+def _described_vae(known: VAEConfig, inner: Mapping[str, Any], path: Path, problems: Problems) -> VAEConfig:
+    values = {"ch": known.ch, "num_res_blocks": known.num_res_blocks, "z_channels": known.z_channels}
+    values |= {name: inner[name] for name in values if inner.get(name) is not None}
+    mult = _list(inner.get("ch_mult")) or list(known.ch_mult)
+    numbers = [*values.values(), *mult] if isinstance(mult, list) else [mult]
+    if not all(isinstance(number, int) and 0 < number < 2**16 for number in numbers):
+        problems.add("the VAE's ddconfig is no list of whole numbers above 0", where=str(path))
+        return known
+    return replace(known, **values, ch_mult=tuple(mult))
 
 
 def _heads(held: UNetConfig, described: Mapping[str, Any], path: Path, problems: Problems) -> tuple[int, ...] | None:
@@ -144,8 +158,9 @@ def _heads(held: UNetConfig, described: Mapping[str, Any], path: Path, problems:
 
 def _embedders(params: Mapping[str, Any], family: Family) -> Iterator[Mapping[str, Any]]:
     """The description of each of the family's text encoders ({} where there is none)."""
-    embedders = _at(params, "conditioner_config", "params", "emb_models") or [_at(params, "cond_stage_config")]
-    texts = [e for e in embedders if "CLIP" in str(_at(e, "target") or "")]
+    embedders = _value(params, "conditioner_config", "params", "emb_models")
+    listed = embedders if isinstance(embedders, list) and embedders else [_at(params, "cond_stage_config")]
+    texts = [one for one in listed if "CLIP" in str(_value(one, "target") or "")]
     for index in range(len(family.text)):
         yield _at(texts[index], "params") if index < len(texts) else {}
 
@@ -166,7 +181,7 @@ def _text(config: TextConfig, described: Mapping[str, Any]) -> TextConfig:
 
 def _number(params: Mapping[str, Any], name: str, known: float, path: Path, problems: Problems) -> float:
     value = params.get(name, known)
-    if isinstance(value, (int, float)) and value > 0:
+    if isinstance(value, (int, float)) and 0 < value < math.inf:
         return value
     problems.add(f"{name} is {value!r}, not a number above 0", where=str(path))
     return known
@@ -200,4 +215,4 @@ def _prediction(params: Mapping[str, Any], path: Path, problems: Problems) -> st
 
 
 def _class(data: Mapping[str, Any], name: str) -> str:
-    return str(_at(data, name, "target") or "").rpartition(".")[2]
+    return str(_value(data, name, "target") or "").rpartition(".")[2]
