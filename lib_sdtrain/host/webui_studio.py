@@ -127,7 +127,8 @@ class WebuiStudio:
 
 def _loaded_file() -> Path | None:
     model = sd_models.model_data.sd_model
-    info = model.sd_checkpoint_info if model is not None else sd_models.select_checkpoint()
+    chosen = sd_models.checkpoint_aliases.get(shared.opts.sd_model_checkpoint)  # is loaded when it is first needed
+    info = model.sd_checkpoint_info if model is not None else chosen
     return Path(info.filename) if info else None
 
 
