@@ -5,7 +5,7 @@
     const app = window.sdtrain = window.sdtrain || {};
     const ASK_MS = 300, FIELDS = ["find", "replace", "remove", "first", "last", "tag", "out"], FLAGS = ["word", "regex"];
     const CAPTIONS = ["find", "replace", "remove", "first", "last", ...FLAGS];
-    let working = "", asking = null, shown = "", changed = "";
+    let working = "", asking = null, shown = "", shownFolder = "", changed = "", answered = "";
 
     const view = () => app.byId("sdtrain_preparing_view");
     const part = (name) => view().querySelector(`[data-part="${name}"]`);
@@ -18,8 +18,9 @@
     }
 
     function send(act) {
-        clear();
-        const wish = {act, folder: act === "undo" && changed ? changed : folder(), id: working};
+        if (act !== "stop") clear();
+        const place = {undo: changed, write: shownFolder}[act];
+        const wish = {act, folder: place || folder(), id: working};
         for (const name of [...FIELDS, ...FLAGS]) wish[name] = value(name);
         if (act === "show") shown = captionsWish();
         app.asked = JSON.stringify(wish);
@@ -32,15 +33,18 @@
         button("write").disabled = true;
     }
 
+    async function ask(path) {
+        const answer = await fetch(new URL("sdtrain/v1/" + path, document.baseURI), {credentials: "same-origin"});
+        if (!answer.ok) throw new Error("the server answered " + answer.status);
+        return answer.json();
+    }
+
     async function follow() {
         clearTimeout(asking);
         const wanted = working;
         let work = null;
         try {
-            const answer = await fetch(new URL("sdtrain/v1/preparing/" + encodeURIComponent(wanted), document.baseURI),
-                {credentials: "same-origin"});
-            if (!answer.ok) throw new Error("the server answered " + answer.status);
-            work = await answer.json();
+            work = await ask("preparing/" + encodeURIComponent(wanted));
         } catch (error) { // the server is away; the Train sub-tab tells
             asking = setTimeout(follow, 10 * ASK_MS);
             return;
@@ -50,6 +54,7 @@
         part("progress").hidden = !busy;
         for (const act of ["tags", "show", "resize", "move", "undo"]) button(act).disabled = busy;
         if (busy) {
+            button("write").disabled = true;
             part("phase").textContent = phase ? `${phase.name}: ${phase.done} of ${phase.total}` : "beginning";
             if (phase && phase.total) part("bar").value = phase.done / phase.total;
             else part("bar").removeAttribute("value");
@@ -67,6 +72,7 @@
             return line;
         }));
         part("notices").replaceChildren(...(work.notices || []).map((text) => made("li", text)));
+        if (["write", "resize", "move"].includes(work.act)) changed = work.folder; // also when it did not come to its end
         if (work.state === "stopped") part("said").textContent = "Stopped. What was done until then can be taken back.";
         if (work.state === "gone") part("said").textContent = "The program was started again meanwhile.";
         if (!result) return;
@@ -81,7 +87,7 @@
         }[work.act];
         if (!said) return;
         part("said").textContent = said();
-        changed = work.act === "undo" ? "" : result.folder;
+        if (work.act === "undo") changed = "";
         app.dataset.again();
     }
 
@@ -114,6 +120,7 @@
                 made("ins", change.after || "(empty)"));
             return row;
         }));
+        shownFolder = result.folder;
         button("write").disabled = !result.captions || shown !== captionsWish();
     }
 
@@ -122,9 +129,17 @@
             const wanted = event.target.closest("[data-act]");
             if (wanted) send(wanted.dataset.act);
         });
-        view().addEventListener("input", () => { if (shown !== captionsWish()) button("write").disabled = true; });
+        const changes = () => { if (shown !== captionsWish()) button("write").disabled = true; };
+        view().addEventListener("input", changes);
+        app.dataset.part("folder").addEventListener("input", () => {
+            changed = "";
+            changes();
+        });
         new MutationObserver(() => {
-            const answer = app.byId("sdtrain_preparing_message"), found = answer.querySelector("[data-work]");
+            const answer = app.byId("sdtrain_preparing_message").querySelector("[data-answer]");
+            if (!answer || answer.dataset.answer === answered) return; // Gradio touches the place while it waits, too
+            answered = answer.dataset.answer;
+            const found = answer.querySelector("[data-work]");
             if (found) {
                 working = found.dataset.work;
                 follow();
@@ -133,5 +148,11 @@
             const mistakes = answer.querySelectorAll(".sdtrain-problems > li");
             part("problems").replaceChildren(...[...mistakes].map((line) => line.cloneNode(true)));
         }).observe(app.byId("sdtrain_preparing_message"), {childList: true, subtree: true});
+        ask("preparing").then((work) => { // a page that is opened later finds what is under way
+            if (work.state !== "working") return;
+            view().open = true;
+            working = work.id;
+            follow();
+        }, () => {});
     });
 })();

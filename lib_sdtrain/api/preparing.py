@@ -6,6 +6,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Generator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -57,9 +58,10 @@ def _tags(value: Any) -> tuple[str, ...]:
 
 @dataclass(eq=False)
 class Work:
-    """One piece of work and what came of it."""
+    """One piece of work and what came of it; `folder` is where it can be taken back."""
 
     act: str
+    folder: Path
     id: str = field(default_factory=lambda: secrets.token_hex(8))
     token: CancelToken = field(default_factory=CancelToken)
     state: str = WORKING
@@ -83,7 +85,8 @@ class Work:
             "name": self.phase.name, "done": self.phase.done, "total": self.phase.total, "unit": self.phase.unit,
         }
         return {
-            "id": self.id, "act": self.act, "state": self.state, "phase": phase, "notices": list(self.notices),
+            "id": self.id, "act": self.act, "folder": str(self.folder), "state": self.state, "phase": phase,
+            "notices": list(self.notices),
             "seconds": round(time.monotonic() - self.began, 1), "result": self.result,
             "problems": [vars(problem) for problem in self.problems],
         }  # fmt: skip
@@ -95,23 +98,27 @@ class PreparingService:
     def __init__(self, train: TrainService) -> None:
         self.train = train
         self._works: OrderedDict[str, Work] = OrderedDict()
-        self._lock, self._turn = threading.Lock(), threading.Lock()
+        self._lock = threading.Lock()
 
     def begin(self, choice: Choice, wish: Wish) -> Work:
         """Begin what is wished for. Raises `UserError` for mistakes that show at once."""
-        job, work = self._job(choice, wish), Work(wish.act)
+        job, folder = self._job(choice, wish)
+        work = Work(wish.act, folder)
         with self._lock:
             if any(not one.done.is_set() for one in self._works.values()):
                 raise UserError("another change is under way", where="act", fix="wait for it, or stop it")
             self._works[work.id] = work
             while len(self._works) > KEPT:
                 self._works.popitem(last=False)
-        threading.Thread(target=self._do, args=(work, job), name="sdtrain-preparing", daemon=True).start()
+        pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="sdtrain-preparing")
+        done = pool.submit(lambda: result_of(job(work.token), work.tell))
+        done.add_done_callback(lambda ended: _settle(work, ended))
+        pool.shutdown(wait=False)
         return work
 
-    def view(self, name: str) -> dict[str, Any] | None:
-        """Where a piece of work is; None for one that is not known."""
-        work = self._works.get(name)
+    def view(self, name: str = "") -> dict[str, Any] | None:
+        """Where a piece of work is, without a name the last one; None where there is none."""
+        work = self._works.get(name or next(reversed(self._works), ""))
         return work.as_dict() if work else None
 
     def find(self, name: str) -> Work | None:
@@ -126,7 +133,8 @@ class PreparingService:
         work.token.stop_now()
         return True
 
-    def _job(self, choice: Choice, wish: Wish) -> Callable[[CancelToken], Result]:
+    def _job(self, choice: Choice, wish: Wish) -> tuple[Callable[[CancelToken], Result], Path]:
+        """The work, and the folder in which it can be taken back."""
         settings = self.train.resolve(choice).settings
         named = [concept.instance_dir for concept in settings.data.concepts]
         if not wish.folder and len(named) != 1:
@@ -138,16 +146,16 @@ class PreparingService:
             return self._pictures(settings.data, folder, wish)
         acts: dict[str, Callable[[CancelToken], Result]] = {
             TAGS: partial(_count, folder), SHOW: partial(_show, folder, wish.edit),
-            WRITE: partial(_write, folder, wish.edit), UNDO: partial(_undo, folder),
+            WRITE: partial(_write, folder, wish.edit), UNDO: partial(_undo, folder, self.train.host.allowed_path),
         }  # fmt: skip
         if wish.act not in acts:
             known = ", ".join((*acts, RESIZE, MOVE))
             raise UserError(f"{wish.act!r} is not known", where="act", fix=f"one of {known}")
         if wish.act in (SHOW, WRITE) and not _changes_something(wish.edit):
             raise UserError("nothing is to be changed", where="find", fix="fill in one of the boxes")
-        return acts[wish.act]
+        return acts[wish.act], folder
 
-    def _pictures(self, data: Any, folder: Path, wish: Wish) -> Callable[[CancelToken], Result]:
+    def _pictures(self, data: Any, folder: Path, wish: Wish) -> tuple[Callable[[CancelToken], Result], Path]:
         if not wish.out:
             raise UserError("no folder for the result is given", where="out", fix="name one")
         if wish.act == MOVE and not wish.tag:
@@ -161,21 +169,21 @@ class PreparingService:
                 problems.absorb(error, lambda where: "out")
         problems.raise_if_any()
         if wish.act == MOVE:
-            return lambda token: _finished(move_tagged(folder, out, wish.tag, token), out)
-        return lambda token: _finished(resize(folder, out, sizing_of(data), data.pad_color, token), out)
+            return lambda token: _finished(move_tagged(folder, out, wish.tag, token), out), out
+        return lambda token: _finished(resize(folder, out, sizing_of(data), data.pad_color, token), out), out
 
-    def _do(self, work: Work, job: Callable[[CancelToken], Result]) -> None:
-        try:
-            with self._turn:
-                work.result = result_of(job(work.token), work.tell)
-            work.state = DONE
-        except Cancelled:
-            work.state = STOPPED
-        except (UserError, OSError) as error:
-            told = error.problems if isinstance(error, UserError) else [Problem(str(error), str(error.filename or ""))]
-            work.problems, work.state = list(told), FAILED
-        finally:
-            work.done.set()
+
+def _settle(work: Work, ended: Future[dict[str, Any]]) -> None:
+    """Turn the way a piece of work ended into its state."""
+    error = ended.exception()
+    if error is None:
+        work.result, work.state = ended.result(), DONE
+    elif isinstance(error, Cancelled):
+        work.state = STOPPED
+    else:
+        told = [Problem(f"it ended unexpectedly: {type(error).__name__}: {error}", work.act)]
+        work.problems, work.state = list(error.problems) if isinstance(error, UserError) else told, FAILED
+    work.done.set()
 
 
 def _changes_something(edit: Edit) -> bool:
@@ -201,10 +209,10 @@ def _write(folder: Path, edit: Edit, token: CancelToken) -> Result:
     return {"folder": str(folder), "captions": len(found)}
 
 
-def _undo(folder: Path, token: CancelToken) -> Result:
+def _undo(folder: Path, allowed: Callable[[str, str], object], token: CancelToken) -> Result:
     token.check()
     yield Phase(name="taking back", done=0, total=1)
-    return {"folder": str(folder), "files": undo(folder)}
+    return {"folder": str(folder), "files": undo(folder, allowed)}
 
 
 def _finished(events: Any, out: Path) -> Result:

@@ -24,7 +24,7 @@ LOOK = {"type": "object", "required": ["id", "state"], "properties": {
 
 
 WORK = {"type": "object", "required": ["id", "state"], "properties": {
-    "id": TEXT, "act": TEXT, "state": {"enum": ["working", "done", "stopped", "failed", "gone"]},
+    "id": TEXT, "act": TEXT, "folder": TEXT, "state": {"enum": ["working", "done", "stopped", "failed", "gone"]},
     "phase": {"type": ["object", "null"]}, "seconds": {"type": "number"}, "problems": OBJECTS,
     "notices": {"type": "array", "items": TEXT}, "result": {"type": ["object", "null"]},
 }}  # fmt: skip
@@ -47,8 +47,11 @@ class PreparingPrograms:
 
     def viewing(self) -> list[Route]:
         """What the Dataset sub-tab asks for; it changes nothing."""
-        return [Route("GET", "preparing/{name}", "How far a change to captions or pictures is", self._view,
-                      params=_NAME, returns=WORK, public=True)]  # fmt: skip
+        return [
+            Route("GET", "preparing", "The last change to captions or pictures", self._last, returns=WORK, public=True),
+            Route("GET", "preparing/{name}", "How far a change to captions or pictures is", self._view,
+                  params=_NAME, returns=WORK, public=True),
+        ]  # fmt: skip
 
     def routes(self) -> list[Route]:
         """For programs."""
@@ -62,6 +65,10 @@ class PreparingPrograms:
     def _begin(self, asked: Asked) -> Any:
         body = {name: value for name, value in asked.body.items() if name not in WISH}
         return self.service.begin(choice_of(body), wish_of(asked.body)).as_dict()
+
+    def _last(self, asked: Asked) -> Any:
+        del asked
+        return self.service.view() or {"id": "", "state": "gone"}
 
     def _view(self, asked: Asked) -> Any:
         return self.service.view(asked.path["name"]) or _nothing(asked)

@@ -49,7 +49,7 @@ class Edit:
         if self.regex:
             try:
                 return re.sub(self.find, self.replace, text)
-            except (re.error, IndexError) as error:
+            except (re.error, IndexError, OverflowError, RecursionError) as error:
                 raise UserError(f"not a regular expression: {error}", where="--find") from error
         return replace_words(text, {self.find: self.replace}) if self.word else text.replace(self.find, self.replace)
 

@@ -1,11 +1,14 @@
 """Captions and pictures changed over the API: shown, written, followed, stopped, taken back, kept in their folders."""
 from __future__ import annotations
 
+import json
 import threading
+from hashlib import sha256
 
 import pytest
 from PIL import Image
 
+from lib_sdtrain.api import preparing
 from lib_sdtrain.data import caption_edit
 from tests.api.sites import PRESET, client_of, services_in
 from tests.fake_engine import FakeEngine
@@ -93,10 +96,47 @@ def test_mistakes_are_told_at_once(site, tmp_path, monkeypatch, body, where):
     assert problem["where"] == where
 
 
-def test_a_wrong_expression_is_told_when_it_is_met(site):
-    work = asked(site, "show", find="(", regex=True)
+@pytest.mark.parametrize("find", ["(", "a{99999999999999999999}", "(" * 4000 + ")" * 4000])
+def test_a_wrong_expression_is_told_when_it_is_met(site, find):
+    work = asked(site, "show", find=find, regex=True)
     assert work["state"] == "failed"
     assert "not a regular expression" in work["problems"][0]["what"]
+
+
+def test_what_breaks_in_an_unforeseen_way_ends_the_work(site, monkeypatch):
+    monkeypatch.setattr(preparing, "statistics", lambda *given: 1 / 0)
+    work = asked(site, "tags")
+    assert (work["state"], work["problems"][0]["what"]) == (
+        "failed", "it ended unexpectedly: ZeroDivisionError: division by zero")  # fmt: skip
+
+
+def test_a_change_of_nothing_leaves_the_last_one_to_be_taken_back(site, folder):
+    asked(site, "write", find="red", replace="blue")
+    asked(site, "write", find="green", replace="blue")
+    asked(site, "undo")
+    assert texts(folder) == WORDS
+
+
+@pytest.mark.parametrize("entry", [
+    {"moved": "{folder}/y.txt", "to": "{else}/y.txt"}, {"moved": "{else}/run.py", "to": "{folder}/a.txt"},
+    {"file": "{else}/y.txt", "before": "bad", "after": sha256(b"kept").hexdigest()},
+    {"file": "{folder}/../../elsewhere/y.txt", "before": None, "after": sha256(b"kept").hexdigest()},
+    {"moved": "{else}/a.txt", "to": "{folder}/a.txt"}, ["no entry"],
+])
+def test_a_journal_that_came_with_the_pictures_puts_nothing_elsewhere(tmp_path, entry):
+    home, elsewhere = tmp_path / "home", tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "y.txt").write_text("kept")
+    services = services_in(home, local=False)
+    folder = home / "subject"
+    (folder / "a.txt").write_text("words")
+    said = json.dumps([entry]).replace("{else}", str(elsewhere)).replace("{folder}", str(folder))
+    (folder / ".sdtrain-undo.json").write_text(said)
+    work = asked((services, client_of(services)), "undo", folder=str(folder))
+    assert work["state"] == "failed"
+    assert [path.name for path in elsewhere.iterdir()] == ["y.txt"]
+    assert (elsewhere / "y.txt").read_text() == "kept"
+    assert (folder / "a.txt").read_text() == "words"
 
 
 def test_a_change_can_be_stopped_and_two_do_not_meet(site, folder, monkeypatch):
@@ -118,7 +158,9 @@ def test_a_change_can_be_stopped_and_two_do_not_meet(site, folder, monkeypatch):
     assert client.delete(f"{V1}/preparing/{name}").json() == {"stopped": True}
     go_on.set()
     assert services.preparing.find(name).done.wait(20)
-    assert client.get(f"{V1}/preparing/{name}").json()["state"] == "stopped"
+    found = client.get(f"{V1}/preparing/{name}").json()
+    assert (found["state"], found["folder"]) == ("stopped", str(folder))
+    assert client.get(f"{V1}/preparing").json()["id"] == name
     assert texts(folder)["b"] == WORDS["b"]
     assert asked(site, "undo")["result"]["files"] == 1
     assert texts(folder) == WORDS

@@ -2,9 +2,10 @@
 from __future__ import annotations
 
 import html
+import itertools
 import json
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 
 from lib_sdtrain.api.choice import Choice
 from lib_sdtrain.api.dataset import DatasetService
@@ -48,11 +49,15 @@ class PreparingHandlers:
     """Answers of the part that changes captions and pictures."""
 
     service: PreparingService
+    _count: Iterator[int] = field(default_factory=itertools.count)
 
     def command(self, text: str, chosen: Callable[[], Choice]) -> str:
         """Begin what the page asks for (`preparing.wish_of`), or stop `{"act": "stop", "id": id}`. The page follows
-        `data-work`.
+        `data-work`; answers are numbered, so that it takes each once.
         """
+        return f"<div data-answer='{next(self._count)}'>{self._answer(text, chosen)}</div>"
+
+    def _answer(self, text: str, chosen: Callable[[], Choice]) -> str:
         try:
             wish = json.loads(text or "{}")
         except ValueError:
