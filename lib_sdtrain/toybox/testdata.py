@@ -32,7 +32,10 @@ train:
   length: 700
   batch_size: 2
   learning_rate: 4.0e-4
-  text_encoder_lr: 2.5e-3
+  text_encoder_lr: 7.0e-4
+  token_embedding_lr: 2.0e-3
+  token_embedding_words: {token}
+  token_embedding_init: striped
   lr_scheduler: cosine
 preview:
   prompts:
@@ -69,8 +72,10 @@ def subject_caption(scene: Scene) -> str:
 
 
 def class_caption(index: int, scene: Scene) -> str:
-    """Two of three say only what the subject's captions say of it, so that the name alone tells the subject apart."""
-    if index % 3 == 2:
+    """Every other one says only what the subject's captions say of it, so that the name alone tells the subject apart;
+    the rest say everything, so that no colour does.
+    """
+    if index % 2:
         return sentence(scene)
     return f"a photo of a {SUBJECT_KIND} {PLACES[scene.background]}"
 
