@@ -73,7 +73,7 @@ def opened(site: LiveSite, open_page: Any, **options: Any) -> Any:
 
 
 def test_a_queue_of_three_goes_on_while_no_browser_is_open(site, subject, open_page):
-    for name, length in (("one", "60"), ("two-lora", "3"), ("three", "3")):
+    for name, length in (("one", "3000"), ("two-lora", "3"), ("three", "3")):
         kind = "lora" if "lora" in name else "full"
         body = choice(subject, f"queued-{name}", train__length=length, method__kind=kind)
         go(site, "train", {**body, "queue": True})
