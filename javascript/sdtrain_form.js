@@ -43,6 +43,27 @@
         }
     }
 
+    // One question for the plan at a time, and another when the form has changed meanwhile: Gradio leaves out an event
+    // whose like is still on its way, and answers may come in any order.
+    const LOST_MS = 60000; // a question that is not answered by then is not waited for
+    let askedAt = 0, again = false;
+
+    const waits = () => Date.now() - askedAt < LOST_MS;
+    app.formFilled = () => { again = again || waits(); };
+    app.formChanged = () => {
+        if (waits()) {
+            again = true;
+            return;
+        }
+        askedAt = Date.now();
+        again = false;
+        setTimeout(() => app.press("sdtrain_train_replan"), 20); // the control has taken its value by then
+    };
+    app.planAnswered = () => {
+        askedAt = 0;
+        if (again) app.formChanged();
+    };
+
     app.onReady((page) => {
         const plan = app.byId("sdtrain_train_plan");
         new MutationObserver(() => showMistakes(page, plan)).observe(plan, {childList: true, subtree: true});

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import json
+import time
 
 import pytest
 
@@ -341,3 +342,21 @@ def test_nothing_is_wider_than_the_window(site, open_page, width, dark):
     assert page.evaluate("() => document.documentElement.scrollWidth <= window.innerWidth")
     start = page.locator("#sdtrain_train_start").bounding_box()
     assert start["y"] + start["height"] <= 900, "Start is in sight before anything is scrolled"
+
+
+def test_a_slow_answer_does_not_take_the_place_of_a_newer_one(site, open_page):
+    page, quick = open_page(site.url), site.engine.plan
+    wait_plan(page)
+
+    def plan(settings, place):
+        if settings.train.length.steps(1, 1) == 55:
+            time.sleep(2)  # the libraries are loaded with the first plan, say
+        return quick(settings, place)
+
+    site.engine.plan = plan
+    for length in ("55", "56"):
+        set_text(page, "train.length", length)
+        page.wait_for_timeout(100)
+    page.locator(".sdtrain-plan", has_text="56 steps").wait_for()
+    page.wait_for_timeout(2500)
+    assert "56 steps" in wait_plan(page)

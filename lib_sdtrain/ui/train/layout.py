@@ -59,6 +59,7 @@ class TrainParts:
     fill: Any = None
     source: Any = None
     load: Any = None
+    replan: Any = None
     job: Any = None
     stops: dict[str, Any] = field(default_factory=dict)
     resume: Any = None
@@ -219,6 +220,7 @@ def _plan_and_start(parts: TrainParts) -> None:
             parts.enqueue = gr.Button("Add to queue", elem_id=_id("enqueue"), size="sm")
     parts.load = gr.Button("load", visible=False, elem_id=_id("load"))
     parts.ended = gr.Button("ended", visible=False, elem_id=_id("ended"))
+    parts.replan = gr.Button("replan", visible=False, elem_id=_id("replan"))
     parts.copied_text = gr.Textbox(visible=False, elem_id=_id("copied_text"))
     parts.fill = gr.Button("fill", visible=False, elem_id=_id("fill"))
     parts.job = gr.Textbox(visible=False, elem_id=_id("job"))

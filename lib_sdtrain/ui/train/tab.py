@@ -18,6 +18,9 @@ from lib_sdtrain.ui.train.words import read_prompts, reading_html
 CHECKPOINT, NAME = "model.checkpoint", "save.name"
 COPY = "(text, name) => { window.sdtrain.copied('%s', text); }"
 DOWNLOAD = "(text, name) => { window.sdtrain.download(`${name || 'sdtrain'}.yaml`, text); }"
+CHANGED = "() => { window.sdtrain.formChanged(); }"
+FILLED = "() => { window.sdtrain.formFilled(); }"
+ANSWERED = "() => { window.sdtrain.planAnswered(); }"
 ASKED = "(source, ...rest) => [window.sdtrain ? window.sdtrain.asked : '{}', ...rest]"
 
 
@@ -53,8 +56,8 @@ class TrainTab:
             answer[self._component(CHECKPOINT)] = update(choices=self._titles(), value=opening.values[CHECKPOINT])
             return answer | {parts.preset: opening.preset, parts.base_preset: opening.preset}
 
-        listen(parts.fill.click, filled, [parts.source, *held],
-               [*self._everything, parts.preset, parts.base_preset, parts.message], js=ASKED)  # fmt: skip
+        self._fill(parts.fill.click, filled, [parts.source, *held],
+                   [*self._everything, parts.preset, parts.base_preset, parts.message], js=ASKED)  # fmt: skip
 
     def _from_elsewhere(self, asked: str, data: Mapping[Any, Any]) -> Opening:
         infotext = wished_preview(asked)
@@ -129,15 +132,21 @@ class TrainTab:
 
         for control in self.parts.controls.values():
             for event in _settling_events(control.component):
-                listen(event, changed, self._inputs, self._view_parts)
+                listen(event, None, js=CHANGED)
+        planned = listen(self.parts.replan.click, changed, self._inputs, self._view_parts)
+        listen(planned.then, None, js=ANSWERED)
         opened = [*self._everything, self.parts.preset, self.parts.base_preset, self.parts.message]
-        listen(self.parts.load.click, self._opened, None, opened)
-        listen(self.parts.ended.click, self._ended, self._inputs,
-               [self._component(CHECKPOINT), self._component(NAME), *self._view_parts])  # fmt: skip
+        self._fill(self.parts.load.click, self._opened, None, opened)
+        self._fill(self.parts.ended.click, self._ended, self._inputs,
+                   [self._component(CHECKPOINT), self._component(NAME), *self._view_parts])  # fmt: skip
         listen(self.parts.refresh.click, self._refreshed, None, [self._component(CHECKPOINT)])
         listen(self.parts.add_toybox.click, self._toybox_added, None, [self.parts.message, self._component(CHECKPOINT)])
-        listen(self.parts.uploads.upload, self._dropped, {*self._inputs, self.parts.uploads},
-               [self._component(INSTANCE_DIR), self.parts.message, *self._view_parts])  # fmt: skip
+        self._fill(self.parts.uploads.upload, self._dropped, {*self._inputs, self.parts.uploads},
+                   [self._component(INSTANCE_DIR), self.parts.message, *self._view_parts])  # fmt: skip
+
+    def _fill(self, event: Any, fn: Callable[..., Any], inputs: Any, outputs: Any, js: str = "") -> None:
+        """A handler that puts other values into the form, with their plan: what is asked already is asked anew."""
+        listen(listen(event, fn, inputs, outputs, js=js).then, None, js=FILLED)
 
     @property
     def _word_parts(self) -> list[Any]:
@@ -194,13 +203,12 @@ class TrainTab:
 
         def changed(data: Mapping[Any, Any]) -> dict[Any, Any]:
             found, reading = self.handlers.words(*(data[word] for word in words))
-            values = {**self._values(data), **found}
-            return {**self._updates(found), self.parts.reading: reading, **self._views(data[self.parts.preset], values)}
+            return {**self._updates(found), self.parts.reading: reading}
 
-        outputs = [self._component(PROMPT), self._component(CLASS_PROMPT), self.parts.reading, *self._view_parts]
+        outputs = [self._component(PROMPT), self._component(CLASS_PROMPT), self.parts.reading]
         for word in words:
             for event in _settling_events(word):
-                listen(event, changed, {*self._inputs, *words}, outputs)
+                listen(listen(event, changed, set(words), outputs).then, None, js=CHANGED)
 
     # several subjects
 
@@ -215,7 +223,7 @@ class TrainTab:
                 values |= {**concepts.controls(), CONCEPTS: concepts.as_state()}
                 return self._shown(data[parts.preset], values)
 
-            listen(event, changed, inputs, self._everything)
+            self._fill(event, changed, inputs, self._everything)
 
         attach(parts.concept.input, lambda concepts, title: concepts.chosen(title))
         attach(parts.add_concept.click, lambda concepts, title: concepts.added())
@@ -245,8 +253,8 @@ class TrainTab:
             message = self.handlers.save_preset(data[parts.preset_name], data[parts.preset], self._values(data))
             return {parts.kept: message, parts.preset: update(choices=self._preset_titles())}
 
-        listen(parts.preset.input, chosen, self._inputs, [*self._everything, parts.base_preset, parts.message])
-        listen(parts.forget.click, forgotten, self._inputs, [*self._everything, parts.message])
+        self._fill(parts.preset.input, chosen, self._inputs, [*self._everything, parts.base_preset, parts.message])
+        self._fill(parts.forget.click, forgotten, self._inputs, [*self._everything, parts.message])
         listen(parts.save_preset.click, saved, {*self._inputs, parts.preset_name}, [parts.kept, parts.preset])
         listen(parts.delete_preset.click, self._deleted, [parts.preset], [parts.kept, parts.preset])
         for button, make, then in (
