@@ -1,4 +1,4 @@
-"""Looking at places that a user named. A name that no file system can have is one where nothing is."""
+"""Looking at places that a user named. Where one may not look, and where no file system has names, nothing is."""
 from __future__ import annotations
 
 import errno
@@ -31,7 +31,7 @@ def _found(look: Callable[[], bool]) -> bool:
     try:
         return look()
     except OSError as error:
-        if error.errno != errno.ENAMETOOLONG:
+        if error.errno not in (errno.ENAMETOOLONG, errno.EACCES):
             raise
         return False
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,11 +20,10 @@ _COLUMNS = (
     "path blob primary key, size integer, changed integer, sha256 blob, width integer, height integer, "
     "look integer, problem text, beside text, beside_size integer, beside_changed integer, caption text, wrong text"
 )
-ROW_COLUMNS = "name text primary key, said text"
 _SOURCES = (
     "create table if not exists {0}sources (id integer primary key, path blob unique, size integer, changed integer)"
 )
-_ROWS = "create table if not exists {0}rows (source integer, name text, said text, primary key (source, name))"
+_ROWS = "create table if not exists {0}rows (source integer, name blob, said text, primary key (source, name))"
 _LOOK = 2**63  # SQLite's numbers have a sign
 
 
@@ -94,7 +93,7 @@ def _add_metadata(base: sqlite3.Connection, place: str = "") -> None:
 
 def connected(index: PictureIndex) -> sqlite3.Connection:
     """A private database, in a file that goes with it, to which an index is attached. Threads may share it by turns."""
-    base = sqlite3.connect("", check_same_thread=False, isolation_level=None)
+    base = sqlite3.connect("", timeout=PATIENCE, check_same_thread=False, isolation_level=None)
     base.execute("pragma journal_mode = off")
     base.execute("pragma synchronous = off")
     base.execute(f"pragma cache_size = -{CACHE_KB}")
@@ -113,26 +112,24 @@ def learn(base: sqlite3.Connection, facts: Iterable[tuple[Listed, Known, Said]])
     base.execute("commit")
 
 
-def rows_known(base: sqlite3.Connection, path: Path, read: Callable[[], Iterator[tuple[str, str]]]) -> int:
-    """The number under which `known.rows` has the rows of a metadata file; `read` tells them where it is new or has
-    changed. What `read` raises leaves nothing behind.
+def fill_rows(base: sqlite3.Connection, path: Path, read: Callable[[], Iterable[tuple[bytes, str]]]) -> None:
+    """Make the table `row` (name, said) of a connection: the rows of a metadata file, which `read` tells where the
+    index does not know them, or the file has changed. What `read` raises leaves the index as it was.
     """
     facts = path.stat()
     state = os.fsencode(path.absolute()), facts.st_size, facts.st_mtime_ns
+    base.execute("create table row (name blob primary key, said text) without rowid")
     found = base.execute("select id from known.sources where path = ? and size = ? and changed = ?", state).fetchone()
     if found is not None:
-        return found[0]
-    base.execute("begin immediate")
-    try:
-        base.execute("delete from known.rows where source in (select id from known.sources where path = ?)", state[:1])
-        base.execute("delete from known.sources where path = ?", state[:1])
-        number = base.execute("insert into known.sources (path, size, changed) values (?, ?, ?)", state).lastrowid
-        base.executemany("insert or replace into known.rows values (?, ?, ?)", ((number, *row) for row in read()))
-        base.execute("commit")
-    except BaseException:
-        base.execute("rollback")
-        raise
-    return number
+        base.execute("insert into row select name, said from known.rows where source = ?", found)
+        return
+    base.executemany("insert or replace into row values (?, ?)", read())
+    base.execute("begin immediate")  # not before: others wait for it
+    base.execute("delete from known.rows where source in (select id from known.sources where path = ?)", state[:1])
+    base.execute("delete from known.sources where path = ?", state[:1])
+    number = base.execute("insert into known.sources (path, size, changed) values (?, ?, ?)", state).lastrowid
+    base.execute("insert into known.rows select ?, name, said from row", (number,))
+    base.execute("commit")
 
 
 def kept(known: Known) -> tuple:

@@ -7,6 +7,7 @@ size by threads ahead of that.
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
@@ -42,13 +43,17 @@ def load_pixels(draw: Draw, data: DataSettings) -> Tensor:
 
 @dataclass
 class Latents:
-    """Latent distributions of draws; `vae_key` names the autoencoder on disk, `store` is where they are kept there."""
+    """Latent distributions of draws; `vae_key` names the autoencoder on disk, `store` is where they are kept there.
+
+    Who holds `undisturbed` has the VAE to itself: other threads encode nothing meanwhile.
+    """
 
     encode: Encode
     data: DataSettings
     vae_key: str
     store: ShardStore | None = None
     memory: dict[str, Tensor] = field(default_factory=dict)
+    undisturbed: threading.Lock = field(default_factory=threading.Lock)
 
     def moments(self, draw: Draw) -> Tensor:
         """(2C, h, w) float32: mean and standard deviation of the picture's latents.

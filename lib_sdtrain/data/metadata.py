@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from lib_sdtrain.data.index import ROW_COLUMNS, PictureIndex, connected, rows_known
+from lib_sdtrain.data.index import PictureIndex, connected, fill_rows
 from lib_sdtrain.errors import UserError
 from lib_sdtrain.places import is_file
 from lib_sdtrain.textfiles import parse_json
@@ -35,9 +35,7 @@ class MetadataFile:
         if not is_file(self.path):
             raise UserError(f"there is no file {self.path}", where=where)
         self._lock, self._base = threading.Lock(), connected(index or PictureIndex())
-        rows = rows_known(self._base, self.path, lambda: _packed(_read(self.path, where)))
-        self._base.execute(f"create table row ({ROW_COLUMNS}) without rowid")
-        self._base.execute("insert into row select name, said from known.rows where source = ?", (rows,))
+        fill_rows(self._base, self.path, lambda: _packed(_read(self.path, where)))
         self._base.execute("detach database known")
         if not self._base.execute("select exists (select 1 from row)").fetchone()[0]:
             raise UserError(
@@ -50,7 +48,7 @@ class MetadataFile:
         for key in (below, below.with_suffix(""), picture.absolute(), picture.absolute().with_suffix(""),
                     Path(picture.name), Path(picture.stem)):
             with self._lock:
-                found = self._base.execute("select said from row where name = ?", (key.as_posix(),)).fetchone()
+                found = self._base.execute("select said from row where name = ?", (_name(key.as_posix()),)).fetchone()
             if found is not None:
                 return json.loads(found[0])
         return {}
@@ -59,12 +57,17 @@ class MetadataFile:
         """(name, row) of the rows that take more than `size` characters."""
         with self._lock:
             found = self._base.execute("select name, said from row where length(said) > ?", (size,)).fetchall()
-        return ((name, json.loads(said)) for name, said in found)
+        return ((name.decode(errors="replace"), json.loads(said)) for name, said in found)
 
 
-def _packed(rows: Iterable[tuple[str, Row]]) -> Iterator[tuple[str, str]]:
+def _packed(rows: Iterable[tuple[str, Row]]) -> Iterator[tuple[bytes, str]]:
     for key, row in rows:
-        yield key.replace("\\", "/"), json.dumps(row, ensure_ascii=False, default=str)
+        yield _name(key.replace("\\", "/")), json.dumps(row, default=str)
+
+
+def _name(text: str) -> bytes:
+    """Names of files need not be valid Unicode, and neither need those in JSON."""
+    return text.encode(errors="surrogatepass")
 
 
 def caption_of(row: Row, column: str = "") -> str | None:

@@ -3,11 +3,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from itertools import chain
 
 from lib_sdtrain.data.draws import Draw, Draws
 from lib_sdtrain.data.latents import Latents
-from lib_sdtrain.errors import UserError
 
 
 class Refresher:
@@ -19,44 +19,45 @@ class Refresher:
 
     def __init__(self, latents: Latents, draws: Draws, samples: int) -> None:
         self.latents, self.draws, self.samples = latents, draws, samples
-        self._stopping, self._worker = threading.Event(), threading.Thread()
+        self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="sdtrain-crops")
+        self._stopping = threading.Event()
         self._at: int | None = None
-        self._failure: UserError | None = None
+        self._work: Future[None] | None = None
 
     def follow(self, sample: int) -> None:
-        """Training has come to this sample. Raises `UserError` when a picture is no longer what was scanned."""
-        if self._failure:
-            raise self._failure
+        """Training has come to this sample. Raises what the thread met: `UserError` for a picture that has changed."""
+        if self._work is not None and self._work.done():
+            self._work.result()
         now = self.draws.refreshed(sample)
         if now == self._at or not self.draws.refresh_every or self.latents.data.cache_latents == "none":
             return
-        self.close()
+        self._stop()
         self._at, self._stopping = now, threading.Event()
-        self._worker = threading.Thread(
-            target=self._work, args=(now, self._stopping), name="sdtrain-crops", daemon=True
-        )
-        self._worker.start()
+        self._work = self._pool.submit(self._encode, now, self._stopping)
 
     def close(self) -> None:
         """Encode nothing more; returns when the picture at hand is done."""
+        self._stop()
+        self._pool.shutdown()
+
+    def _stop(self) -> None:
         self._stopping.set()
-        if self._worker.is_alive():
-            self._worker.join()
+        if self._work is not None:
+            wait([self._work])
 
-    def _work(self, now: int, stopping: threading.Event) -> None:
-        try:
-            if now:
-                self.latents.forget(self._until(stopping, self.draws.all_forms(now - 1)))
-            rest = self.draws.all_forms(now)
-            following = self.draws.all_forms(now + 1) if (now + 1) * self.draws.refresh_every < self.samples else ()
-            for draw in self._until(stopping, chain(rest, following)):
-                self.latents.make(draw)
-        except UserError as error:
-            self._failure = error
+    def _encode(self, now: int, stopping: threading.Event) -> None:
+        if now:
+            self.latents.forget(_until(stopping, self.draws.all_forms(now - 1)))
+        rest = self.draws.all_forms(now)
+        following = self.draws.all_forms(now + 1) if (now + 1) * self.draws.refresh_every < self.samples else ()
+        for draw in _until(stopping, chain(rest, following)):
+            with self.latents.undisturbed:
+                if not stopping.is_set():
+                    self.latents.make(draw)
 
-    @staticmethod
-    def _until(stopping: threading.Event, draws: Iterator[Draw]) -> Iterator[Draw]:
-        for draw in draws:
-            if stopping.is_set():
-                return
-            yield draw
+
+def _until(stopping: threading.Event, draws: Iterator[Draw]) -> Iterator[Draw]:
+    for draw in draws:
+        if stopping.is_set():
+            return
+        yield draw

@@ -21,12 +21,18 @@ from lib_sdtrain.train.trainer import Trainer
 def draw_previews(trainer: Trainer, run: RunDir, token: CancelToken, only_missing: bool = False) -> Iterator[Event]:
     """Draw every preview with the weights as they are now, or those of this step that are not there yet.
 
-    Stops early, and quietly, when the user wants to stop.
+    Stops early, and quietly, when the user wants to stop. Meanwhile nothing is encoded: drawing moves the VAE, and
+    tiling changes it.
     """
     bodies = preview_bodies(trainer.settings, trainer.plan.target)
-    if bodies:
-        yield from _draw_elsewhere(trainer, run, token, list(bodies.values()), only_missing)
-        return
+    with trainer.latents.undisturbed:
+        if bodies:
+            yield from _draw_elsewhere(trainer, run, token, list(bodies.values()), only_missing)
+        else:
+            yield from _draw(trainer, run, token, only_missing)
+
+
+def _draw(trainer: Trainer, run: RunDir, token: CancelToken, only_missing: bool) -> Iterator[Event]:
     requests = preview_requests(trainer.settings, trainer.plan.target)
     if not requests:
         return

@@ -2,6 +2,7 @@
 import csv
 import json
 import math
+import os
 import random
 import tracemalloc
 from collections import Counter
@@ -16,7 +17,7 @@ from lib_sdtrain.data.captions import ZEROED, replace_words, split_tags, vary_ca
 from lib_sdtrain.data.concepts import Captions, Material, Picture, prompt_of
 from lib_sdtrain.data.draws import Draws
 from lib_sdtrain.data.filters import Filter
-from lib_sdtrain.data.index import PictureIndex
+from lib_sdtrain.data.index import PictureIndex, connected, fill_rows, learn
 from lib_sdtrain.data.metadata import MetadataFile
 from lib_sdtrain.errors import UserError
 from lib_sdtrain.settings.run import Concept, DataSettings
@@ -240,6 +241,28 @@ def test_a_metadata_file_is_read_once_until_it_changes(tmp_path, monkeypatch):
         MetadataFile(str(path), "x", index)
     path.write_text('{"file_name": "c.png", "caption": "a third dog"}')
     assert MetadataFile(str(path), "x", index).row(tmp_path / "a.png", tmp_path) == {}
+
+
+def test_names_and_words_that_are_no_valid_unicode(tmp_path):
+    (tmp_path / "meta.json").write_text('{"caf\\udce9": {"caption": "half \\ud83d"}, "b": {"caption": "whole"}}')
+    file = MetadataFile(str(tmp_path / "meta.json"), "x")
+    assert file.row(tmp_path / os.fsdecode(b"caf\xe9.png"), tmp_path)["caption"].startswith("half")
+    assert file.row(tmp_path / os.fsdecode(b"\xff.png"), tmp_path) == {}
+
+
+def test_others_read_the_index_while_a_metadata_file_is_read(tmp_path):
+    path, index = Path(written(tmp_path, "meta.jsonl")), PictureIndex(tmp_path / "index.sqlite")
+
+    def read():
+        other = connected(index)
+        other.execute("pragma known.busy_timeout = 0")
+        learn(other, [])
+        other.close()
+        yield b"a", "{}"
+
+    base = connected(index)
+    fill_rows(base, path, read)
+    assert base.execute("select count(*) from known.rows").fetchone() == (1,)
 
 
 def test_rows_of_metadata_are_not_held_in_memory(tmp_path):

@@ -1,6 +1,9 @@
 """Kept crops that are replaced by others while training goes on."""
 from __future__ import annotations
 
+import threading
+import time
+from concurrent.futures import wait
 from dataclasses import replace
 from pathlib import Path
 
@@ -66,7 +69,7 @@ def test_the_next_crops_are_ready_and_the_former_ones_forgotten(pictures, tmp_pa
     refresher = Refresher(latents, draws_of(pictures), 3 * EVERY)
 
     def kept() -> list[int]:
-        refresher._worker.join()
+        wait([refresher._work])
         return [sum(latents.has(latents.name(form)) for form in draws.all_forms(number)) for number in range(4)]
 
     every = PICTURES * CROPS
@@ -83,25 +86,43 @@ def test_the_next_crops_are_ready_and_the_former_ones_forgotten(pictures, tmp_pa
         held = len(list((tmp_path / "cache").glob("*.shard")))
         store.forget([latents.name(form) for form in draws.all_forms(2)])
         assert len(list((tmp_path / "cache").glob("*.shard"))) < held
+    refresher.close()
 
 
 def test_a_picture_that_has_changed_ends_the_training(pictures):
     refresher = Refresher(latents_of(), draws_of(pictures), 3 * EVERY)
     (pictures / "1.png").write_bytes(b"no picture")
     refresher.follow(0)
-    refresher._worker.join()
+    wait([refresher._work])
     with pytest.raises(UserError, match="the picture changed while training"):
         refresher.follow(1)
+    refresher.close()
 
 
 def test_closing_ends_the_work_between_two_pictures(pictures):
-    latents, draws = latents_of(), draws_of(pictures)
-    refresher = Refresher(latents, draws, 100 * EVERY)
+    latents, reached, go_on = latents_of(), threading.Event(), threading.Event()
     encode = latents.encode
-    latents.encode = lambda pixels: (refresher._stopping.set(), encode(pixels))[1]
+    latents.encode = lambda pixels: (reached.set(), go_on.wait(20), encode(pixels))[2]
+    refresher = Refresher(latents, draws_of(pictures), 100 * EVERY)
     refresher.follow(0)
-    refresher._worker.join()
+    assert reached.wait(20)
+    closing = threading.Thread(target=refresher.close)
+    closing.start()
+    assert refresher._stopping.wait(20)
+    go_on.set()
+    closing.join(20)
     assert len(latents.memory) == 1
+
+
+def test_nothing_is_encoded_while_pictures_are_drawn(pictures):
+    latents = latents_of()
+    refresher = Refresher(latents, draws_of(pictures), 3 * EVERY)
+    with latents.undisturbed:
+        refresher.follow(0)
+        time.sleep(0.1)
+        assert not latents.memory
+    wait([refresher._work])
+    assert len(latents.memory) == 2 * PICTURES * CROPS
     refresher.close()
 
 
