@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 from fastapi import HTTPException
-from modules import script_callbacks, scripts, sd_hijack, sd_models, sd_samplers, shared
+from modules import devices, script_callbacks, scripts, sd_hijack, sd_models, sd_samplers, sd_vae, shared
 from modules.api.api import Api
 from modules.api.models import StableDiffusionTxt2ImgProcessingAPI
 from modules.textual_inversion.textual_inversion import create_embedding_from_data
@@ -57,6 +57,8 @@ class _Txt2Img(Api):
             raise UserError(f"{first['loc'][0]}: {first['msg']}") from error
         except HTTPException as error:
             raise UserError(str(error.detail)) from error
+        except ValueError as error:  # of an infotext whose numbers are none
+            raise UserError(str(error)) from error
         sampler = request.sampler_name or request.sampler_index
         taken, _ = sd_samplers.get_sampler_and_scheduler(sampler, request.scheduler)  # its first one for an unknown
         if sampler != taken and not sampler.startswith(f"{taken} "):
@@ -66,11 +68,14 @@ class _Txt2Img(Api):
             raise UserError(f"the WebUI has no upscaler {request.hr_upscaler!r}")
 
     def draw(self, body: Body) -> list[Drawn]:
-        """The pictures of a body. Raises `JobFailed` when the WebUI refuses it."""
+        """The pictures of a body. Raises `JobFailed` when the WebUI refuses it, or cannot draw with these weights."""
+        request = StableDiffusionTxt2ImgProcessingAPI(**body)
         try:
-            answer = self.text2imgapi(StableDiffusionTxt2ImgProcessingAPI(**body))
-        except HTTPException as error:
-            raise JobFailed(f"the WebUI does not draw it: {error.detail}", where="preview") from error
+            with _options_kept(request):
+                answer = self.text2imgapi(request)
+        except (HTTPException, devices.NansException, torch.cuda.OutOfMemoryError) as error:
+            why = error.detail if isinstance(error, HTTPException) else error
+            raise JobFailed(f"the WebUI does not draw it: {why}", where="preview") from error
         texts = json.loads(answer.info)["infotexts"]
         return [Drawn(_opened(image), text) for image, text in zip(answer.images, texts, strict=False)]
 
@@ -112,14 +117,16 @@ class WebuiStudio:
                 tensors = _Tensors(weights)
                 learnt = LiveMerge(checkpoint, weights.name, "", "", lambda: nullcontext(tensors))
                 webui_live.apply(learnt, tensors, None, lambda done, total: None)
-                stack.enter_context(_words(model, weights.embeddings))
+            words = weights.embeddings if weights is not None else ()
             pipeline = _Txt2Img()
 
             def draw(body: Body, token: CancelToken) -> list[Drawn]:
                 # its own checkpoint: neither an infotext's, nor one that a person has chosen meanwhile and that waits
                 settings = {**(body.get("override_settings") or {}), "sd_model_checkpoint": info.title}
                 asked = {**body, "override_settings": settings, "send_images": True, "save_images": False}
-                with _progress_kept(), _options_kept(), _stopped_by(token):
+                _load(info)
+                webui_live.again()
+                with _progress_kept(), _words(words), _stopped_by(token):
                     return pipeline.draw(asked)
 
             yield draw
@@ -132,11 +139,15 @@ def _loaded_file() -> Path | None:
     return Path(info.filename) if info else None
 
 
+def _load(info: Any) -> None:
+    """The checkpoint back where a refiner has taken its place; nothing happens otherwise."""
+    with sd_models.SkipWritingToConfig():
+        sd_models.reload_model_weights(info=info)
+
+
 def _back(info: Any, merge: LiveMerge | None) -> None:
     """The model with its own weights, or the live merge that it showed before, and out of the way again."""
-    wanted = shared.opts.data.get("sd_model_checkpoint")
-    sd_models.reload_model_weights(info=info)  # a refiner may have taken its place; else nothing happens
-    shared.opts.data["sd_model_checkpoint"] = wanted
+    _load(info)
     webui_live.revert()
     if merge is not None:
         setattr(shared, webui_live.WANTED, merge)
@@ -160,9 +171,9 @@ class _Tensors:
 
 
 @contextmanager
-def _words(model: Any, embeddings: Sequence[Embedding]) -> Iterator[None]:
+def _words(embeddings: Sequence[Embedding]) -> Iterator[None]:
     """While open, prompts may name the embeddings; those of the same name are back afterwards."""
-    known = sd_hijack.model_hijack.embedding_db
+    known, model = sd_hijack.model_hijack.embedding_db, sd_models.model_data.sd_model
     known.load_textual_inversion_embeddings()  # what is new in the folder now: reading it later would forget ours
     before = {embedding.name: known.word_embeddings.get(embedding.name) for embedding in embeddings}
     try:
@@ -189,17 +200,23 @@ def _progress_kept() -> Iterator[None]:
 
 
 @contextmanager
-def _options_kept() -> Iterator[None]:
-    """The WebUI itself brings settings back only where its file names them; pictures are handed over without loss."""
+def _options_kept(request: Any) -> Iterator[None]:
+    """The settings that a request overrides, itself or by its infotext, are as before afterwards, and so is the VAE.
+
+    The WebUI brings back only those that its file names, and none where the request forbids it. Pictures are handed
+    over without loss.
+    """
     before = dict(shared.opts.data)
     try:
         shared.opts.data["samples_format"] = "png"
         yield
     finally:
-        for name in shared.opts.data.keys() - before.keys():
-            del shared.opts.data[name]
-        if "samples_format" in before:
-            shared.opts.data["samples_format"] = before["samples_format"]
+        now = shared.opts.data
+        for name in {"samples_format", *(request.override_settings or {}), *(now.keys() - before.keys())}:
+            now.pop(name, None)
+            if name in before:
+                now[name] = before[name]
+        sd_vae.reload_vae_weights(sd_models.model_data.sd_model)  # nothing where it is the same
 
 
 @contextmanager
@@ -212,11 +229,16 @@ def _stopped_by(token: CancelToken) -> Iterator[None]:
             shared.state.interrupt()
 
     token.check()
+    _check_interrupted(token)  # the WebUI forgets it when it begins a picture
     script_callbacks.on_cfg_denoiser(look)
     try:
         yield
     finally:
         script_callbacks.remove_callbacks_for_function(look)
+    _check_interrupted(token)
+
+
+def _check_interrupted(token: CancelToken) -> None:
     if shared.state.interrupted or shared.state.stopping_generation:
         token.stop_and_save()
         raise Cancelled

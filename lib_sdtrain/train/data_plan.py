@@ -14,7 +14,8 @@ import numpy as np
 
 from lib_sdtrain.data import catalogue
 from lib_sdtrain.data.bigasp import read_aliases
-from lib_sdtrain.data.concepts import Captions, Group, Material, Picture, check_folder
+from lib_sdtrain.data.captions import replace_words
+from lib_sdtrain.data.concepts import Captions, Group, Material, Picture, check_folder, prompt_of
 from lib_sdtrain.data.draws import BIGASP, Draws
 from lib_sdtrain.data.filters import Filter, number_or_text
 from lib_sdtrain.data.groups import hint, weighted
@@ -120,6 +121,20 @@ def texts_of(materials: Iterable[Material]) -> Iterator[str]:
         yield from (material.concept.instance_prompt, material.concept.class_prompt)
         for pictures in (material.pictures, material.class_pictures):
             yield from (picture.caption for picture in pictures if picture.caption)
+
+
+def said_of(materials: Iterable[Material], data: DataSettings) -> Iterator[str]:
+    """What training says of every picture, before tags are shuffled or dropped: captions in their prompts, with words
+    replaced as they are from some sample on.
+    """
+    for material in materials:
+        sides = ((material.pictures, material.concept.instance_prompt),
+                 (material.class_pictures, material.concept.class_prompt))  # fmt: skip
+        for pictures, prompt in sides:
+            for picture in pictures:
+                said = prompt_of(picture.caption, prompt, picture)
+                yield from {said, replace_words(said, data.replace_words)}
+        yield material.concept.class_prompt  # its pictures may not be made yet
 
 
 def open_index(outputs: Path) -> PictureIndex | None:

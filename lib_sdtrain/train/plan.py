@@ -25,7 +25,7 @@ from lib_sdtrain.places import check_writable, is_dir, is_file
 from lib_sdtrain.settings.lengths import Length
 from lib_sdtrain.settings.run import Concept, RunSettings
 from lib_sdtrain.train.checks import check_settings
-from lib_sdtrain.train.data_plan import captions_of, fit_materials, open_index, texts_of
+from lib_sdtrain.train.data_plan import captions_of, fit_materials, open_index, said_of
 from lib_sdtrain.train.embeddings import check_named
 from lib_sdtrain.train.families import check_family, family_of
 from lib_sdtrain.train.held_out import hold_out
@@ -137,8 +137,8 @@ def make_plan(
     materials, held = yield from hold_out(materials, settings, token, problems)
     roots = [instance for instance, _ in folders]
     materials = yield from fit_materials(materials, roots, settings.data, problems)
-    check_named(settings, texts_of(materials), problems)
-    check_words_said(settings, texts_of(materials), problems)
+    check_named(settings, said_of(materials, settings.data), problems)
+    check_words_said(settings, said_of(materials, settings.data), problems)
     problems.raise_if_any()
     yield from remarks(materials)
     family = family_of(checkpoint.family, settings.model)

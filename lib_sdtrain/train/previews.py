@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
-from lib_sdtrain.errors import Cancelled, UserError
+from lib_sdtrain.errors import Cancelled, JobFailed, UserError
 from lib_sdtrain.events import CancelToken, Event, Notice, Phase, Preview
 from lib_sdtrain.sample.generate import Surroundings, generate
 from lib_sdtrain.sample.images import save_png
@@ -70,7 +70,7 @@ def _draw_elsewhere(
 
     Nothing is yielded while its model shows other weights than its own: whoever takes the events may not come back.
     """
-    counts = [max(1, body.get("batch_size") or 1) * max(1, body.get("n_iter") or 1) for body in bodies]
+    counts = [max(1, int(body.get("batch_size") or 1)) * max(1, int(body.get("n_iter") or 1)) for body in bodies]
     files = [_file(run, trainer.step, index) for index in range(sum(counts))]
     if only_missing and all(file.exists() for file in files):
         return
@@ -84,8 +84,11 @@ def _draw_elsewhere(
             drawn = [picture for body in bodies for picture in draw(body, token)]
     except Cancelled:
         return
-    except UserError as error:  # somebody has loaded another checkpoint: no reason to end a training of hours
-        yield from (Notice(text=f"no previews at step {trainer.step}: {problem}") for problem in error.problems)
+    except (UserError, JobFailed) as error:  # another checkpoint is loaded, say: no reason to end a training of hours
+        if isinstance(error, JobFailed) and trainer.step == 0:
+            raise
+        problems = error.problems if isinstance(error, UserError) else [error.problem]
+        yield from (Notice(text=f"no previews at step {trainer.step}: {problem}") for problem in problems)
         return
     for index, picture in enumerate(drawn):
         path = _file(run, trainer.step, index)

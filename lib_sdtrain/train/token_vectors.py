@@ -6,6 +6,7 @@ of the model has found a way without it, and every other word keeps its vector. 
 """
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 
 import torch
@@ -83,10 +84,10 @@ def check_token_vectors(settings: RunSettings, problems: Problems) -> None:
 
 def check_words_said(settings: RunSettings, texts: Iterable[str], problems: Problems) -> None:
     """Add to `problems` each chosen word that no text of the training has: its vector would learn nothing."""
-    left = {word: word.lower() for word in chosen_words(settings.train)}
+    words = chosen_words(settings.train)
+    left = {word: re.compile(rf"(?<!\w){re.escape(word)}(?!\w)", re.IGNORECASE) for word in words}
     for text in texts if left else ():
-        said = text.lower()
-        left = {word: low for word, low in left.items() if low not in said}
+        left = {word: pattern for word, pattern in left.items() if not pattern.search(text)}
     for word in left:
         problems.add(
             f"no prompt and no caption says {word!r}, so its vector would learn nothing", where=WORDS,

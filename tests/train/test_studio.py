@@ -27,8 +27,8 @@ INFOTEXT = "a cat\nNegative prompt: bad\nSteps: 7, Sampler: Secret, CFG scale: 4
 class Fake:
     """Draws grey pictures and remembers what it was shown."""
 
-    def __init__(self, fails: BaseException | None = None, refuses: str = "") -> None:
-        self.fails, self.refuses = fails, refuses
+    def __init__(self, fails: BaseException | None = None, refuses: str = "", first: int = 0) -> None:
+        self.fails, self.refuses, self.first = fails, refuses, first  # the first few pictures never fail
         self.shown, self.bodies, self.open = [], [], False
 
     def check(self, checkpoint, bodies, problems):
@@ -48,7 +48,7 @@ class Fake:
         self.bodies.append(dict(body))
         if isinstance(self.fails, Cancelled):
             token.stop_and_save()
-        if self.fails:
+        if self.fails and len(self.bodies) > self.first:
             raise self.fails
         return [Drawn(Image.new("RGB", (64, 64), (len(self.bodies), 0, 0)), f"{body['prompt']}\nSteps: 20, Seed: 1")]
 
@@ -166,6 +166,13 @@ def test_another_loaded_checkpoint_costs_previews_not_the_training(settings, tmp
     assert isinstance(seen[-1], Finished)
     said = [str(one) for one in of_kind(seen, Notice) if "previews" in one.text]
     assert said == [f"no previews at step {step}: tiny is no longer loaded" for step in (0, 2)]
+
+
+def test_a_preview_that_cannot_be_drawn_later_costs_no_training(settings, tmp_path):
+    studio = Fake(fails=JobFailed("refused"), first=1)
+    seen = watched(train(settings, run_dir=tmp_path / "run", studio=studio), studio)
+    assert isinstance(seen[-1], Finished)
+    assert [str(one) for one in of_kind(seen, Notice) if "previews" in one.text] == ["no previews at step 2: refused"]
 
 
 @pytest.mark.parametrize("error", [JobFailed("refused"), RuntimeError("out of memory")])

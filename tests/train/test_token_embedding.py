@@ -140,6 +140,17 @@ def test_a_word_that_nothing_says_is_a_mistake(tiny_checkpoint, picture_folder, 
     assert str(caught.value).startswith("train.token_embedding_words: no prompt and no caption says 'ohwx'")
 
 
+@pytest.mark.parametrize("changes", [
+    {"data__replace_words": {"sks": "ohwx"}}, {"data__concepts__0__instance_prompt": "a photo of [folder]"},
+])
+def test_words_are_looked_for_in_what_training_says(tiny_checkpoint, picture_folder, tmp_path, changes):
+    folder = picture_folder("ohwx", 1)
+    assert make_trainer(run_settings(tiny_checkpoint, folder, train__token_embedding_words="ohwx", **changes), tmp_path)
+    part = run_settings(tiny_checkpoint, folder, train__token_embedding_words="phot")
+    with pytest.raises(UserError, match="says 'phot'"):
+        make_trainer(part, tmp_path)
+
+
 def test_a_rate_of_nought_leaves_the_table_and_trains_the_rest(tiny_checkpoint, picture_folder, tmp_path):
     settings = run_settings(tiny_checkpoint, picture_folder("i", 2), train__token_embedding_lr=0.0)
     trainer = single(make_trainer(settings, tmp_path))
