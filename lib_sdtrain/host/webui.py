@@ -94,8 +94,8 @@ class WebuiHost:
             model = sd_models.model_data.sd_model
         with ExitStack() as stack:
             stack.enter_context(_random_state_kept())
+            stack.callback(_come_back)
             if model is not None:
-                stack.callback(sd_models.send_model_to_device, model)
                 sd_models.send_model_to_cpu(model)
             stack.callback(_give_memory_back)
             yield
@@ -176,6 +176,12 @@ class WebuiHost:
     def revert_live(self) -> bool:
         """Bring its own weights back."""
         return webui_live.revert()
+
+
+def _come_back() -> None:
+    model = sd_models.model_data.sd_model  # another object, where a preview's refiner has taken its place for a while
+    if model is not None:
+        sd_models.send_model_to_device(model)
 
 
 def _give_memory_back() -> None:

@@ -12,7 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
+from lib_sdtrain.host.live_weights import VAE
 from tests.journeys.conftest import draw_subject
 from tests.journeys.installed_webui import WEBUI_MARKS
 from tests.journeys.live_site import HALF, LiveSite, reload_ui
@@ -103,11 +105,30 @@ def test_a_refiner_takes_the_models_place_and_gives_it_back(site, subject):
     picture = site.picture()
     before = facts(site)
     run = trained(site, subject, "refined", preview__prompts=[refined, HIRES])
-    assert facts(site) == before
+    assert {**facts(site), "model": 0} == {**before, "model": 0}  # the WebUI makes the model anew for each file's yaml
     assert site.picture() == picture
     site.options(sd_model_checkpoint="refined.safetensors")
     for index, body in enumerate((refined, HIRES)):
         assert preview(run, 2, index)[0] == drawn(site, body)[0]
+
+
+def test_another_vae_in_a_preview_stays_in_it(site, subject):
+    """The WebUI puts back only settings that its file names, and none where a request says so."""
+    folder = site.webui.data / "models" / "VAE"
+    folder.mkdir(parents=True, exist_ok=True)
+    own = load_file(site.models / "tiny.safetensors")
+    other = {key.removeprefix(VAE): value + 0.02 for key, value in own.items() if key.startswith(VAE)}
+    save_file(other, folder / "other.safetensors")
+    site.webui.post("/sdapi/v1/refresh-vae")
+    settings = {**SETTINGS, "sd_vae": "other.safetensors", "eta_ancestral": 0.5}
+    body = {**HIRES, "override_settings": settings, "override_settings_restore_afterwards": False}
+    picture = site.picture()
+    before = facts(site)
+    run = trained(site, subject, "other-vae", preview__prompts=[body, HIRES])
+    assert facts(site) == before
+    assert site.picture() == picture
+    assert preview(run, 0, 0)[0] != preview(run, 0, 1)[0]
+    assert preview(run, 0, 1)[0] == drawn(site, HIRES)[0]
 
 
 def test_a_live_merge_is_there_again_and_class_pictures_show_the_checkpoint(site, subject):
