@@ -169,7 +169,7 @@ def test_another_loaded_checkpoint_costs_previews_not_the_training(settings, tmp
 
 
 def test_a_preview_that_cannot_be_drawn_later_costs_no_training(settings, tmp_path):
-    studio = Fake(fails=JobFailed("refused"), first=1)
+    studio = Fake(fails=JobFailed("refused"), first=2)  # both of step 0
     seen = watched(train(settings, run_dir=tmp_path / "run", studio=studio), studio)
     assert isinstance(seen[-1], Finished)
     assert [str(one) for one in of_kind(seen, Notice) if "previews" in one.text] == ["no previews at step 2: refused"]
