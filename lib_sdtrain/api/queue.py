@@ -224,8 +224,7 @@ class Queue:
         with self._lock:
             self._current = replace(task, job=job.id)
             self._write()
-        if not job.active:  # it was over before its id was known here
-            self._follow(job)
+        self._follow(job)  # what it has told before its id was known here
 
     def _changed(self, job: Job) -> None:
         self._follow(job)

@@ -11,6 +11,7 @@ import pytest
 
 from lib_sdtrain.api.queue import MOST
 from lib_sdtrain.errors import UserError
+from lib_sdtrain.events import Preview
 from tests.api.merge_site import keyed_site
 from tests.api.sites import PRESET, client_of, draw_subject, run, services_in
 from tests.fake_engine import FakeEngine
@@ -217,6 +218,21 @@ def test_after_a_restart_everything_is_there_and_held(services, gate, tmp_path):
     again.queue.go_on()
     until(lambda: len(labels(again, "ended")) == 2)
     assert {task["state"] for task in again.queue.as_dict()["ended"]} == {"finished"}
+
+
+def test_a_run_that_has_told_all_before_it_is_known_here_is_known_by_its_folder(services, monkeypatch):
+    kind, engine = type(services.queue._kinds["train"]), services.train.engine
+    begin = kind.start
+
+    def late(self, request):
+        job = begin(self, request)
+        assert engine.began.wait(WAIT)
+        until(lambda: any(isinstance(event, Preview) for _, event in job.log.since(0)))  # nothing more until a step
+        return job
+
+    monkeypatch.setattr(kind, "start", late)
+    services.queue.add("train", train("quick", 30))
+    assert services.queue.as_dict()["running"]["run"]
 
 
 @pytest.mark.fault("the run goes on from its state")
