@@ -1,27 +1,24 @@
 """Looking at the pictures of a run before it is started: read in the background, kept for the pages that ask."""
 from __future__ import annotations
 
-import secrets
 import threading
-import time
 from collections import OrderedDict
 from collections.abc import Mapping
-from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
 
+from lib_sdtrain.api.background import DONE, Background
 from lib_sdtrain.api.choice import Choice
 from lib_sdtrain.api.service import TrainService
 from lib_sdtrain.data.concepts import check_folder
 from lib_sdtrain.data.pictures import BadPicture
 from lib_sdtrain.data.thumbnails import thumbnail
-from lib_sdtrain.errors import Cancelled, Problem, Problems, UserError
-from lib_sdtrain.events import CancelToken, Event, Notice, Phase, result_of
+from lib_sdtrain.events import result_of
 from lib_sdtrain.settings.run import Concept, RunSettings
 
-READING, DONE, STOPPED, FAILED = "reading", "done", "stopped", "failed"
+READING = "reading"
 KEPT, KEPT_THUMBNAILS, MOST_ROWS = 4, 2000, 200
 FIRST_NOTICES = 5
 OWN_FILES: Mapping[str, Any] = {
@@ -45,39 +42,21 @@ class Pictures(Protocol):
 
 
 @dataclass(eq=False)
-class Look:
+class Look(Background):
     """One reading of a data set and what came of it."""
+
+    MOST_NOTICES, SUBJECT = FIRST_NOTICES, "reading"
 
     settings: RunSettings
     folder: str
-    id: str = field(default_factory=lambda: secrets.token_hex(8))
-    token: CancelToken = field(default_factory=CancelToken)
-    state: str = READING
-    phase: Phase | None = None
-    began: float = field(default_factory=time.monotonic)
-    notices: list[str] = field(default_factory=list)
-    problems: list[Problem] = field(default_factory=list)
+    state: str = field(default=READING, kw_only=True)
+    where: str = field(default="dataset", kw_only=True)
     pictures: Pictures | None = None
     report: Mapping[str, Any] | None = None
-    done: threading.Event = field(default_factory=threading.Event)
-
-    def tell(self, event: Event) -> None:
-        """Take note of how the reading goes."""
-        if isinstance(event, Phase):
-            self.phase = event
-        elif isinstance(event, Notice) and len(self.notices) < FIRST_NOTICES:
-            self.notices.append(str(event))
 
     def as_dict(self) -> dict[str, Any]:
         """For the page: where it is, and the report when there is one."""
-        phase = self.phase and {
-            "name": self.phase.name, "done": self.phase.done, "total": self.phase.total, "unit": self.phase.unit,
-        }
-        return {
-            "id": self.id, "state": self.state, "phase": phase, "seconds": round(time.monotonic() - self.began, 1),
-            "folder": self.folder, "problems": [vars(problem) for problem in self.problems],
-            "notices": self.notices[:FIRST_NOTICES], "report": self.report,
-        }  # fmt: skip
+        return {**super().as_dict(), "folder": self.folder, "report": self.report}
 
 
 class DatasetService:
@@ -110,9 +89,7 @@ class DatasetService:
             while len(self._looks) > KEPT:
                 _, old = self._looks.popitem(last=False)
                 old.token.stop_now()
-        pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="sdtrain-dataset")
-        pool.submit(self._read, look).add_done_callback(lambda ended: _settle(look, ended))
-        pool.shutdown(wait=False)
+        look.begin(lambda: self._read(look), "sdtrain-dataset")
         return look
 
     def _read(self, look: Look) -> None:
@@ -150,10 +127,7 @@ class DatasetService:
     def stop(self, name: str) -> bool:
         """Stop reading; whether there was something to stop."""
         look = self.find(name)
-        if look is None or look.done.is_set():
-            return False
-        look.token.stop_now()
-        return True
+        return look is not None and look.stop()
 
     def close(self) -> None:
         """Stop everything."""
@@ -178,19 +152,3 @@ def _with_folder(settings: RunSettings, folder: str, train: TrainService) -> Run
     concept = replace(first, name=path.name, instance_dir=str(path), class_prompt="", weighting=weighting, **OWN_FILES)
     return replace(settings, data=replace(settings.data, concepts=(concept,)))
 
-
-def _settle(look: Look, ended: Future[None]) -> None:
-    """Turn the way a look ended into its state."""
-    error = CancelledError() if ended.cancelled() else ended.exception()
-    if error is None:
-        look.state = DONE
-    elif isinstance(error, (Cancelled, CancelledError)):
-        look.state = STOPPED
-    else:
-        problems = Problems()
-        if isinstance(error, UserError):
-            problems.absorb(error)
-        else:
-            problems.add(f"reading ended unexpectedly: {type(error).__name__}: {error}", where="dataset")
-        look.problems, look.state = problems.found, FAILED
-    look.done.set()

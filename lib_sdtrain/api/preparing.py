@@ -1,17 +1,15 @@
 """Captions and pictures of a folder changed from the page: shown before it is done, followed, stopped, taken back."""
 from __future__ import annotations
 
-import secrets
 import threading
-import time
 from collections import OrderedDict
 from collections.abc import Callable, Generator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from lib_sdtrain.api.background import Background
 from lib_sdtrain.api.choice import Choice
 from lib_sdtrain.api.service import TrainService
 from lib_sdtrain.data.caption_edit import Edit, apply_changes, changes, statistics
@@ -20,13 +18,12 @@ from lib_sdtrain.data.concepts import check_folder
 from lib_sdtrain.data.journal import undo
 from lib_sdtrain.data.prepare import check_folders, move_tagged, resize
 from lib_sdtrain.data.sizes import sizing_of
-from lib_sdtrain.errors import Cancelled, Problem, Problems, UserError
-from lib_sdtrain.events import CancelToken, Event, Finished, Notice, Phase, result_of
+from lib_sdtrain.errors import Problems, UserError
+from lib_sdtrain.events import CancelToken, Event, Finished, Phase, result_of
 from lib_sdtrain.places import check_writable
 
-WORKING, DONE, STOPPED, FAILED = "working", "done", "stopped", "failed"
 TAGS, SHOW, WRITE, RESIZE, MOVE, UNDO = "tags", "show", "write", "resize", "move", "undo"
-SHOWN_CHANGES, SHOWN_TAGS, SHOWN_NOTICES, KEPT = 50, 300, 20, 4
+SHOWN_CHANGES, SHOWN_TAGS, KEPT = 50, 300, 4
 Result = Generator[Event, None, dict[str, Any]]
 
 
@@ -57,39 +54,20 @@ def _tags(value: Any) -> tuple[str, ...]:
 
 
 @dataclass(eq=False)
-class Work:
-    """One piece of work and what came of it; `folder` is where it can be taken back."""
+class Work(Background):
+    """One change; `folder` is where it can be taken back."""
 
     act: str
     folder: Path
-    id: str = field(default_factory=lambda: secrets.token_hex(8))
-    token: CancelToken = field(default_factory=CancelToken)
-    state: str = WORKING
-    phase: Phase | None = None
-    began: float = field(default_factory=time.monotonic)
-    notices: list[str] = field(default_factory=list)
-    problems: list[Problem] = field(default_factory=list)
     result: dict[str, Any] | None = None
-    done: threading.Event = field(default_factory=threading.Event)
 
-    def tell(self, event: Event) -> None:
-        """Take note of how it goes."""
-        if isinstance(event, Phase):
-            self.phase = event
-        elif isinstance(event, Notice) and len(self.notices) < SHOWN_NOTICES:
-            self.notices.append(str(event))
+    def do(self, job: Callable[[CancelToken], Result]) -> None:
+        """Do it to its end."""
+        self.result = result_of(job(self.token), self.tell)
 
     def as_dict(self) -> dict[str, Any]:
         """For the page."""
-        phase = self.phase and {
-            "name": self.phase.name, "done": self.phase.done, "total": self.phase.total, "unit": self.phase.unit,
-        }
-        return {
-            "id": self.id, "act": self.act, "folder": str(self.folder), "state": self.state, "phase": phase,
-            "notices": list(self.notices),
-            "seconds": round(time.monotonic() - self.began, 1), "result": self.result,
-            "problems": [vars(problem) for problem in self.problems],
-        }  # fmt: skip
+        return {**super().as_dict(), "act": self.act, "folder": str(self.folder), "result": self.result}
 
 
 class PreparingService:
@@ -103,17 +81,14 @@ class PreparingService:
     def begin(self, choice: Choice, wish: Wish) -> Work:
         """Begin what is wished for. Raises `UserError` for mistakes that show at once."""
         job, folder = self._job(choice, wish)
-        work = Work(wish.act, folder)
+        work = Work(wish.act, folder, where=wish.act)
         with self._lock:
             if any(not one.done.is_set() for one in self._works.values()):
                 raise UserError("another change is under way", where="act", fix="wait for it, or stop it")
             self._works[work.id] = work
             while len(self._works) > KEPT:
                 self._works.popitem(last=False)
-        pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="sdtrain-preparing")
-        done = pool.submit(lambda: result_of(job(work.token), work.tell))
-        done.add_done_callback(lambda ended: _settle(work, ended))
-        pool.shutdown(wait=False)
+        work.begin(lambda: work.do(job), "sdtrain-preparing")
         return work
 
     def view(self, name: str = "") -> dict[str, Any] | None:
@@ -128,10 +103,7 @@ class PreparingService:
     def stop(self, name: str) -> bool:
         """Stop it; whether there was something to stop. What was done until then can be taken back."""
         work = self._works.get(name)
-        if work is None or work.done.is_set():
-            return False
-        work.token.stop_now()
-        return True
+        return work is not None and work.stop()
 
     def _job(self, choice: Choice, wish: Wish) -> tuple[Callable[[CancelToken], Result], Path]:
         """The work, and the folder in which it can be taken back."""
@@ -171,19 +143,6 @@ class PreparingService:
         if wish.act == MOVE:
             return lambda token: _finished(move_tagged(folder, out, wish.tag, token), out), out
         return lambda token: _finished(resize(folder, out, sizing_of(data), data.pad_color, token), out), out
-
-
-def _settle(work: Work, ended: Future[dict[str, Any]]) -> None:
-    """Turn the way a piece of work ended into its state."""
-    error = ended.exception()
-    if error is None:
-        work.result, work.state = ended.result(), DONE
-    elif isinstance(error, Cancelled):
-        work.state = STOPPED
-    else:
-        told = [Problem(f"it ended unexpectedly: {type(error).__name__}: {error}", work.act)]
-        work.problems, work.state = list(error.problems) if isinstance(error, UserError) else told, FAILED
-    work.done.set()
 
 
 def _changes_something(edit: Edit) -> bool:
