@@ -110,7 +110,8 @@ def run_plan(
             lambda: chain(draws_to_encode(draws, plan, first, steps), validator.draws()), token)
         free_vae(plan, model)
         yield from prepare_words(trainer, folder, (draw.prompt for draw in validator.draws()), token)
-        refresher = Refresher(latents, draws_of(plan), plan.in_samples(plan.settings.train.length))
+        own = draws_of(plan) if draws.refresh_every else draws  # a thread would use them
+        refresher = Refresher(latents, own, plan.in_samples(plan.settings.train.length))
         with closing(files), closing(refresher):
             yield from _train(trainer, files, validator, refresher, token)
     except Cancelled:
