@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from lib_sdtrain.events import CancelToken
-from lib_sdtrain.train import bench_states
+from lib_sdtrain.train.bench import states
 
 
 def test_runs_go_in_turn_and_medians_are_compared(tmp_path, monkeypatch):
@@ -12,8 +12,8 @@ def test_runs_go_in_turn_and_medians_are_compared(tmp_path, monkeypatch):
         asked.append((run.name, every))
         return {"steps": steps, "steps_per_second": 10.0 if every == "null" else 8.0 + len(asked)}
 
-    monkeypatch.setattr(bench_states, "_train", trained)
-    *_, last = bench_states.bench_states(tmp_path, CancelToken(), "toybox", 1001, 500, 3)
+    monkeypatch.setattr(states, "_train", trained)
+    *_, last = states.bench_states(tmp_path, CancelToken(), "toybox", 1001, 500, 3)
     assert [name for name, _ in asked] == ["with-0", "without-0", "without-1", "with-1", "with-2", "without-2"]
     assert {every for name, every in asked if name.startswith("with-")} == {"500"}
     row = last.result["states"]

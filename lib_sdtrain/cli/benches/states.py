@@ -19,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Measure, and print medians and their ratio."""
-    from lib_sdtrain.train.bench_states import bench_states
+    from lib_sdtrain.train.bench.states import bench_states
 
     with tempfile.TemporaryDirectory(prefix="sdtrain-bench-") as folder:
         return drive(

@@ -35,7 +35,7 @@ def run_process(command: list[str], environment: dict[str, str]) -> Run:
     )
     peak = 0
     while process.poll() is None:
-        peak = max(peak, _anonymous(process.pid))
+        peak = max(peak, anonymous_bytes(process.pid))
         time.sleep(_LOOK_EVERY)
     seconds = time.perf_counter() - began
     if process.returncode:
@@ -43,7 +43,8 @@ def run_process(command: list[str], environment: dict[str, str]) -> Run:
     return Run(seconds, _children_seconds() - used, peak)
 
 
-def _anonymous(pid: int) -> int:
+def anonymous_bytes(pid: int) -> int:
+    """The anonymous memory of a process now; 0 where it has ended, or the system does not tell."""
     try:
         lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     except OSError:

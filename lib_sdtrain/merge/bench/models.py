@@ -26,12 +26,19 @@ def published_shapes(name: str) -> dict[str, tuple[int, ...]]:
 
 
 def write_model(path: Path, name: str, seed: int) -> None:
-    """A random fp16 checkpoint of the published size of a family."""
-    generator = torch.Generator().manual_seed(seed)
-    pool = (torch.randn(2**22, generator=generator) * 0.03).half()
+    """A random fp16 checkpoint of the published size of a family, fit to be trained: activations keep their size."""
+    pool = torch.randn(2**22, generator=torch.Generator().manual_seed(seed))
     shapes = published_shapes(name)
     with CheckpointWriter(path, {key: (torch.float16, shape) for key, shape in shapes.items()}, {}) as writer:
         for number, key in enumerate(writer.keys):
-            count = math.prod(shapes[key])
-            values = pool.roll(number * 997).repeat(math.ceil(count / len(pool)))[:count]
-            writer.write(key, values.reshape(shapes[key]))
+            shape, (middle, spread) = shapes[key], _distribution(key, shapes[key])
+            count = math.prod(shape)
+            values = (pool.roll(number * 997) * spread + middle).half()
+            writer.write(key, values.repeat(math.ceil(count / len(pool)))[:count].reshape(shape))
+
+
+def _distribution(key: str, shape: tuple[int, ...]) -> tuple[float, float]:
+    """Mean and deviation: a layer's by its inputs (LeCun et al. 1998), near 1 for norms, near 0 for biases."""
+    if len(shape) >= 2:
+        return 0.0, 1 / math.sqrt(math.prod(shape[1:]))
+    return (1.0, 0.1) if key.endswith("weight") else (0.0, 0.02)
