@@ -98,8 +98,7 @@ class WebuiStudio:
             try:
                 _Txt2Img().check(body)
             except UserError as error:
-                for problem in error.problems:
-                    problems.add(problem.what, where=where, fix=problem.fix)
+                problems.absorb(error, lambda _, where=where: where)
 
     @contextmanager
     def showing(self, checkpoint: Path, weights: Weights | None) -> Iterator[Draw]:

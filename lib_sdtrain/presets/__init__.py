@@ -35,15 +35,20 @@ def read_preset(name: str) -> dict[str, Any]:
     """The settings of a preset."""
     path = preset_path(name)
     values = textfiles.read_mapping(path)
-    return _with_places(values) if path.parent == FOLDER else values
+    return _with_places(values, TOYBOX) if path.parent == FOLDER else values
 
 
-def _with_places(value: Any) -> Any:
+def preset_elsewhere(name: str, toybox: Path) -> dict[str, Any]:
+    """The settings of a shipped preset with the pictures of its subject and class below another folder."""
+    return _with_places(textfiles.read_mapping(FOLDER / f"{name}.yaml"), toybox)
+
+
+def _with_places(value: Any, toybox: Path) -> Any:
     if isinstance(value, dict):
-        return {key: _with_places(part) for key, part in value.items()}
+        return {key: _with_places(part, toybox) for key, part in value.items()}
     if isinstance(value, list):
-        return [_with_places(part) for part in value]
-    return value.replace("{toybox}", TOYBOX.as_posix()) if isinstance(value, str) else value
+        return [_with_places(part, toybox) for part in value]
+    return value.replace("{toybox}", toybox.as_posix()) if isinstance(value, str) else value
 
 
 def preset_title(name: str) -> str:

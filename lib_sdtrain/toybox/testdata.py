@@ -1,4 +1,4 @@
-"""A little folder to train on: eight pictures of one individual, pictures of its class, and a run's settings."""
+"""A little folder to train on: eight pictures of one individual, and pictures of its class."""
 
 from __future__ import annotations
 
@@ -14,37 +14,6 @@ SUBJECT_KIND, SUBJECT_COLOUR, SUBJECT_PATTERN = "cat", "purple", "plain"
 SUBJECT_PLACES = ("beach", "forest")  # snow and night are left to be asked for
 SUBJECT_PICTURES, CLASS_PICTURES = 8, 96
 SUBJECT_SEED, CLASS_SEED, PROBE_SEED = 101, 102, 103
-
-CONFIG = """\
-# A DreamBooth run: the individual in subject/ is taught under the name "{token} {kind}", other {kind}s are kept.
-model:
-  checkpoint: toybox
-data:
-  resolution: 128
-  concepts:
-    - name: {token}-{kind}
-      instance_dir: {root}/subject
-      instance_prompt: a photo of {token} {kind}
-      class_dir: {root}/class
-      class_prompt: a photo of a {kind}
-      num_class_images: {class_pictures}
-train:
-  length: 700
-  batch_size: 2
-  learning_rate: 4.0e-4
-  text_encoder_lr: 7.0e-4
-  token_embedding_lr: 2.0e-3
-  token_embedding_words: {token}
-  token_embedding_init: striped
-  lr_scheduler: cosine
-preview:
-  prompts:
-    - a photo of {token} {kind} in the snow
-  every: 200
-save:
-  name: {token}-{kind}
-"""
-
 
 def subject_scene(index: int, seed: int = SUBJECT_SEED) -> Scene:
     """The subject's picture number `index`: the same individual in changing places and poses."""
@@ -81,7 +50,7 @@ def class_caption(index: int, scene: Scene) -> str:
 
 
 def write_test_data(folder: str | Path) -> list[Path]:
-    """Write `subject/`, `class/` (PNG, each with a .txt caption) and `config.yaml` into `folder`; the files written."""
+    """Write `subject/` and `class/` (PNG, each with a .txt caption) into `folder`; the files written."""
     root = Path(folder)
     written = []
     for index in range(SUBJECT_PICTURES):
@@ -90,12 +59,7 @@ def write_test_data(folder: str | Path) -> list[Path]:
     for index in range(CLASS_PICTURES):
         scene = class_scene(index)
         written += _write(root / "class", index, scene, class_caption(index, scene))
-    text = CONFIG.format(
-        token=NAME, kind=SUBJECT_KIND, class_pictures=CLASS_PICTURES, root=root.resolve().as_posix()
-    )
-    config = root / "config.yaml"
-    config.write_text(text, encoding="utf-8")
-    return [*written, config]
+    return written
 
 
 def _write(folder: Path, index: int, scene: Scene, caption: str) -> list[Path]:

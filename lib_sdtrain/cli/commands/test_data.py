@@ -6,6 +6,9 @@ from pathlib import Path
 
 from lib_sdtrain.cli.run import DONE, show_document
 
+PRESET = "toybox-dreambooth"
+TITLE = "# The individual in subject/ is taught under a name of its own, its class is kept (prior preservation)"
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Flags of `test-data`."""
@@ -14,11 +17,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Draw the pictures."""
+    import yaml
+
     from lib_sdtrain.places import check_writable
+    from lib_sdtrain.presets import preset_elsewhere
     from lib_sdtrain.toybox.testdata import write_test_data
 
     check_writable(args.folder, "DIR")
-    written = write_test_data(args.folder)
+    config = args.folder / "config.yaml"
+    written = [*write_test_data(args.folder), config]
+    settings = preset_elsewhere(PRESET, args.folder.resolve())
+    config.write_text(f"{TITLE}\n{yaml.safe_dump(settings, sort_keys=False)}", encoding="utf-8")
     document = {"files": [str(path) for path in written]}
     show_document(document, args.json, lambda _: f"{len(written)} files in {args.folder}")
     return DONE
