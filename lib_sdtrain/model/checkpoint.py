@@ -10,6 +10,7 @@ import torch
 
 from lib_sdtrain.errors import Problem, UserError
 from lib_sdtrain.model.detection import detect
+from lib_sdtrain.model.ema_forms import with_average
 from lib_sdtrain.model.family import EPSILON, V_PREDICTION, Family
 from lib_sdtrain.model.keys import TEXT_ENCODERS, part_rows
 from lib_sdtrain.model.keys.unet import EMA_PREFIX
@@ -17,6 +18,7 @@ from lib_sdtrain.model.keys.vae import PREFIX as VAE_PREFIX
 from lib_sdtrain.model.kinds import describe_not_a_checkpoint
 from lib_sdtrain.model.ldm_config import apply_config, config_beside
 from lib_sdtrain.model.ldm_yaml import describe
+from lib_sdtrain.model.module_file import as_checkpoint, is_module_file
 from lib_sdtrain.model.tensorfile import FOLDER, TensorFile, open_tensors
 
 EMBEDDED = {"toybox": Path(__file__).parent.parent / "toybox" / "toybox.safetensors"}
@@ -107,6 +109,8 @@ def open_checkpoint(name: str | Path) -> Checkpoint:
 
         tensors, family = open_folder(path, tensors)
         return Checkpoint(path, tensors, family, dict(zip(tensors.keys(), tensors.keys(), strict=True)))
+    tensors = _under_our_keys(tensors)
+    shapes = tensors.shapes()
     wrong = describe_not_a_checkpoint(shapes)
     if wrong:
         raise UserError(wrong[0], where=str(path), fix=wrong[1])
@@ -122,6 +126,15 @@ def open_checkpoint(name: str | Path) -> Checkpoint:
     if config:
         family = apply_config(family, config, has_vae=any(key.startswith(VAE_PREFIX) for key in file_keys))
     return Checkpoint(path, tensors, family, file_keys, config)
+
+
+def _under_our_keys(tensors: TensorFile) -> TensorFile:
+    """The file of another program as if LDM had written it: its moving average, its modules' names."""
+    try:
+        tensors = with_average(tensors)
+        return as_checkpoint(tensors) if is_module_file(tensors.shapes()) else tensors
+    except UserError as error:
+        raise UserError([Problem(p.what, p.where or str(tensors.path), p.fix) for p in error.problems]) from error
 
 
 def canonical_keys(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, str]:

@@ -69,7 +69,7 @@ _REFINER_TEXT = "conditioner.embedders.0.model.ln_final.weight"
 
 def _refuse_relatives(shapes: Shapes, unet: UNetConfig) -> None:
     """Raise `UserError` naming the model, if it is one that looks like Stable Diffusion but is built otherwise."""
-    relative = next((name for pattern, name in _RELATIVES if _first(shapes, f"{pattern}.*")), None)
+    relative = next((name for pattern, name in _RELATIVES if first_shape(shapes, f"{pattern}.*")), None)
     if relative is None and unet.adm_in_channels is not None:
         if _REFINER_TEXT in shapes and not any(key.startswith("conditioner.embedders.1.model.") for key in shapes):
             relative = "SDXL's refiner"
@@ -89,12 +89,13 @@ def _family_name(shapes: Shapes, unet: UNetConfig) -> str:
     return SD1
 
 
-def _first(shapes: Shapes, pattern: str) -> tuple[int, ...] | None:
+def first_shape(shapes: Shapes, pattern: str) -> tuple[int, ...] | None:
+    """Shape of the first tensor whose whole name the pattern matches."""
     matches = re.compile(pattern).fullmatch
     return next((shape for key, shape in shapes.items() if matches(key)), None)
 
 
-def _count(shapes: Shapes, pattern: str) -> int:
+def number_of(shapes: Shapes, pattern: str) -> int:
     """One more than the largest number that the pattern's group captures; 0 when nothing matches."""
     begins = re.compile(pattern).match
     return max((int(found[1]) + 1 for key in shapes if (found := begins(key))), default=0)
@@ -108,17 +109,17 @@ def detect_unet(shapes: Shapes) -> UNetConfig:
     if first is None or last is None or len(first) != 4:
         raise UserError("it holds no UNet of Stable Diffusion", fix="give a whole SD1, SD2 or SDXL checkpoint")
     levels = _walk_levels(inner, first[0])
-    context = _first(inner, r"(input|output|middle)_blocks?\..*\.attn2\.to_k\.weight")
+    context = first_shape(inner, r"(input|output|middle)_blocks?\..*\.attn2\.to_k\.weight")
     if context is None:
         raise UserError("its UNet has no cross-attention", fix="give a text-to-image checkpoint: SD1, SD2 or SDXL")
-    projection = _first(inner, r".*\.proj_in\.weight")
+    projection = first_shape(inner, r".*\.proj_in\.weight")
     label = inner.get("label_emb.0.0.weight")
     return UNetConfig(
         in_channels=first[1], out_channels=last[0], model_channels=first[0],
         channel_mult=tuple(channels // first[0] for channels, _, _ in levels),
         num_res_blocks=tuple(count for _, count, _ in levels),
         transformer_depth=tuple(depth for _, _, depth in levels),
-        middle_depth=_count(inner, r"middle_block\.1\.transformer_blocks\.(\d+)\."),
+        middle_depth=number_of(inner, r"middle_block\.1\.transformer_blocks\.(\d+)\."),
         context_dim=context[1], heads=None,
         linear_projection=projection is not None and len(projection) == 2,
         adm_in_channels=label[1] if label else None,
@@ -128,10 +129,10 @@ def detect_unet(shapes: Shapes) -> UNetConfig:
 def _walk_levels(inner: Shapes, model_channels: int) -> list[tuple[int, int, int]]:
     """(channels, residual blocks, transformer depth) of each level, in the order of the forward pass."""
     levels: list[list[tuple[int, int]]] = [[]]
-    for number in range(1, _count(inner, r"input_blocks\.(\d+)\.")):
+    for number in range(1, number_of(inner, r"input_blocks\.(\d+)\.")):
         out = inner.get(f"input_blocks.{number}.0.out_layers.3.weight")
         if out is not None:
-            depth = _count(inner, rf"input_blocks\.{number}\.1\.transformer_blocks\.(\d+)\.")
+            depth = number_of(inner, rf"input_blocks\.{number}\.1\.transformer_blocks\.(\d+)\.")
             levels[-1].append((out[0], depth))
         elif f"input_blocks.{number}.0.op.weight" in inner:
             levels.append([])
@@ -148,12 +149,12 @@ def detect_text(shapes: Shapes, known: TextConfig) -> TextConfig | None:
     inner = {key.removeprefix(known.prefix): shape for key, shape in shapes.items() if key.startswith(known.prefix)}
     if known.layout == "open_clip":
         tokens, positions = inner.get("token_embedding.weight"), inner.get("positional_embedding")
-        layers = _count(inner, r"transformer\.resblocks\.(\d+)\.")
+        layers = number_of(inner, r"transformer\.resblocks\.(\d+)\.")
         wide = inner.get("transformer.resblocks.0.mlp.c_fc.weight")
     else:
         tokens = inner.get("text_model.embeddings.token_embedding.weight")
         positions = inner.get("text_model.embeddings.position_embedding.weight")
-        layers = _count(inner, r"text_model\.encoder\.layers\.(\d+)\.")
+        layers = number_of(inner, r"text_model\.encoder\.layers\.(\d+)\.")
         wide = inner.get("text_model.encoder.layers.0.mlp.fc1.weight")
     if not tokens or not positions or not wide or not layers:
         return None
@@ -178,12 +179,12 @@ def detect_vae(shapes: Shapes) -> VAEConfig | None:
     first, last, mid = (inner.get(f"{name}.weight") for name in ("encoder.conv_in", "decoder.conv_out", "quant_conv"))
     if not first or not last or not mid:
         return None
-    count = _count(inner, r"encoder\.down\.(\d+)\.")
+    count = number_of(inner, r"encoder\.down\.(\d+)\.")
     widths = [inner.get(f"encoder.down.{level}.block.0.conv2.weight") for level in range(count)]
     if not all(widths) or any(width[0] % first[0] for width in widths):
         raise UserError("its VAE's encoder is of no known form")
     return VAEConfig(
         ch=first[0], ch_mult=tuple(width[0] // first[0] for width in widths),
-        num_res_blocks=_count(inner, r"encoder\.down\.0\.block\.(\d+)\."), z_channels=mid[0] // 2,
+        num_res_blocks=number_of(inner, r"encoder\.down\.0\.block\.(\d+)\."), z_channels=mid[0] // 2,
         in_channels=first[1], out_channels=last[0],
     )

@@ -2,11 +2,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from lib_sdtrain import textfiles
 from lib_sdtrain.errors import Problems, UserError
@@ -23,75 +21,14 @@ from lib_sdtrain.model.family import (
     UNetConfig,
     VAEConfig,
 )
-from lib_sdtrain.model.keys import TEXT_ENCODERS, UNET, VAE, Row, part_rows
-from lib_sdtrain.model.keys.vae import former_names, is_attention_matrix
-from lib_sdtrain.model.mapped import Contents, tensor_bytes
-from lib_sdtrain.model.tensorfile import FOLDER, TensorFile
+from lib_sdtrain.model.keys import TEXT_ENCODERS, UNET, VAE, part_rows
+from lib_sdtrain.model.pieces import Piece, PiecedTensors, pieces_of
+from lib_sdtrain.model.tensorfile import TensorFile
 
 _DOWN = {"CrossAttnDownBlock2D": True, "DownBlock2D": False}
 
 
-@dataclass(frozen=True)
-class Piece:
-    """One tensor of the checkpoint: the table's row and what its parameters are called in the folder."""
-
-    row: Row
-    names: tuple[str, ...]
-    dtype: torch.dtype
-    shape: tuple[int, ...]
-
-
-class FolderTensors(TensorFile):
-    """The tensors of a folder under checkpoint keys. q, k and v are joined when they are asked for."""
-
-    def __init__(self, inner: TensorFile, pieces: Mapping[str, Piece]) -> None:
-        super().__init__(inner.path, FOLDER, Contents({}, dict(inner.metadata), {}, list(inner.notes)))
-        self._inner = inner
-        self._pieces = dict(pieces)
-
-    def keys(self) -> list[str]:
-        """Checkpoint keys, in the order of the tables."""
-        return list(self._pieces)
-
-    def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Key -> shape."""
-        return {key: piece.shape for key, piece in self._pieces.items()}
-
-    def dtype(self, key: str) -> torch.dtype:
-        """Number format of a tensor."""
-        return self._pieces[key].dtype
-
-    def shape(self, key: str) -> tuple[int, ...]:
-        """Shape of a tensor."""
-        return self._pieces[key].shape
-
-    def nbytes(self, key: str) -> int:
-        """Bytes of a tensor's values."""
-        return sum(self._inner.nbytes(name) for name in self._pieces[key].names)
-
-    def tensor(self, key: str) -> torch.Tensor:
-        """The tensor, on the CPU."""
-        piece = self._pieces[key]
-        parts = {own: self._inner.tensor(name) for own, name in zip(piece.row.names, piece.names, strict=True)}
-        return piece.row.to_file(parts, piece.shape)
-
-    def raw(self, key: str) -> memoryview:
-        """The tensor's bytes (row-major, little-endian)."""
-        return tensor_bytes(self.tensor(key))
-
-    def close(self) -> None:
-        """Let go of the files."""
-        self._pieces = {}
-        self._inner.close()
-
-    def __contains__(self, key: object) -> bool:
-        return key in self._pieces
-
-    def __len__(self) -> int:
-        return len(self._pieces)
-
-
-def open_folder(path: Path, tensors: TensorFile) -> tuple[FolderTensors, Family]:
+def open_folder(path: Path, tensors: TensorFile) -> tuple[PiecedTensors, Family]:
     """The folder's tensors under LDM/SGM keys, and the family that its configurations describe.
 
     Raises `UserError` when a configuration is missing or of an unknown form, or does not fit the weights.
@@ -102,29 +39,12 @@ def open_folder(path: Path, tensors: TensorFile) -> tuple[FolderTensors, Family]
     for part, rows in part_rows(family).items():
         if not any(name.startswith(f"{part}/") for name in shapes):
             continue
-        for row in rows:
-            names = tuple(_find(f"{part}/", name, shapes, path) for name in row.names)
-            pieces[row.key] = Piece(row, names, tensors.dtype(names[0]), _file_shape(row, [shapes[n] for n in names]))
+        pieces |= pieces_of(f"{part}/", rows, tensors, path)
     placed = {name for piece in pieces.values() for name in piece.names}
     strangers = [name for name in shapes if name not in placed and name.startswith((f"{UNET}/", f"{VAE}/"))]
     if strangers:
         raise UserError(f"the tensor {strangers[0]} does not fit its config.json", where=str(path))
-    return FolderTensors(tensors, pieces), family
-
-
-def _find(prefix: str, name: str, shapes: Mapping[str, tuple[int, ...]], path: Path) -> str:
-    for candidate in (name, *former_names(name)):
-        if prefix + candidate in shapes:
-            return prefix + candidate
-    raise UserError(f"the tensor {prefix}{name} is missing", where=str(path))
-
-
-def _file_shape(row: Row, shapes: list[tuple[int, ...]]) -> tuple[int, ...]:
-    first = shapes[0]
-    shape = (sum(one[0] for one in shapes), *first[1:])
-    if row.transposed:
-        return shape[::-1]
-    return (*shape, 1, 1) if is_attention_matrix(row.key) and len(shape) == 2 else shape
+    return PiecedTensors(tensors, pieces), family
 
 
 def read_family(path: Path) -> Family:

@@ -59,6 +59,7 @@ def _checkpoint(path: Path, notes: list[str]) -> Checkpoint | None:
 
 def _family(checkpoint: Checkpoint, notes: list[str]) -> dict[str, Any]:
     family = checkpoint.family
+    notes.extend(note for note in checkpoint.tensors.notes if note not in notes)
     if family.prediction_guessed:
         notes.append(f"nothing names the prediction type: {family.prediction_type} is a guess")
     if family.scaled_down:

@@ -28,7 +28,8 @@ _TEXT_WIDTHS = {768, 1024, 1280}
 _KINDS = (
     Kind("sd3", "a Stable Diffusion 3 or Flux checkpoint", "only SD1, SD2 and SDXL are supported",
          r"(model\.diffusion_model\.)?(joint_blocks|x_embedder|double_blocks)\."),
-    Kind(CHECKPOINT, "a checkpoint", "", r"model\.diffusion_model\.(input_blocks|time_embed)\.|unet/"),
+    Kind(CHECKPOINT, "a checkpoint", "",
+         r"model\.diffusion_model\.(input_blocks|time_embed)\.|unet/|unet\.conv_in\.weight$"),
     Kind("lora", "a LoRA", "give the checkpoint here; a LoRA is applied with --lora or in the prompt",
          r".*\.(lora_(down|up|A|B|mid)|lora\.(down|up)|hada_w[12]_[ab]|lokr_w[12]|oft_blocks|dora_scale|diff)\b"),
     Kind("controlnet", "a ControlNet", "give the checkpoint here", r"(control_model|controlnet_|input_hint_block)"),

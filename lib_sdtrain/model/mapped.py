@@ -33,14 +33,15 @@ class TensorEntry:
 class Contents:
     """What a reader found in a file.
 
-    `tensors` is the state dict, `extra` the tensors beside it (EMA copies, optimizer state), `notes`
-    what was left out, `metadata` the text that a safetensors header carries.
+    `tensors` is the state dict, `extra` the tensors beside it (EMA copies, optimizer state), `numbers` the plain
+    numbers among and beside them, `notes` what was left out, `metadata` the text that a safetensors header carries.
     """
 
     tensors: dict[str, TensorEntry]
     metadata: dict[str, str] = field(default_factory=dict)
     extra: dict[str, TensorEntry] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    numbers: dict[str, float] = field(default_factory=dict)
 
 
 def map_file(path: Path) -> mmap.mmap:

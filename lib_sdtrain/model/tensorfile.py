@@ -30,8 +30,8 @@ class TensorFile:
     """The tensors of a model file or folder. A context manager; tensors stay valid after it is closed.
 
     `keys()` is the state dict; `extra_keys()` are tensors stored beside it (EMA copies, optimizer
-    state), readable by the same methods. `notes` say what of the file was left out. `container` is
-    "safetensors", "torch" or "folder". Safe to read from several threads.
+    state), readable by the same methods. `numbers` are the plain numbers in it, by their dotted paths. `notes` say
+    what of the file was left out. `container` is "safetensors", "torch" or "folder". Safe to read from several threads.
     """
 
     def __init__(self, path: Path, container: str, contents: Contents) -> None:
@@ -39,6 +39,7 @@ class TensorFile:
         self.container = container
         self.metadata: dict[str, str] = contents.metadata
         self.notes: list[str] = contents.notes
+        self.numbers: dict[str, float] = contents.numbers
         self._tensors = contents.tensors
         self._extra = contents.extra
 

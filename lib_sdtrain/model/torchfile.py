@@ -134,8 +134,8 @@ def _contents(document: Any, source: mmap.mmap, regions: Mapping[str, Region]) -
     if isinstance(document, TensorRef) or not isinstance(document, (dict, list, tuple)):
         raise UserError("this file holds no table of weights")
     state, beside = _unwrap(document)
-    tensors = {path: ref for path, ref in _walk(state) if isinstance(ref, TensorRef)}
-    others = list(_walk(beside))
+    inside, others = list(_walk(state)), list(_walk(beside))
+    tensors = {path: ref for path, ref in inside if isinstance(ref, TensorRef)}
     extra = {path: ref for path, ref in others if isinstance(ref, TensorRef)}
     left_out = _tops(path for path, ref in others if not isinstance(ref, TensorRef))
     notes = [f"left out, not weights: {left_out}"] if left_out else []
@@ -145,6 +145,7 @@ def _contents(document: Any, source: mmap.mmap, regions: Mapping[str, Region]) -
         {key: _entry(key, ref, source, regions) for key, ref in tensors.items()},
         extra={key: _entry(key, ref, source, regions) for key, ref in extra.items()},
         notes=notes,
+        numbers={path: value for path, value in (*inside, *others) if type(value) in (int, float)},
     )
 
 

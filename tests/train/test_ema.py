@@ -12,12 +12,14 @@ from lib_sdtrain import train
 from lib_sdtrain.errors import UserError
 from lib_sdtrain.events import CancelToken, Finished, Notice, Stopped
 from lib_sdtrain.model.checkpoint import open_checkpoint
+from lib_sdtrain.model.keys import ema_key, unet_rows
 from lib_sdtrain.settings.run_method import EmaSettings
 from lib_sdtrain.train.child import write_child
 from lib_sdtrain.train.ema import decay_at
 from lib_sdtrain.train.forecast import checkpoint_bytes
 from lib_sdtrain.train.resume import resume
-from tests.tiny import write_tiny
+from tests.model.averages import average_of, lightning, shadow
+from tests.tiny import tiny_family, write_tiny
 from tests.train.runs import finish, of_kind, run_settings
 from tests.train.test_step import make_trainer
 
@@ -181,6 +183,33 @@ def test_a_file_with_its_average_is_gone_on_from(tiny_checkpoint, picture_folder
     assert not torch.equal(whole[key], whole[f"{UNET}input_blocks.0.0.weight"])
     seen = finish(train(second, run_dir=tmp_path / "two"))
     assert int(load_file(result_of(seen))["model_ema.num_updates"]) == 4
+    assert any("this run's average goes on" in notice.text for notice in of_kind(seen, Notice))
+
+
+@pytest.mark.parametrize("by", ["naifu", "scal-sdt"])
+def test_the_average_of_another_trainer_is_gone_on_from(by, tiny_checkpoint, picture_folder, tmp_path):
+    tensors, family = load_file(tiny_checkpoint), tiny_family()
+    average = average_of(tensors)
+    if by == "naifu":
+        document = lightning(tensors, model_ema=shadow(tensors, family))
+    else:
+        named = {row.names[0]: average[row.key] for row in unet_rows(family.unet)}
+        document = lightning({**tensors, "unet_ema": {"decay": 0.9, "num_updates": 41, "state_dict": named}})
+    torch.save(document, tmp_path / "theirs.ckpt")
+    (tmp_path / "theirs.yaml").write_bytes(tiny_checkpoint.with_suffix(".yaml").read_bytes())
+    settings = run_settings(
+        tmp_path / "theirs.ckpt", picture_folder("i", 2), train__length=2, ema__decay=0.8, save__ema="keep"
+    )
+    trainer = make_trainer(settings, tmp_path)
+    assert trainer.average.updates == 41
+    for row in unet_rows(family.unet):
+        began = trainer.average.weights[f"unet.{row.names[0]}"]
+        assert torch.equal(began, average[row.key].reshape(began.shape)), row.key
+    seen = finish(train(settings, run_dir=tmp_path / "run"))
+    result = load_file(result_of(seen))
+    assert int(result["model_ema.num_updates"]) == 43
+    assert result.keys() == tensors.keys() | {ema_key(key) for key in average} | {
+        "model_ema.decay", "model_ema.num_updates"}
     assert any("this run's average goes on" in notice.text for notice in of_kind(seen, Notice))
 
 
