@@ -4,6 +4,7 @@ from __future__ import annotations
 from lib_sdtrain.errors import Problems
 from lib_sdtrain.settings.run import Concept, RunSettings
 from lib_sdtrain.settings.run_method import FULL
+from lib_sdtrain.train.backward_steps import check_backward_steps
 from lib_sdtrain.train.boards import check_boards
 from lib_sdtrain.train.data_checks import check_data
 from lib_sdtrain.train.embeddings import check_embedding
@@ -26,6 +27,7 @@ def check_settings(settings: RunSettings, device: str, problems: Problems) -> No
         problems.add("nothing is left to train", where="method", fix="set train_unet or train_text_encoder to true")
     check_embedding(settings, problems)
     check_optimizer(settings.train, problems)
+    check_backward_steps(settings.train, problems)
     check_token_vectors(settings, problems)
     check_schedule(settings.train.lr_scheduler, settings.train.lr_scheduler_args, problems)
     _check_saving(settings, problems)

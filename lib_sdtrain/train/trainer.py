@@ -19,6 +19,7 @@ from lib_sdtrain.model.keys import TEXT_ENCODERS, UNET
 from lib_sdtrain.settings.run import RunSettings
 from lib_sdtrain.settings.run_method import EMBEDDING, FULL, LORA, LossSettings
 from lib_sdtrain.train.attention import choose_attention
+from lib_sdtrain.train.backward_steps import NOT_IN_PIECES, PIECES_REMEDY, BackwardSteps
 from lib_sdtrain.train.batches import Batch, make_batch
 from lib_sdtrain.train.conditioning import Conditioning
 from lib_sdtrain.train.criterion import Criterion
@@ -76,6 +77,7 @@ class Trainer:
         )
         self._prepare_modules()
         self.optimizer = make_optimizer(self.settings, self.parts, self.device.type)
+        self.in_backward = BackwardSteps(self.optimizer) if self.settings.train.step_in_backward else None
         growth = max(1, plan.in_steps(self.settings.train.grad_scaler_growth))
         half = self._precision == "fp16"
         self.scaler = torch.amp.GradScaler(self.device.type, growth_interval=growth) if half else None
@@ -126,20 +128,20 @@ class Trainer:
         """One optimiser step over `gradient_accumulation_steps` micro-batches.
 
         Raises `JobFailed` when the loss is not a finite number, or memory does not suffice; weights are then as they
-        were before the step.
+        were before the step (but for memory that does not suffice for steps in backward).
         """
         lr = self._set_rate()
         mean = self._gradients()
-        if not math.isfinite(mean):
-            raise JobFailed(
-                f"the loss is {mean} at step {self.step + 1}", where="training",
-                fix=RUINED,
-            )
+        self._check_loss(mean)
         self._update()
         self.step += 1
         if self.average and self.step % max(1, self.plan.in_steps(self.settings.ema.every)) == 0:
             self.average.update()
         return StepResult(mean, self.smoothed.update(mean), lr)
+
+    def _check_loss(self, loss: float) -> None:
+        if not math.isfinite(loss):
+            raise JobFailed(f"the loss is {loss} at step {self.step + 1}", where="training", fix=RUINED)
 
     def _gradients(self) -> float:
         """Gradients of a step; the mean loss. Where memory runs out, the step begins anew with more, smaller pieces."""
@@ -148,7 +150,9 @@ class Trainer:
             try:
                 count = self.settings.train.gradient_accumulation_steps
                 return sum(self._micro_step(self.next_batch()) for _ in range(count)) / count
-            except torch.cuda.OutOfMemoryError:
+            except torch.cuda.OutOfMemoryError as error:
+                if self.in_backward:
+                    raise JobFailed(NOT_IN_PIECES, where="training", fix=PIECES_REMEDY) from error
                 self.pieces = doubled(self.pieces, self._rows)
             self.samples = first
             self.optimizer.zero_grad(set_to_none=True)
@@ -221,6 +225,8 @@ class Trainer:
         return torch.autocast(self.device.type, half) if half else nullcontext()
 
     def _backward(self, loss: Tensor) -> None:
+        if self.in_backward:
+            self._check_loss(float(loss.detach()))  # afterwards the weights have moved
         (self.scaler.scale(loss) if self.scaler else loss).backward()
 
     def _set_rate(self) -> float:
@@ -234,6 +240,9 @@ class Trainer:
         return self.optimizer.param_groups[0]["lr"]
 
     def _update(self) -> None:
+        if self.in_backward:
+            self.in_backward.finish()
+            return
         if self.scaler:
             self.scaler.unscale_(self.optimizer)
         if self.settings.train.max_grad_norm:

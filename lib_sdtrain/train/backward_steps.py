@@ -1,0 +1,117 @@
+"""Steps inside backward: each parameter moves as soon as its gradient is complete, and the gradient is let go.
+
+All gradients then never exist together, which saves nearly as much memory as the trained weights take. The numbers are
+the same: an optimizer that treats each parameter on its own does not see which of them come together.
+"""
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lib_sdtrain.errors import JobFailed, Problems, UserError
+from lib_sdtrain.settings.run_method import TrainGroup
+from lib_sdtrain.train.optimizers.registry import PRODIGY, optimizer_class
+
+SETTING = "train.step_in_backward"
+SMALL = 2**14
+"""Gradients of fewer values (norms, biases) wait for the end: together they take next to no memory, and one step for
+all is quicker than one for each."""
+NOT_IN_PIECES = "out of memory; where each weight moves within backward, a batch cannot be taken in pieces"
+PIECES_REMEDY = (
+    f"lower train.batch_size or data.resolution, turn on train.gradient_checkpointing, choose train.optimizer "
+    f"adamw8bit, train a LoRA, or turn {SETTING} off"
+)
+_EACH_ALONE = ("torch.optim", "bitsandbytes.optim", "lib_sdtrain.train.optimizers", "transformers.optimization")
+
+
+class BackwardSteps:
+    """Makes `optimizer` step inside backward: from now on a backward pass moves the parameters that it reaches.
+
+    `finish` must be called when the pass is over. The optimizer stays the one object that holds all states: what is
+    saved of it does not differ.
+    """
+
+    def __init__(self, optimizer: torch.optim.Optimizer) -> None:
+        self.optimizer = optimizer
+        self._moved: set[Tensor] = set()
+        self._after: dict[int, dict[str, Any]] = {}  # number of a group -> what it holds after this step
+        for number, group in enumerate(optimizer.param_groups):
+            for parameter in group["params"]:
+                parameter.register_post_accumulate_grad_hook(partial(self._move, number))
+
+    def finish(self) -> None:
+        """Move what waited, and count the step in the groups, once each, also in those that no gradient reached."""
+        for number, group in enumerate(self.optimizer.param_groups):
+            waiting = [parameter for parameter in group["params"] if parameter.grad is not None]
+            if waiting or number not in self._after:
+                self._step(number, waiting)
+            group |= self._after[number]
+        self._moved.clear()
+        self._after.clear()
+
+    def _move(self, number: int, parameter: Tensor) -> None:
+        if parameter.numel() < SMALL:
+            return
+        if parameter in self._moved:
+            raise JobFailed(
+                "a weight's gradient came in more than one part", where=SETTING, fix=f"turn {SETTING} off"
+            )
+        self._moved.add(parameter)
+        self._step(number, [parameter])
+
+    def _step(self, number: int, parameters: list[Tensor]) -> None:
+        """One step of the optimizer as if it had these parameters of a group alone; their gradients are let go."""
+        groups = self.optimizer.param_groups
+        alone = {**groups[number], "params": parameters}
+        self.optimizer.param_groups = [alone]
+        try:
+            self.optimizer.step()
+        finally:
+            self.optimizer.param_groups = groups
+        for parameter in parameters:
+            parameter.grad = None
+        self._after[number] = {name: value for name, value in alone.items() if name != "params"}
+
+
+def check_backward_steps(train: TrainGroup, problems: Problems) -> None:
+    """Add what does not go together with steps inside backward, each with what to do."""
+    if not train.step_in_backward:
+        return
+    off = f"or turn {SETTING} off"
+    if train.max_grad_norm:
+        problems.add(
+            "gradients cannot be clipped by their common norm where each is used at once", where="train.max_grad_norm",
+            fix=f"set it to 0, {off}",
+        )
+    if train.gradient_accumulation_steps > 1:
+        problems.add(
+            "gradients cannot be gathered over micro-steps where each is used at once",
+            where="train.gradient_accumulation_steps", fix=f"set it to 1, {off}",
+        )
+    if train.mixed_precision == "fp16":
+        problems.add(
+            "fp16's loss scale needs all gradients before the step", where="train.mixed_precision",
+            fix=f"use bf16 or no, {off}",
+        )
+    if train.optimizer == PRODIGY:
+        problems.add(
+            "prodigy finds one rate from all gradients together", where="train.optimizer",
+            fix=f"choose adamw8bit, adamw, lion, adafactor or schedule_free, {off}",
+        )
+    elif not _each_alone(train.optimizer):
+        problems.add(
+            f"it is not known whether {train.optimizer} treats each weight on its own", where="train.optimizer",
+            fix=f"choose an optimizer that is named here or of torch.optim, {off}",
+        )
+
+
+def _each_alone(name: str) -> bool:
+    """Whether the optimizer treats each parameter on its own. One that cannot be found is told of elsewhere."""
+    try:
+        module = optimizer_class(name).__module__
+    except UserError:
+        return True
+    return module.startswith(_EACH_ALONE)
