@@ -96,9 +96,13 @@ def first_shape(shapes: Shapes, pattern: str) -> tuple[int, ...] | None:
 
 
 def number_of(shapes: Shapes, pattern: str) -> int:
-    """One more than the largest number that the pattern's group captures; 0 when nothing matches."""
+    """One more than the largest number that the pattern's group captures; 0 when nothing matches.
+
+    No more than there are tensors and one: whoever looks for so many then finds that one is missing.
+    """
     begins = re.compile(pattern).match
-    return max((int(found[1]) + 1 for key in shapes if (found := begins(key))), default=0)
+    largest = max((int(found[1]) + 1 for key in shapes if (found := begins(key))), default=0)
+    return min(largest, len(shapes) + 1)
 
 
 def detect_unet(shapes: Shapes) -> UNetConfig:

@@ -5,8 +5,8 @@ from collections import OrderedDict
 
 import torch
 
-from lib_sdtrain.model.build import empty_module
-from lib_sdtrain.model.keys import unet_rows
+from lib_sdtrain.model.build import empty_module, empty_modules
+from lib_sdtrain.model.keys import part_rows, unet_rows
 
 UNET = "model.diffusion_model."
 OLD_BLOCK = ("attn1", "ff", "attn2", "norm1", "norm2", "norm3")
@@ -37,6 +37,22 @@ def shadow(tensors, family, early=True):
     average, shapes = average_of(tensors), {name: value.shape for name, value in unet.named_parameters()}
     params = [average[keys[name]].reshape(shapes[name]) for name in names_of(old_order(unet) if early else unet)]
     return {"decay": 0.995, "num_updates": 41, "shadow_params": params, "collected_params": None}
+
+
+def module_names(tensors, family):
+    """The state dict of naifu's LightningModule: diffusers' and transformers' modules under their own names."""
+    modules = empty_modules(family)
+    found = {}
+    for part, rows in part_rows(family).items():
+        shapes = {name: tuple(value.shape) for name, value in modules[part].state_dict().items()}
+        for row in rows:
+            found |= {f"{part}.{name}": value for name, value in row.to_module(tensors[row.key], shapes).items()}
+    former = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
+    for name in [name for name in found if name.startswith("vae.") and ".attentions.0." in name]:
+        layer = next((now for now in former if f".{now}." in name), None)
+        if layer:  # as diffusers had it then
+            found[name.replace(f".{layer}.", f".{former[layer]}.")] = found.pop(name)
+    return found | {"text_encoder.text_model.embeddings.position_ids": torch.arange(77).reshape(1, 77)}
 
 
 def lightning(state, **beside):

@@ -9,7 +9,7 @@ import torch
 from lib_sdtrain.cli.main import main
 from lib_sdtrain.errors import UserError
 from lib_sdtrain.events import CancelToken
-from lib_sdtrain.model.build import empty_module, empty_modules
+from lib_sdtrain.model.build import empty_module
 from lib_sdtrain.model.checkpoint import open_checkpoint
 from lib_sdtrain.model.convert import convert
 from lib_sdtrain.model.ema_forms import ORDERS, in_order
@@ -17,7 +17,7 @@ from lib_sdtrain.model.family import PUBLISHED
 from lib_sdtrain.model.inspection import inspect
 from lib_sdtrain.model.keys import ema_key, part_rows, unet_rows
 from lib_sdtrain.settings.convert import ConvertSettings
-from tests.model.averages import average_of, lightning, names_of, old_order, shadow
+from tests.model.averages import average_of, lightning, module_names, names_of, old_order, shadow
 from tests.model.small_files import SD1, SD2, SDXL, small_family, small_tensors, yaml_text
 
 # SHA-256 of the names that UNet2DConditionModel.named_parameters() gives in diffusers 0.9.0 for SD1 and for SD2, one a
@@ -58,22 +58,6 @@ def test_the_early_order_is_that_of_diffusers_0_9(family):
 def test_the_later_order_is_that_of_the_installed_diffusers(family):
     names = [row.names[0] for row in in_order(unet_rows(PUBLISHED[family].unet), ORDERS[1])]
     assert names == names_of(empty_module(PUBLISHED[family], "unet"))
-
-
-def module_names(tensors, family=SD1):
-    """The state dict of naifu's LightningModule: diffusers' and transformers' modules under their own names."""
-    own, modules = small_family(family), empty_modules(small_family(family))
-    found = {}
-    for part, rows in part_rows(own).items():
-        shapes = {name: tuple(value.shape) for name, value in modules[part].state_dict().items()}
-        for row in rows:
-            found |= {f"{part}.{name}": value for name, value in row.to_module(tensors[row.key], shapes).items()}
-    former = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
-    for name in [name for name in found if name.startswith("vae.") and ".attentions.0." in name]:
-        layer = next((now for now in former if f".{now}." in name), None)
-        if layer:  # as diffusers had it then
-            found[name.replace(f".{layer}.", f".{former[layer]}.")] = found.pop(name)
-    return found | {"text_encoder.text_model.embeddings.position_ids": torch.arange(77).reshape(1, 77)}
 
 
 def save(path, document, family=SD1):
@@ -121,7 +105,7 @@ def test_naifus_list_beside_ldms_names(tmp_path, early, holder):
 def test_naifus_own_checkpoint(tmp_path, family):
     """Lightning's file of diffusers' modules, with torch_ema's state beside it."""
     tensors = small_tensors(family)
-    state = lightning(module_names(tensors, family), model_ema=shadow(tensors, small_family(family)))
+    state = lightning(module_names(tensors, small_family(family)), model_ema=shadow(tensors, small_family(family)))
     path = save(tmp_path / "a.ckpt", state, family)
     assert_average(path, tensors, tmp_path)
     checkpoint = open_checkpoint(path)
@@ -195,10 +179,12 @@ def test_names_that_do_not_fit_are_one_clear_mistake(tmp_path):
     (lambda state: state.pop("unet.down_blocks.0.resnets.0.norm1.weight"), "resnets.0.norm1.weight is missing"),
     (lambda state: state.pop("unet.conv_out.weight"), "conv_out.weight is missing"),
     (lambda state: state.pop("vae.quant_conv.bias"), "vae.quant_conv.bias is missing"),
+    (lambda state: state.update({"unet.down_blocks.99999999999.x": torch.ones(2)}), "is missing"),
+    (lambda state: state.update({"unet.down_blocks.0.resnets.99999999999.x": torch.ones(2)}), "is missing"),
     (lambda state: state.update({"unet.lora.up": torch.ones(2, 2)}), "unet.lora.up belongs to no part"),
 ])
 def test_modules_that_are_incomplete_or_strange_are_a_clear_mistake(tmp_path, change, message):
-    state = module_names(small_tensors())
+    state = module_names(small_tensors(), small_family())
     change(state)
     with pytest.raises(UserError, match=message):
         open_checkpoint(save(tmp_path / "a.ckpt", lightning(state)))

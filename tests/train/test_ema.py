@@ -12,13 +12,13 @@ from lib_sdtrain import train
 from lib_sdtrain.errors import UserError
 from lib_sdtrain.events import CancelToken, Finished, Notice, Stopped
 from lib_sdtrain.model.checkpoint import open_checkpoint
-from lib_sdtrain.model.keys import ema_key, unet_rows
+from lib_sdtrain.model.keys import ema_key, part_rows, unet_rows
 from lib_sdtrain.settings.run_method import EmaSettings
 from lib_sdtrain.train.child import write_child
 from lib_sdtrain.train.ema import decay_at
 from lib_sdtrain.train.forecast import checkpoint_bytes
 from lib_sdtrain.train.resume import resume
-from tests.model.averages import average_of, lightning, shadow
+from tests.model.averages import average_of, lightning, module_names, shadow
 from tests.tiny import tiny_family, write_tiny
 from tests.train.runs import finish, of_kind, run_settings
 from tests.train.test_step import make_trainer
@@ -186,12 +186,15 @@ def test_a_file_with_its_average_is_gone_on_from(tiny_checkpoint, picture_folder
     assert any("this run's average goes on" in notice.text for notice in of_kind(seen, Notice))
 
 
-@pytest.mark.parametrize("by", ["naifu", "scal-sdt"])
+@pytest.mark.parametrize("by", ["naifu", "naifu's own", "scal-sdt"])
 def test_the_average_of_another_trainer_is_gone_on_from(by, tiny_checkpoint, picture_folder, tmp_path):
     tensors, family = load_file(tiny_checkpoint), tiny_family()
     average = average_of(tensors)
     if by == "naifu":
         document = lightning(tensors, model_ema=shadow(tensors, family))
+    elif by == "naifu's own":
+        document = lightning(module_names(tensors, family), model_ema=shadow(tensors, family))
+        tensors = {row.key: tensors[row.key] for rows in part_rows(family).values() for row in rows}
     else:
         named = {row.names[0]: average[row.key] for row in unet_rows(family.unet)}
         document = lightning({**tensors, "unet_ema": {"decay": 0.9, "num_updates": 41, "state_dict": named}})
