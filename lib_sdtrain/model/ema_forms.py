@@ -76,8 +76,9 @@ def with_average(tensors: TensorFile) -> TensorFile:
         _check_shape(name, tensors.shape(name), shapes[row.names[0]])
         pieces[ema_key(row.key)] = Piece(row, (name,), tensors.dtype(name), shapes[row.names[0]])
     seen = PiecedTensors(tensors, pieces, _counters(tensors, holder))
-    if all(_is_view(tensors, names[name], weight) for name, weight in weights.items()):
-        seen.notes.append(f"its moving average ({holder}) is its weights once more: the program saved them twice")
+    same = all(_is_view(tensors, names[name], weight) for name, weight in weights.items())
+    more = "; it is the weights once more, which the program saved twice" if same else ""
+    seen.notes.append(f"its moving average is read from {holder}{more}")
     return seen
 
 
