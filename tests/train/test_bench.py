@@ -14,7 +14,7 @@ from lib_sdtrain.model.checkpoint import open_checkpoint
 from lib_sdtrain.settings.parse import build
 from lib_sdtrain.settings.run import RunSettings
 from lib_sdtrain.train.bench import loop, measure
-from lib_sdtrain.train.bench.watch import Watched, counted, faults_a_step, step_ends, watch
+from lib_sdtrain.train.bench.watch import Watched, a_step, counted, step_ends, watch
 from lib_sdtrain.train.trainer import trained_parts
 
 
@@ -73,17 +73,18 @@ def test_sides_go_in_turn_and_medians_are_compared(tiny_checkpoint, monkeypatch)
         yield Phase(name=side, done=steps, total=steps)
         number = len(asked) // 2
         if side == "ours":
-            return Watched((1.0 + number, 2.0 + number, 9.0), 10.0 + number, 100 + number, None)
-        return Watched((6.0, 8.0, 7.0), 20.0, 50, 1000.4)
+            return Watched((1.0 + number, 2.0 + number, 9.0), 10.0 + number, 100 + number, 0.5 + number, None)
+        return Watched((6.0, 8.0, 7.0), 20.0, 50, 6.0, 1000.5)
 
     monkeypatch.setattr(measure, "watch", watched)
     bench = measure.TrainBench(str(tiny_checkpoint), "lora", False, 64, 3, 3)
     *_, last = measure.bench_train(bench, CancelToken())
     assert asked == ["ours", "baseline", "baseline", "ours", "ours", "baseline"]
     assert last.result == {"train_tiny_lora_unet_64px": {
-        "ours": 4.0, "baseline": 7.0, "ratio": 0.571, "runs": 3, "steps": 3,
-        "fastest_ours": 1.0, "first_step_ours": 12.0, "memory_ours": 102, "faults_ours": None,
-        "fastest_baseline": 6.0, "first_step_baseline": 20.0, "memory_baseline": 50, "faults_baseline": 1000,
+        "ours": 4.0, "baseline": 7.0, "ratio": 0.571, "runs": 3, "steps": 3, "processor_ratio": 0.417,
+        "fastest_ours": 1.0, "processor_ours": 2.5, "first_step_ours": 12.0, "memory_ours": 102, "faults_ours": None,
+        "fastest_baseline": 6.0, "processor_baseline": 6.0, "first_step_baseline": 20.0, "memory_baseline": 50,
+        "faults_baseline": 1000.5,
     }}
 
 
@@ -94,8 +95,8 @@ def test_steps_are_read_and_the_first_ones_not_counted(tmp_path):
     events.write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"type": "step", "ti')
     assert step_ends(events) == [10.0, 11.0, 14.0, 19.0, 26.0]
     assert counted(step_ends(events)) == (5.0, 7.0)
-    assert faults_a_step({1: 5000, 3: 9000, 4: 9100, 6: 9700}) == 700 / 3
-    assert faults_a_step({1: 5000, 3: 9000}) is None
+    assert a_step({1: 5000, 3: 9000, 4: 9100, 6: 9700}) == 700 / 3
+    assert a_step({1: 5000, 3: 9000}) is None
 
 
 def test_a_side_that_fails_is_quoted(tmp_path):

@@ -33,10 +33,21 @@ def run(args: argparse.Namespace) -> int:
 def _summary(document: dict[str, Any]) -> str:
     lines = []
     for name, row in document.items():
-        lines.append(f"{name}: {row['ours']:.3f} s a step, baseline {row['baseline']:.3f} s, ratio {row['ratio']:.3f} "
-                     f"(medians of {row['runs']} runs of {row['steps']} steps)")
-        for side in ("ours", "baseline"):
-            faults = "" if row[f"faults_{side}"] is None else f", {row[f'faults_{side}']:,} page faults a step"
-            lines.append(f"  {side}: fastest step {row[f'fastest_{side}']:.3f} s, first step done after "
-                         f"{row[f'first_step_{side}']:.1f} s, {row[f'memory_{side}'] / 1e6:,.0f} MB{faults}")
+        lines.append(f"{name}: {row['ours']:.3f} s a step, baseline {row['baseline']:.3f} s, ratio {row['ratio']:.3f}"
+                     + _if_told(", of the processor's time {:.3f}", row["processor_ratio"])
+                     + f" (medians of {row['runs']} runs of {row['steps']} steps)")
+        lines += [_side(row, side) for side in ("ours", "baseline")]
     return "\n".join(lines)
+
+
+def _side(row: dict[str, Any], side: str) -> str:
+    return (
+        f"  {side}: fastest step {row[f'fastest_{side}']:.3f} s"
+        + _if_told(", {:.3f} s of processor a step", row[f"processor_{side}"])
+        + f", first step done after {row[f'first_step_{side}']:.1f} s, {row[f'memory_{side}'] / 1e6:,.0f} MB"
+        + _if_told(", {:,.0f} page faults a step", row[f"faults_{side}"])
+    )
+
+
+def _if_told(text: str, value: float | None) -> str:
+    return "" if value is None else text.format(value)

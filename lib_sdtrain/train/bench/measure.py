@@ -113,21 +113,29 @@ def _command(side: str, config: Path, run: Path) -> tuple[list[str], Path]:
 
 def document(found: Mapping[str, Sequence[Watched]]) -> dict[str, Any]:
     """`ours`, `baseline` (medians over the runs of each run's median seconds a step) and their `ratio`; `runs`; and of
-    both sides the fastest step, seconds to the end of the first step (medians), peak anonymous memory in bytes (the
-    largest), page faults a step (medians; None where unknown).
+    both sides the fastest step, seconds of processor a step, seconds to the end of the first step (medians), peak
+    anonymous memory in bytes (the largest), page faults a step. What the system does not tell is None.
     """
     medians = {side: statistics.median(statistics.median(run.seconds) for run in runs) for side, runs in found.items()}
+    processor = {side: _median([run.processor for run in runs]) for side, runs in found.items()}
+    known = processor[OURS] and processor[BASELINE]
     row: dict[str, Any] = {
         **{side: round(seconds, 4) for side, seconds in medians.items()},
         "ratio": round(medians[OURS] / medians[BASELINE], 3), "runs": len(found[OURS]),
         "steps": len(found[OURS][0].seconds),
+        "processor_ratio": round(processor[OURS] / processor[BASELINE], 3) if known else None,
     }
     for side, runs in found.items():
-        faults = [run.faults for run in runs if run.faults is not None]
         row |= {
             f"fastest_{side}": round(min(min(run.seconds) for run in runs), 4),
+            f"processor_{side}": processor[side],
             f"first_step_{side}": round(statistics.median(run.first for run in runs), 2),
             f"memory_{side}": max(run.anonymous for run in runs),
-            f"faults_{side}": round(statistics.median(faults)) if faults else None,
+            f"faults_{side}": _median([run.faults for run in runs]),
         }
     return row
+
+
+def _median(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return round(statistics.median(known), 4) if known else None

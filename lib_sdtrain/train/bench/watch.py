@@ -1,4 +1,4 @@
-"""A training process seen from outside: when its steps ended, what memory it took, how often memory was faulted in."""
+"""A training process seen from outside: when its steps ended, what memory and how much of the processor they took."""
 from __future__ import annotations
 
 import os
@@ -21,12 +21,13 @@ _LOOK_EVERY = 0.05
 @dataclass(frozen=True)
 class Watched:
     """Seconds of each counted step, and from the start of the process to the end of its first step; the peak of
-    anonymous memory in bytes; minor page faults a step, None where the system does not tell.
+    anonymous memory in bytes; seconds of processor and minor page faults a step, None where the system does not tell.
     """
 
     seconds: tuple[float, ...]
     first: float
     anonymous: int
+    processor: float | None
     faults: float | None
 
 
@@ -40,7 +41,7 @@ def watch(
     log = events.with_name(f"{name}.log")
     log.parent.mkdir(parents=True, exist_ok=True)
     ends: list[float] = []
-    faults: dict[int, int] = {}
+    used: dict[int, tuple[float, int]] = {}
     peak, began = 0, time.time()
     with log.open("wb") as said:
         process = subprocess.Popen(command, stdout=said, stderr=said, env={**os.environ, **environment})
@@ -52,15 +53,16 @@ def watch(
             before, ends = len(ends), step_ends(events)
             if len(ends) > before:
                 yield Phase(name=f"training ({name})", done=len(ends), total=steps, unit="steps")
-                if (found := _faults(process.pid)) is not None:
-                    faults[len(ends)] = found
+                if (found := _used(process.pid)) is not None:
+                    used[len(ends)] = found
             elif not alive:
                 raise JobFailed(log.read_text("utf-8", "replace")[-500:], where=f"bench train, {name}")
             time.sleep(_LOOK_EVERY)
     finally:
         process.kill()
         process.wait()
-    return Watched(counted(ends), ends[0] - began, peak, faults_a_step(faults))
+    processor, faults = (a_step({step: both[part] for step, both in used.items()}) for part in (0, 1))
+    return Watched(counted(ends), ends[0] - began, peak, processor, faults)
 
 
 def step_ends(events: Path) -> list[float]:
@@ -76,18 +78,18 @@ def counted(ends: Sequence[float]) -> tuple[float, ...]:
     return tuple(after - before for before, after in pairwise(ends[WARM_UP - 1 :]))
 
 
-def faults_a_step(faults: Mapping[int, int]) -> float | None:
-    """Faults a step, from the faults up to each of some steps; None where fewer than two of those are counted ones."""
-    known = sorted(step for step in faults if step >= WARM_UP)
+def a_step(counter: Mapping[int, float]) -> float | None:
+    """What a counter grew by a step, from its value after some of the steps; None where fewer than two are counted."""
+    known = sorted(step for step in counter if step >= WARM_UP)
     if len(known) < 2:
         return None
-    return (faults[known[-1]] - faults[known[0]]) / (known[-1] - known[0])
+    return (counter[known[-1]] - counter[known[0]]) / (known[-1] - known[0])
 
 
-def _faults(pid: int) -> int | None:
-    """Minor page faults of a process so far (Linux: proc(5), stat, field 10)."""
+def _used(pid: int) -> tuple[float, int] | None:
+    """Seconds of processor and minor page faults of a process so far (Linux: proc(5), stat)."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
         return None
-    return int(fields[7])
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK"), int(fields[7])
