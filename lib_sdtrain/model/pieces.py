@@ -51,6 +51,10 @@ class PiecedTensors(TensorFile):
         """Key -> shape."""
         return {key: self.shape(key) for key in self.keys()}
 
+    def forget_pages(self) -> None:
+        """See `TensorFile.forget_pages`."""
+        self._inner.forget_pages()
+
     def dtype(self, key: str) -> torch.dtype:
         """Number format of a tensor."""
         return self._own[key].dtype if key in self._own else self._pieces[key].dtype

@@ -5,6 +5,7 @@ and diffusers folders. Tensors are views of a memory map; only what is used is r
 """
 from __future__ import annotations
 
+import mmap
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -74,6 +75,14 @@ class TensorFile:
     def raw(self, key: str) -> memoryview:
         """The tensor's bytes (row-major, little-endian), a view of the map where it is contiguous."""
         return raw_bytes(self._entry(key))
+
+    def forget_pages(self) -> None:
+        """Take what was read of the file out of this process's memory; it is read again where it is asked for."""
+        if not hasattr(mmap, "MADV_DONTNEED"):  # Windows
+            return
+        entries = (*self._tensors.values(), *self._extra.values())
+        for source in {id(entry.source): entry.source for entry in entries}.values():
+            source.madvise(mmap.MADV_DONTNEED)
 
     def close(self) -> None:
         """Let go of the maps. Each is unmapped when the last tensor that views it is gone."""

@@ -68,5 +68,6 @@ def load_for_training(plan: Plan, with_vae: bool = True) -> LoadedModel:
     Raises `UserError` when only the weights told that zero terminal SNR is out of the question, or they are no numbers.
     """
     model = load_model(plan.checkpoint, plan.device, torch.float32, vae_source(plan), with_vae)
+    plan.checkpoint.tensors.forget_pages()  # all of it was copied
     check_model(model)
     return replace(model, family=family_of(model.family, plan.settings.model))

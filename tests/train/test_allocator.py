@@ -21,6 +21,33 @@ given = give_freed_memory_back()
 print(given, before, resident())
 """
 
+HUGE = """
+import ctypes
+from lib_sdtrain.train.allocator import keep_freed_memory
+kept = keep_freed_memory()
+block = bytearray(300 * 2**20)
+here = ctypes.addressof(ctypes.c_char.from_buffer(block)) + 150 * 2**20
+flags = size = ""
+for line in open("/proc/self/smaps"):
+    if "-" in line.split()[0]:
+        first, last = (int(part, 16) for part in line.split()[0].split("-"))
+        inside = first <= here < last
+    elif inside and line.startswith("VmFlags"):
+        flags = line
+    elif inside and line.startswith("Rss"):
+        size = line.split()[1]
+print(kept, " hg" in flags, int(size) // 1024)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc is Linux's")
+def test_large_blocks_lie_in_huge_pages_and_nothing_else_is_taken():
+    found = subprocess.run([sys.executable, "-c", HUGE], check=True, capture_output=True, text=True).stdout.split()
+    if found[0] == "False":
+        pytest.skip("this system's C library is not glibc")
+    assert found[1] == "True"
+    assert 300 <= int(found[2]) < 420
+
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc is Linux's")
 def test_what_the_allocator_kept_is_given_back():
