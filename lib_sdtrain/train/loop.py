@@ -24,6 +24,7 @@ from lib_sdtrain.train.outputs import Outputs
 from lib_sdtrain.train.plan import Plan, rescan_class_pictures
 from lib_sdtrain.train.previews import draw_previews
 from lib_sdtrain.train.run_dir import RunDir, new_run_path
+from lib_sdtrain.train.shown import off_device
 from lib_sdtrain.train.stages import plan_stages, run_stages
 from lib_sdtrain.train.starting import load_for_training, pick_device
 from lib_sdtrain.train.state import SavedState
@@ -106,10 +107,12 @@ def run_plan(
         files = Outputs(plan, run, trainer, saved_at=step if state else None)
         validator = Validator(plan, trainer)
         first, steps = trainer.samples, plan.steps - trainer.step
-        yield from latents.prepare(
-            lambda: chain(draws_to_encode(draws, plan, first, steps), validator.draws()), token)
+        with off_device([model.unet, *model.text_encoders]):
+            yield from latents.prepare(
+                lambda: chain(draws_to_encode(draws, plan, first, steps), validator.draws()), token)
         free_vae(plan, model)
-        yield from prepare_words(trainer, folder, (draw.prompt for draw in validator.draws()), token)
+        with off_device([model.unet]):
+            yield from prepare_words(trainer, folder, (draw.prompt for draw in validator.draws()), token)
         own = draws_of(plan) if draws.refresh_every else draws  # a thread would use them
         refresher = Refresher(latents, own, plan.in_samples(plan.settings.train.length))
         with closing(files), closing(refresher):

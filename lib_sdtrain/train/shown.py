@@ -50,7 +50,7 @@ def _with_lora(trainer: Trainer) -> dict[str, Tensor]:
         state = dict(trainer.model.parts[part].state_dict())
         changed = {f"{module}.weight": layers[choice.name] for module, choice in chosen.items()}
         for name, layer in changed.items():
-            state[name] = state[name] + _change(layer).to(state[name])
+            state[name] = state[name].float() + _change(layer)
         for row in part_rows(checkpoint.family)[part]:
             if not changed.keys().isdisjoint(row.names):
                 found[row.key] = row.to_file(state, checkpoint.shape(row.key)).detach().to("cpu", copy=True)

@@ -25,6 +25,7 @@ from lib_sdtrain.train.conditioning import Conditioning
 from lib_sdtrain.train.criterion import Criterion
 from lib_sdtrain.train.ema import Average
 from lib_sdtrain.train.embeddings import inversions_of
+from lib_sdtrain.train.frozen import narrow
 from lib_sdtrain.train.lora_layers import attach
 from lib_sdtrain.train.optimizers import kept
 from lib_sdtrain.train.optimizers.registry import make_optimizer
@@ -94,6 +95,8 @@ class Trainer:
             module.requires_grad_(True).to(self.device)
         prepare_vectors(self.settings, self.model, self.model_parts)
         choose_attention(self.model.unet, self.device.type, self._precision)
+        if self._precision in _HALF and self.settings.method.kind != FULL:
+            narrow(self.model.unet, self.device.type, _HALF[self._precision])
         if self.settings.train.gradient_checkpointing:
             for module in (self.model.unet, *self.model.text_encoders):
                 enable = getattr(module, "enable_gradient_checkpointing", None) or module.gradient_checkpointing_enable
@@ -247,7 +250,7 @@ class Trainer:
             self.scaler.unscale_(self.optimizer)
         if self.settings.train.max_grad_norm:
             parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-            nn.utils.clip_grad_norm_(parameters, self.settings.train.max_grad_norm)
+            clip(parameters, self.settings.train.max_grad_norm)
         if self.scaler:
             self.scaler.step(self.optimizer)
             self.scaler.update()
@@ -298,6 +301,19 @@ class Trainer:
             self.average.load(self.average.parameters, 0)
         if self.scaler and state.facts["scaler"]:
             self.scaler.load_state_dict(state.facts["scaler"])
+
+
+def clip(parameters: Iterable[nn.Parameter], largest: float) -> None:
+    """Scale all gradients down to a common norm of `largest`, with `clip_grad_norm_`'s numbers.
+
+    That one multiplies by 1 where nothing is too large: on a CPU a twelfth of a step of SD1.5.
+    """
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    norm = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(gradient) for gradient in gradients]))
+    share = largest / (norm + 1e-6)
+    if not share >= 1:
+        for gradient in gradients:
+            gradient.mul_(share)
 
 
 @contextmanager

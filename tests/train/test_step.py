@@ -11,7 +11,7 @@ from lib_sdtrain.train.data_plan import draws_of
 from lib_sdtrain.train.encoding import latents_of
 from lib_sdtrain.train.plan import make_plan
 from lib_sdtrain.train.starting import load_for_training
-from lib_sdtrain.train.trainer import Trainer
+from lib_sdtrain.train.trainer import Trainer, clip
 from tests.train.runs import run_settings
 
 
@@ -127,3 +127,19 @@ def test_a_frozen_text_encoder_gets_no_gradient_and_is_asked_once_a_prompt(
     tokenizer = trainer.model.tokenizers[0]
     assert asked == [[tuple(tokenizer.frame(tokenizer.encode("a photo of sks dog")))]]
     assert all(p.grad is None for p in trainer.model.text_encoders[0].parameters())
+
+
+@pytest.mark.parametrize("largest", [1e-3, 0.5, 1e3])
+def test_gradients_are_clipped_as_torch_clips_them(largest):
+    ours, theirs = ([torch.nn.Parameter(torch.ones(shape)) for shape in ((3, 4), (5,), (2,))] for _ in range(2))
+    for parameters in (ours, theirs):
+        generator = torch.Generator().manual_seed(3)
+        for parameter in parameters[:2]:  # the last one has no gradient
+            parameter.grad = torch.randn(parameter.shape, generator=generator)
+    clip(ours, largest)
+    torch.nn.utils.clip_grad_norm_(theirs, largest)
+    for one, other in zip(ours[:2], theirs[:2], strict=True):
+        assert torch.equal(one.grad, other.grad)
+    norm = torch.cat([parameter.grad.flatten() for parameter in ours[:2]]).norm()
+    assert norm <= largest * 1.00001 or largest == 1e3
+    assert ours[2].grad is None
