@@ -69,6 +69,12 @@
         new MutationObserver(() => showMistakes(page, plan)).observe(plan, {childList: true, subtree: true});
         const message = app.byId("sdtrain_train_message");
         new MutationObserver(() => bringIntoSight(message)).observe(message, {childList: true, subtree: true});
+        plan.addEventListener("click", (event) => {
+            const button = event.target.closest("[data-fit]");
+            if (!button) return;
+            app.asked = `{"fit": ${button.dataset.fit}}`;
+            app.press("sdtrain_train_fill");
+        });
         page.addEventListener("input", (event) => {
             if (event.target.matches("[data-part=search]")) search(page, event.target.value);
         });

@@ -68,8 +68,16 @@ class FakeEngine:
             "images": count, "steps": self._steps(settings), "concepts": concepts,
             "buckets": [{"size": [128, 128], "images": count}],
             "prompts": [settings.data.concepts[0].instance_prompt], "memory_bytes": 612_000_000,
+            "memory": {"words": "training: 0.3 GB weights"}, "memory_available": 8_000_000_000,
             "disk_bytes": 123_000_000, "notices": [], "workload": "pretended",
         }
+
+    def fit(self, settings: RunSettings, place: Place, gigabytes: float | None) -> dict[str, Any]:
+        wanted = gigabytes or 6.0
+        fits = wanted >= 4
+        return {"gigabytes": wanted, "fits": fits, "changes": {"train.gradient_checkpointing": True} if fits else {},
+                "lines": ["3.5 GB instead of 9.9 GB:", "  slower"] if fits else ["it does not fit"],
+                "memory_before": 9_900_000_000, "memory_bytes": 3_500_000_000}  # fmt: skip
 
     def survey(self, settings: RunSettings, place: Place, token: CancelToken) -> Generator[Event, None, Any]:
         """The real one: it only reads pictures."""

@@ -38,6 +38,12 @@ class Engine(Protocol):
     def plan(self, settings: RunSettings, place: Place) -> dict[str, Any]:
         """The dry run's document, `notices` added. Raises `UserError` with all mistakes."""
 
+    def fit(self, settings: RunSettings, place: Place, gigabytes: float | None) -> dict[str, Any]:
+        """What makes a run fit into so many gigabytes, or for None into what the device has: see `TrainService.fit`.
+
+        Raises `UserError` with all mistakes.
+        """
+
     def survey(self, settings: RunSettings, place: Place, token: CancelToken) -> Generator[Event, None, Any]:
         """Progress while the pictures are read; returns what can be looked at (`api.dataset.Pictures`).
 

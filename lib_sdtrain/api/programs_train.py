@@ -8,7 +8,7 @@ from lib_sdtrain.api.choice import choice_of
 from lib_sdtrain.api.queue import Queue
 from lib_sdtrain.api.queue_kinds import RESUME, TRAIN
 from lib_sdtrain.api.routing import ANYTHING, NUMBER, OBJECT, OBJECTS, TEXT, Asked, Route, record
-from lib_sdtrain.api.service import TrainService
+from lib_sdtrain.api.service import MOST_GIGABYTES, TrainService
 from lib_sdtrain.errors import UserError
 from lib_sdtrain.jobs import STOPS
 from lib_sdtrain.settings.fields import declared, default_text
@@ -21,6 +21,8 @@ JOB = {"type": "object", "required": ["id", "kind", "label", "state"], "properti
     "id": TEXT, "kind": TEXT, "label": TEXT, "state": {"enum": ["waiting", "running", "finished", "stopped", "failed"]},
     "asked": TEXT, "last": NUMBER, "events": OBJECTS,
 }}  # fmt: skip
+GIGABYTES = {"type": "number", "exclusiveMinimum": 0, "maximum": MOST_GIGABYTES,
+             "description": "memory of the device; that of this machine's where it is not given"}  # fmt: skip
 QUEUED = {"type": "boolean", "description": "wait for the machine in the queue where it is busy", "default": False}
 
 
@@ -91,6 +93,8 @@ class TrainPrograms:
         resume = {**record(run=TEXT, settings=settings_schema(), queue=QUEUED), "required": ["run"]}
         return [
             Route("POST", "plan", "What would happen", self._plan, body=choice_body(), returns=OBJECT),
+            Route("POST", "fit", "What makes a run fit into memory", self._fit, body=choice_body(gigabytes=GIGABYTES),
+                  returns=OBJECT),
             Route("POST", "train", "Start a run", self._start, body=choice_body(queue=QUEUED), returns=OBJECT),
             Route("POST", "resume", "Go on with a run", self._resume, body=resume, returns=OBJECT),
             Route("POST", "stop", "Stop what runs: save and stop, save and go on, or at once", self._stop, body=stop,
@@ -133,6 +137,10 @@ class TrainPrograms:
         if outlook.problems:
             raise UserError(list(outlook.problems))
         return dict(outlook.document)
+
+    def _fit(self, asked: Asked) -> Any:
+        rest = {name: value for name, value in asked.body.items() if name != "gigabytes"}
+        return self.service.fit(choice_of(rest), asked.body.get("gigabytes"))
 
     def _start(self, asked: Asked) -> Any:
         return self._run(asked.body, TRAIN, lambda body: self.service.start(choice_of(body)))

@@ -32,6 +32,7 @@ from lib_sdtrain.train.results import SUFFIX, check_overwrites, result_folder, r
 
 TOYBOX_PRESET = "toybox-dreambooth"
 TAB = "this page"
+MOST_GIGABYTES = 2**20
 
 
 @dataclass(frozen=True)
@@ -113,6 +114,18 @@ class TrainService:
                 problems.absorb(error)
         _collect(problems, check_writable, self.host.output_dir(), "outputs")
         return Outlook(document, tuple(problems.found), origins)
+
+    def fit(self, choice: Choice, gigabytes: float | None = None) -> dict[str, Any]:
+        """What makes a run fit into so much memory, or into what the device has: `changes` of settings by path, `lines`
+        that say why and what it costs, whether it `fits` then, and the bytes it needs (`memory_bytes`) and needed.
+
+        Raises `UserError` with all mistakes of the run.
+        """
+        if gigabytes is not None and not 0 < gigabytes <= MOST_GIGABYTES:
+            raise UserError(f"{gigabytes} GB is no size of a memory", where="gigabytes", fix="for instance 8")
+        settings = self.resolve(choice).settings
+        self.forbidden(settings).raise_if_any()
+        return self.engine.fit(settings, self.place, gigabytes)
 
     def _other_mistakes(self, choice: Choice, error: UserError) -> tuple[Problem, ...]:
         """What else is wrong, found without the values that cannot be read."""

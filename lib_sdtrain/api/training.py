@@ -43,6 +43,20 @@ class TrainingEngine:
         notices = [str(event) for event in told if isinstance(event, Notice)]
         return {**forecast_stages(plans), "notices": notices, "workload": workload(plans[0])}
 
+    def fit(self, settings: RunSettings, place: Place, gigabytes: float | None) -> dict[str, Any]:
+        """See `Engine.fit`."""
+        from lib_sdtrain.train.memory.fit import GB, fit, lines_of, set_by_stages
+        from lib_sdtrain.train.spare_memory import whole_memory
+        from lib_sdtrain.train.stages import plan_stages
+
+        events = plan_stages(settings, place.outputs, place.device, CancelToken(), studio=place.studio)
+        plans = result_of(events, lambda event: None)
+        wanted = whole_memory(place.device) / GB if gigabytes is None else gigabytes
+        found = fit(plans, wanted, set_by_stages(settings))
+        return {"gigabytes": round(wanted, 1), "fits": found.fits, "changes": found.changes,
+                "lines": list(lines_of(found, round(wanted, 1))), "memory_before": found.before,
+                "memory_bytes": found.after}  # fmt: skip
+
     def survey(self, settings: RunSettings, place: Place, token: CancelToken) -> Generator[Event, None, Any]:
         """The pictures of a run, to be looked at."""
         from lib_sdtrain.train.survey import make_survey

@@ -7,11 +7,10 @@ from typing import Any
 
 from lib_sdtrain.data.captions import ZEROED
 from lib_sdtrain.data.draws import Draws
-from lib_sdtrain.model.keys import TEXT_ENCODERS, UNET
 from lib_sdtrain.settings.fields import declared, get_path, item_class
 from lib_sdtrain.settings.layers import Resolved
 from lib_sdtrain.settings.run import RunSettings
-from lib_sdtrain.settings.run_method import EMBEDDING, FULL, LORA
+from lib_sdtrain.settings.run_method import EMBEDDING, LORA
 from lib_sdtrain.train.data_plan import (
     bucket_lines,
     bucket_table,
@@ -22,18 +21,14 @@ from lib_sdtrain.train.data_plan import (
     token_report,
 )  # fmt: skip
 from lib_sdtrain.train.layout import child_specs, size_of
-from lib_sdtrain.train.lora_layers import count_weights
-from lib_sdtrain.train.optimizers.registry import MOMENT_BYTES
+from lib_sdtrain.train.memory.need import FP32, memory_text, need, state_bytes, trained_weights
 from lib_sdtrain.train.plan import Plan
+from lib_sdtrain.train.spare_memory import whole_memory
 
 SHOWN_PROMPTS = 20
 NOTHING = "(nothing)"
 """What stands for the words of a caption that is dropped altogether."""
-TRAINED_BYTES = 8  # fp32 weight and gradient; the optimizer's moments come on top
-FROZEN_BYTES = 4
-MOMENT_BYTES_OF_ADAMW = 8
 LORA_BYTES = 2
-ACTIVATION_BYTES = 1600  # a latent pixel and UNet channel, forward and backward, measured on SD1.5 in fp32
 
 
 def forecast(plan: Plan) -> dict[str, Any]:
@@ -45,6 +40,7 @@ def forecast(plan: Plan) -> dict[str, Any]:
 def outline(plan: Plan, draws: Draws) -> dict[str, Any]:
     """What a run comes to, without its words."""
     buckets = bucket_table(plan.materials, plan.settings.data)
+    memory = need(plan, draws, [tuple(row["size"]) for row in buckets])
     return {
         "images": plan.pictures,
         "steps": plan.steps,
@@ -60,7 +56,9 @@ def outline(plan: Plan, draws: Draws) -> dict[str, Any]:
         ],
         "buckets": buckets,
         "tokens": token_report(plan, draws),
-        "memory_bytes": memory_bytes(plan, max(math.prod(row["size"]) for row in buckets)),
+        "memory_bytes": memory["total"],
+        "memory": {**memory, "words": memory_text(memory)},
+        "memory_available": whole_memory(plan.device),
         "disk_bytes": disk_bytes(plan),
     }
 
@@ -76,9 +74,10 @@ def forecast_stages(plans: Sequence[Plan]) -> dict[str, Any]:
         {"resolution": plan.settings.data.resolution, **{key: document[key] for key in ("steps", "images", "buckets")}}
         for plan, document in zip(plans, documents, strict=True)
     ]
+    hungriest = max(documents, key=lambda document: document["memory_bytes"])
     return {
         **documents[0], "steps": sum(document["steps"] for document in documents), "stages": rows,
-        "memory_bytes": max(document["memory_bytes"] for document in documents),
+        "memory_bytes": hungriest["memory_bytes"], "memory": hungriest["memory"],
         "disk_bytes": sum(document["disk_bytes"] for document in documents),
     }
 
@@ -94,46 +93,11 @@ def first_prompts(plan: Plan, draws: Draws) -> Iterator[str]:
         yield draws.at(index).prompt
 
 
-def memory_bytes(plan: Plan, pixels: int) -> int:
-    """An estimate of the peak: weights, gradients, optimiser, activations of the UNet at its largest size."""
-    trained, trained_bytes = trained_weights(plan), TRAINED_BYTES + _moment_bytes(plan)
-    frozen = sum(plan.checkpoint.parameter_counts().values())
-    if plan.settings.method.kind == FULL:
-        frozen -= trained
-    half = plan.settings.train.mixed_precision != "no"
-    with_class = any(material.concept.class_prompt for material in plan.materials)
-    batch = plan.settings.train.batch_size * (2 if with_class else 1)
-    activations = batch * (pixels // plan.family.vae.downscale**2) * plan.family.unet.model_channels * ACTIVATION_BYTES
-    if half:
-        activations //= 2
-    if plan.settings.train.gradient_checkpointing:
-        activations //= 3
-    if plan.settings.ema.decay is not None:
-        trained_bytes += FROZEN_BYTES
-    return trained * trained_bytes + frozen * FROZEN_BYTES + activations
-
-
-def _moment_bytes(plan: Plan) -> int:
-    """What the optimizer keeps of each weight."""
-    return MOMENT_BYTES.get(plan.settings.train.optimizer, MOMENT_BYTES_OF_ADAMW)
-
-
-def trained_weights(plan: Plan) -> int:
-    """How many weights are trained, those of an embedding left aside where they are few beside the others."""
-    counts, method = plan.checkpoint.parameter_counts(), plan.settings.method
-    if method.kind == EMBEDDING:
-        return plan.settings.embedding.vectors * sum(text.width for text in plan.family.text)
-    wanted = [part for part in (UNET, *TEXT_ENCODERS) if part in counts and method.trains(part)]
-    if method.kind == LORA:
-        return sum(count_weights(plan.checkpoint, part, method) for part in wanted)
-    return sum(counts[part] for part in wanted)
-
-
 def checkpoint_bytes(plan: Plan) -> int:
     """What all checkpoints of the run take."""
     every = plan.in_steps(plan.settings.save.every)
     if plan.settings.method.kind == EMBEDDING:
-        size = trained_weights(plan) * FROZEN_BYTES
+        size = trained_weights(plan) * FP32
     elif plan.settings.method.kind == LORA:
         size = trained_weights(plan) * LORA_BYTES * (2 if plan.settings.save.dtype == "fp32" else 1)
     else:
@@ -144,8 +108,7 @@ def checkpoint_bytes(plan: Plan) -> int:
 def run_bytes(plan: Plan) -> int:
     """What else the run writes: two states at the moment of saving, and class pictures."""
     pictures = sum(plan.missing_class) * math.prod(plan.target) * 2
-    a_weight = FROZEN_BYTES + _moment_bytes(plan) + (0 if plan.settings.ema.decay is None else FROZEN_BYTES)
-    return 2 * trained_weights(plan) * a_weight + pictures
+    return 2 * state_bytes(plan) + pictures
 
 
 def disk_bytes(plan: Plan) -> int:
@@ -167,6 +130,9 @@ def forecast_text(document: dict[str, Any], resolved: Resolved[RunSettings]) -> 
         lines += bucket_lines(stage["buckets"])
     memory, disk = (document[key] / 2**30 for key in ("memory_bytes", "disk_bytes"))
     lines.append(f"about {memory:.1f} GB of memory, {disk:.1f} GB on disk")
+    lines.append(f"memory is needed most for {document['memory']['words']}")
+    if document["memory_bytes"] > document["memory_available"]:
+        lines.append(f"that is more than there is ({document['memory_available'] / 2**30:.1f} GB): see --fit")
     lines.append(token_line(document["tokens"]))
     lines += ["", "Prompts as training will see them:", *(f"  {prompt!r}" for prompt in document["prompts"])]
     lines += ["", "Settings and where they came from:", *origin_lines(resolved)]

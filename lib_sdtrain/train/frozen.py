@@ -6,11 +6,12 @@ from torch import nn
 
 
 def narrow(module: nn.Module, device: str, half: torch.dtype) -> None:
-    """Keep the frozen linear layers and convolutions of a module in 16 bits, where `torch.autocast` narrows them anyway.
+    """Keep the frozen linear layers and convolutions of a module in 16 bits: `torch.autocast` narrows them anyway.
 
     Norms stay in 32 bits. From now on the module computes under autocast wherever it is called.
     """
     for layer in module.modules():
-        if isinstance(layer, (nn.Linear, nn.Conv2d)) and not any(weight.requires_grad for weight in layer.parameters()):
+        multiplies = isinstance(layer, (nn.Linear, nn.Conv2d))
+        if multiplies and not any(weight.requires_grad for weight in layer.parameters()):
             layer.to(half)
-    module.forward = torch.autocast(device, half)(module.forward)
+    module.forward = torch.autocast(device, half, cache_enabled=False)(module.forward)

@@ -1,4 +1,4 @@
-"""How much main memory may still be taken, so that a copy made for convenience never ends a run."""
+"""How much memory there is, and how much main memory may still be taken: a copy for convenience never ends a run."""
 from __future__ import annotations
 
 from pathlib import Path
@@ -14,12 +14,28 @@ def spare_memory(group: Path = GROUP) -> int:
     return max(0, min([psutil.virtual_memory().available, *_left_in(group)]))
 
 
+def whole_memory(device: str, group: Path = GROUP) -> int:
+    """Bytes of memory of a device (`cpu`, `cuda`, `mps`), all that is in use included; of a container its limit."""
+    if device == "cuda":
+        import torch
+
+        return torch.cuda.get_device_properties(0).total_memory
+    limit = _read(group, "memory.max")
+    return min([psutil.virtual_memory().total, *([int(limit)] if limit and limit != "max" else [])])
+
+
+def _read(group: Path, name: str) -> str:
+    """A file of the container's; empty where there is no such limit."""
+    try:
+        return (group / name).read_text(encoding="ascii").strip()
+    except OSError:
+        return ""
+
+
 def _left_in(group: Path) -> list[int]:
     """What the container's limit leaves; nothing where there is no limit. Cached files do not count as used."""
-    try:
-        limit = (group / "memory.max").read_text(encoding="ascii").strip()
-        used = int((group / "memory.current").read_text(encoding="ascii"))
-        facts = dict(line.split() for line in (group / "memory.stat").read_text(encoding="ascii").splitlines())
-    except OSError:
+    limit, used, facts = (_read(group, name) for name in ("memory.max", "memory.current", "memory.stat"))
+    if not (limit and used) or limit == "max":
         return []
-    return [] if limit == "max" else [int(limit) - used + int(facts.get("inactive_file", 0))]
+    freed = dict(line.split() for line in facts.splitlines()).get("inactive_file", 0)
+    return [int(limit) - int(used) + int(freed)]

@@ -224,8 +224,9 @@ class Trainer:
         return prediction, self.criterion.target(batch, clean)
 
     def _autocast(self) -> Any:
+        """Each weight is used once a pass: kept in 16 bits besides (autocast's cache) it would only take memory."""
         half = _HALF.get(self._precision)
-        return torch.autocast(self.device.type, half) if half else nullcontext()
+        return torch.autocast(self.device.type, half, cache_enabled=False) if half else nullcontext()
 
     def _backward(self, loss: Tensor) -> None:
         if self.in_backward:

@@ -168,3 +168,15 @@ def test_nothing_that_is_there_is_overwritten(served, tmp_path):
     })  # fmt: skip
     assert answer.status_code == 422
     assert (tmp_path / "dog.safetensors").read_bytes() == b"mine"
+
+
+def test_what_makes_a_run_fit_is_told_and_changes_nothing(served):
+    body = {"preset": "toybox-dreambooth"}
+    found = served.client.post("/sdtrain/v1/fit", json={**body, "gigabytes": 8}).json()
+    assert (found["fits"], found["changes"]) == (True, {"train.gradient_checkpointing": True})
+    assert served.client.post("/sdtrain/v1/fit", json=body).json()["gigabytes"] == 6.0
+    for wrong in (0, -1, True, "8", 10**9):
+        refused = served.client.post("/sdtrain/v1/fit", json={**body, "gigabytes": wrong})
+        assert refused.status_code == 422, wrong
+        assert refused.json()["problems"][0]["where"] == "gigabytes"
+    assert served.service.runner.job is None

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from tests.journeys.steps import curve_points, open_tab, press, set_text, status, wait_plan, wait_state, wait_step
+from tests.journeys.steps import LONG, curve_points, open_tab, press, set_text, status, wait_plan, wait_state, wait_step
 
 pytestmark = pytest.mark.browser
 
@@ -104,6 +104,17 @@ def test_the_plan_follows_while_typing(site, open_page):
 
 
 @pytest.mark.fault("the run goes on; the page shows it as a whole")
+def test_what_makes_a_run_fit_is_one_click_in_the_plan(site, open_page):
+    page = open_page(site.url)
+    wait_plan(page)
+    page.locator("#sdtrain_train_form .sdtrain-plan summary", has_text="memory").click()
+    assert "0.3 GB weights" in page.locator("#sdtrain_train_form .sdtrain-plan").inner_text()
+    page.locator("#sdtrain_train_form .sdtrain-plan button[data-fit='8']").click()
+    page.wait_for_selector("#sdtrain_train_message p >> text=3.5 GB instead of 9.9 GB", timeout=LONG)
+    page.wait_for_selector("#sdtrain_train_train_gradient_checkpointing input:checked", state="attached", timeout=LONG)
+    assert "train.gradient_checkpointing" in page.locator("#sdtrain_train_form .sdtrain-plan").inner_html()
+
+
 def test_a_closed_browser_finds_the_run_again(site, open_page):
     site.engine.pause = 0.15
     first = open_page(site.url)

@@ -1,8 +1,6 @@
 """The frozen UNet under a LoRA or an embedding in 16 bits, and what is not needed away from the device."""
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -41,6 +39,18 @@ def test_a_narrow_unet_teaches_the_same_bit_for_bit(tiny_checkpoint, picture_fol
     assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
 
 
+def test_autocasts_cache_changes_nothing(tiny_checkpoint, picture_folder, tmp_path, monkeypatch):
+    folder, states = picture_folder("i", 3), []
+    for name in ("without", "with"):
+        if name == "with":
+            monkeypatch.setattr(trainer.Trainer, "_autocast", lambda _: torch.autocast("cpu", torch.bfloat16))
+        settings = run_settings(tiny_checkpoint, folder, train__mixed_precision="bf16", train__batch_size=2)
+        run = tmp_path / name
+        finish(train(settings, run_dir=run, outputs=tmp_path / f"out-{name}"))
+        states.append((newest_state(run / "state").path / "tensors.safetensors").read_bytes())
+    assert states[0] == states[1]
+
+
 def test_only_what_is_multiplied_with_is_narrow(tiny_checkpoint, picture_folder, tmp_path, monkeypatch):
     seen = {}
     real = trainer.narrow
@@ -64,10 +74,10 @@ def test_only_what_is_multiplied_with_is_narrow(tiny_checkpoint, picture_folder,
 
 def test_what_is_trained_whole_is_not_narrowed(tiny_checkpoint, picture_folder, tmp_path, monkeypatch):
     monkeypatch.setattr(trainer, "narrow", lambda *_: pytest.fail("it was narrowed"))
+    folder = picture_folder("i", 2)
     for own in ({"train__mixed_precision": "bf16"}, {"method__kind": "lora"}):
-        folder = tmp_path / "i"
-        settings = run_settings(tiny_checkpoint, folder if folder.exists() else picture_folder("i", 2), **own)
-        assert isinstance(finish(train(settings, run_dir=Path(tmp_path / f"run{len(own)}{[*own][0]}")))[-1], Finished)
+        run = tmp_path / next(iter(own))
+        assert isinstance(finish(train(run_settings(tiny_checkpoint, folder, **own), run_dir=run))[-1], Finished)
 
 
 def test_the_unet_is_away_while_pictures_are_encoded_and_captions(

@@ -8,6 +8,7 @@ import pytest
 from lib_sdtrain import textfiles
 from lib_sdtrain.api.choice import Choice
 from lib_sdtrain.api.copies import command_line
+from lib_sdtrain.api.service import Outlook
 from lib_sdtrain.api.services import Services
 from lib_sdtrain.errors import Problem, UserError
 from lib_sdtrain.host.standalone import StandaloneHost
@@ -16,6 +17,7 @@ from lib_sdtrain.ui.texts import problems_html, size_text, time_text
 from lib_sdtrain.ui.train.concepts import CONCEPTS, FIRST, Concepts
 from lib_sdtrain.ui.train.form import Form
 from lib_sdtrain.ui.train.handlers import TrainHandlers
+from lib_sdtrain.ui.train.plan_view import plan_html
 from lib_sdtrain.ui.train.words import prompts, read_prompts, read_words, reading_html
 from tests.fake_engine import FakeEngine
 
@@ -166,3 +168,25 @@ def test_sizes_for_people(count, text):
 @pytest.mark.parametrize(("seconds", "text"), [(0.2, "1 s"), (65, "65 s"), (600, "10 min"), (9000, "2.5 h")])
 def test_durations_for_people(seconds, text):
     assert time_text(seconds) == text
+
+
+def test_what_makes_it_fit_goes_into_the_form_and_is_told(services, form):
+    handlers = TrainHandlers(services)
+    values = {**form.filled(Choice(PRESET)), "train.length": "77"}
+    opening = handlers.fitted(PRESET, 8, values)
+    assert opening.values["train.gradient_checkpointing"] is True
+    assert opening.values["train.length"] == "77"
+    assert "3.5 GB instead of 9.9 GB" in opening.message
+    with pytest.raises(UserError, match="does not fit"):
+        handlers.fitted(PRESET, 2, values)
+
+
+def test_the_plan_says_what_memory_is_for_and_offers_to_fit():
+    document = {"images": 1, "steps": 2, "memory_bytes": 9_000_000_000, "disk_bytes": 5,
+                "memory_available": 8_000_000_000, "memory": {"words": "training: 7 GB optimizer"}}  # fmt: skip
+    shown = plan_html(Outlook(document, (), {}))
+    assert "training: 7 GB optimizer" in shown
+    assert all(f"data-fit='{size}'" in shown for size in (8, 11, 12, 16, 24))
+    assert "9.0 GB of memory are more than there is (8.0 GB)" in shown
+    assert "data-fit='null'" in shown
+    assert "more than there is" not in plan_html(Outlook({**document, "memory_available": 10_000_000_000}, (), {}))

@@ -11,7 +11,7 @@ from lib_sdtrain.ui.merge.queueing import _source
 from lib_sdtrain.ui.runs.handlers import RunsHandlers
 from lib_sdtrain.ui.train.concepts import CONCEPTS
 from lib_sdtrain.ui.train.form import PREVIEWS
-from lib_sdtrain.ui.train.handlers import TrainHandlers, wished_preview
+from lib_sdtrain.ui.train.handlers import TrainHandlers, wish_of
 from tests.api.sites import PRESET, run, services_in
 
 INFOTEXT = "a cup\nNegative prompt: bad\nSteps: 9, Sampler: Euler a, CFG scale: 7, Seed: 3, Size: 64x64, Clip skip: 2"
@@ -70,8 +70,8 @@ def test_a_picture_of_the_webui_becomes_a_preview_once(train):
     assert INFOTEXT in once[PREVIEWS]
     assert "a photo of sks cup" in once[PREVIEWS]
     assert train.with_preview(INFOTEXT, once)[PREVIEWS] == once[PREVIEWS]
-    assert wished_preview(json.dumps({"preview": INFOTEXT})) == INFOTEXT
-    assert wished_preview("{") is None
+    assert wish_of(json.dumps({"preview": INFOTEXT})) == {"preview": INFOTEXT}
+    assert wish_of("{") == wish_of("[1]") == {}
 
 
 def test_wishes_about_the_queue_and_runs_are_done_and_mistakes_told(services, train):

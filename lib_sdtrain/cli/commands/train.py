@@ -6,6 +6,8 @@ shows where each value came from. The first Ctrl-C saves and stops, the second s
 from __future__ import annotations
 
 import argparse
+import math
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +28,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help="one setting; may be given many times, wins over the rest")
     parser.add_argument("--run-dir", type=Path, metavar="DIR", help="its directory (default: outputs/runs/DATE-NAME)")
     parser.add_argument("--resume", type=Path, metavar="RUN_DIR", help="go on where the last state was saved")
+    parser.add_argument("--fit", type=_gigabytes, metavar="GB",
+                        help="change what must be changed to need no more memory than this; --set stays as it is")
     parser.add_argument("--dry-run", action="store_true", help="show the plan and touch no weights")
     parser.epilog = "Settings (for --set and --config):\n" + settings_text(RunSettings)
+
+
+def _gigabytes(text: str) -> float:
+    try:
+        value = float(text.lower().removesuffix("gb"))
+    except ValueError:
+        value = 0.0
+    if not 0 < value < math.inf:
+        message = f"{text!r} is no number of gigabytes, as in 8"
+        raise argparse.ArgumentTypeError(message)
+    return value
 
 
 def run(args: argparse.Namespace) -> int:
@@ -47,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
 
 def check_flags(args: argparse.Namespace) -> None:
     """Flags that exclude each other."""
-    if args.resume and (args.config or args.preset or args.run_dir):
+    if args.resume and (args.config or args.preset or args.run_dir or args.fit):
         raise UserError(
             "a resumed run keeps its own settings and directory", where="--resume",
             fix="change single settings with --set",
@@ -67,8 +82,27 @@ def resolve_layers(args: argparse.Namespace) -> Resolved[RunSettings]:
         layers.append(Layer(f"preset {args.preset}", read_preset(args.preset)))
     if args.config:
         layers.append(Layer(str(args.config), textfiles.read_mapping(args.config)))
-    layers.append(Layer("--set", parse_assignments(args.assignments)))
-    return resolve_run(layers, pick_device())
+    own = Layer("--set", parse_assignments(args.assignments))
+    if args.fit:
+        layers.append(_fitting_layer([*layers, own], own, args.fit))
+    return resolve_run([*layers, own], pick_device())
+
+
+def _fitting_layer(layers: list[Layer], own: Layer, gigabytes: float) -> Layer:
+    """What makes the run fit, told as it is found. Raises `UserError` when nothing does."""
+    from lib_sdtrain.train.loop import OUTPUTS
+    from lib_sdtrain.train.memory.fit import fit, lines_of, set_by_stages
+    from lib_sdtrain.train.stages import plan_stages
+    from lib_sdtrain.train.starting import pick_device, resolve_run
+
+    resolved = resolve_run(layers, pick_device())
+    plans = result_of(plan_stages(resolved.settings, OUTPUTS, pick_device(), CancelToken()), Terminal().show)
+    kept = [path for path, origin in resolved.origins.items() if origin == own.name]
+    fitted = fit(plans, gigabytes, [*kept, *set_by_stages(resolved.settings)])
+    if not fitted.fits:
+        raise UserError(next(lines_of(fitted, gigabytes)), where="--fit", fix="choose a lower data.resolution")
+    sys.stderr.writelines(f"{line}\n" for line in lines_of(fitted, gigabytes))
+    return Layer(f"--fit {gigabytes:g}", fitted.changes)
 
 
 def _resume(args: argparse.Namespace) -> int:

@@ -191,6 +191,15 @@ class TrainHandlers:
             found = [*found, preview_of(infotext)]
         return {**values, PREVIEWS: shown(item, found)}
 
+    def fitted(self, preset: str, gigabytes: float | None, values: Mapping[str, Any]) -> Opening:
+        """The form with what makes the run fit into memory, and what was changed. Raises `UserError` for mistakes."""
+        choice = self.form.choice(preset, values)
+        found = self.service.fit(choice, gigabytes)
+        if not found["fits"]:
+            raise UserError(found["lines"][0], where="data.resolution", fix="choose a lower resolution")
+        filled = self.form.filled(Choice(preset, {**choice.changes, **found["changes"]}))
+        return Opening(self.title_of(preset), filled, notes_html(found["lines"]))
+
     def stop(self, how: str, job: str) -> None:
         """Pass on a stop that was pressed on a page showing `job`."""
         self.service.runner.stop(how, job or None)
@@ -222,10 +231,10 @@ class TrainHandlers:
         return self.service.command(self.form.choice(self.name_of(preset), values))
 
 
-def wished_preview(asked: str) -> str | None:
-    """The infotext of `{"preview": infotext}`; None for another wish."""
+def wish_of(asked: str) -> dict[str, Any]:
+    """What a button of the page asks for; nothing for what is no wish."""
     try:
         wish = json.loads(asked or "{}")
     except ValueError:
-        return None
-    return str(wish["preview"]) if isinstance(wish, dict) and "preview" in wish else None
+        return {}
+    return wish if isinstance(wish, dict) else {}

@@ -9,6 +9,8 @@ from lib_sdtrain.api.service import Outlook
 from lib_sdtrain.ui.texts import problems_html, size_text, time_text
 from lib_sdtrain.ui.train.concepts import Concepts
 
+FIT_SIZES = (8, 11, 12, 16, 24)
+"""Gigabytes that people's cards have."""
 UNKNOWN_TIME = "<span class='sdtrain-note'>time known after the first steps</span>"
 
 
@@ -42,7 +44,8 @@ def _headline(document: Mapping[str, Any]) -> str:
 def _details(document: Mapping[str, Any]) -> str:
     buckets = ", ".join(map(_bucket_text, document.get("buckets", ())))
     prompts = "".join(f"<li>{html.escape(str(prompt))}</li>" for prompt in document.get("prompts", ())[:6])
-    notices = "".join(f"<li>{html.escape(str(notice))}</li>" for notice in document.get("notices", ()))
+    notices = _too_much(document)
+    notices += "".join(f"<li>{html.escape(str(notice))}</li>" for notice in document.get("notices", ()))
     parts = [f"<ul class='sdtrain-notices'>{notices}</ul>"] if notices else []
     rows = [("Sizes", html.escape(buckets))] if buckets else []
     groups = [group for concept in document.get("concepts", ()) for group in concept.get("groups", ())]
@@ -51,12 +54,29 @@ def _details(document: Mapping[str, Any]) -> str:
         rows.append(("Shares", html.escape(", ".join(shares))))
     if document.get("tokens"):
         rows.append(("Captions", html.escape(_tokens_text(document["tokens"]))))
+    if document.get("memory"):
+        rows.append(("Memory", html.escape(document["memory"]["words"]) + _fit_buttons()))
     if prompts:
         rows.append(("Prompts", f"<ul>{prompts}</ul>"))
     table = "".join(f"<tr><th>{name}</th><td>{value}</td></tr>" for name, value in rows)
     if table:
-        parts.append(f"<details><summary>Sizes and prompts</summary><table>{table}</table></details>")
+        parts.append(f"<details><summary>Sizes, memory and prompts</summary><table>{table}</table></details>")
     return "".join(parts)
+
+
+def _too_much(document: Mapping[str, Any]) -> str:
+    """A line when the run needs more memory than there is."""
+    there = document.get("memory_available", 0)
+    if not 0 < there < document["memory_bytes"]:
+        return ""
+    words = f"{size_text(document['memory_bytes'])} of memory are more than there is ({size_text(there)})"
+    return f"<li>{words} <button type='button' data-fit='null'>Make it fit</button></li>"
+
+
+def _fit_buttons() -> str:
+    """What changes the settings so that they fit into a card of that size."""
+    sizes = "".join(f"<button type='button' data-fit='{size}'>{size} GB</button>" for size in FIT_SIZES)
+    return f"<div class='sdtrain-fit'>Make it fit into {sizes}</div>"
 
 
 def _bucket_text(row: Mapping[str, Any]) -> str:

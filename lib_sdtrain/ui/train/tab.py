@@ -11,7 +11,7 @@ from lib_sdtrain.ui.seam import listen, update
 from lib_sdtrain.ui.texts import problems_html
 from lib_sdtrain.ui.train.concepts import CONCEPTS, Concepts
 from lib_sdtrain.ui.train.form import CLASS_PROMPT, INSTANCE_DIR, PROMPT, default_values
-from lib_sdtrain.ui.train.handlers import Opening, TrainHandlers, wished_preview
+from lib_sdtrain.ui.train.handlers import Opening, TrainHandlers, wish_of
 from lib_sdtrain.ui.train.layout import NO_PRESET, TrainParts, build_train
 from lib_sdtrain.ui.train.words import read_prompts, reading_html
 
@@ -60,11 +60,13 @@ class TrainTab:
                    [*self._everything, parts.preset, parts.base_preset, parts.message], js=ASKED)  # fmt: skip
 
     def _from_elsewhere(self, asked: str, data: Mapping[Any, Any]) -> Opening:
-        infotext = wished_preview(asked)
-        if infotext is None:
+        wish, preset = wish_of(asked), data[self.parts.preset]
+        if "fit" in wish:
+            return self.handlers.fitted(self.handlers.name_of(preset), wish["fit"], self._values(data))
+        if "preview" not in wish:
             return self.handlers.filled_from(asked)
-        values = self.handlers.with_preview(infotext, self._values(data))
-        return Opening(data[self.parts.preset], values, "<p class='sdtrain-note'>One more preview; see Previews.</p>")
+        values = self.handlers.with_preview(str(wish["preview"]), self._values(data))
+        return Opening(preset, values, "<p class='sdtrain-note'>One more preview; see Previews.</p>")
 
     # reading and writing the form
 

@@ -1,0 +1,193 @@
+"""How much memory a run takes, told before it starts."""
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from lib_sdtrain.events import CancelToken, result_of
+from lib_sdtrain.merge.bench.measure import run_process
+from lib_sdtrain.model.checkpoint import open_checkpoint
+from lib_sdtrain.model.family import PUBLISHED
+from lib_sdtrain.settings.run_method import EMBEDDING, FULL, LORA, MethodSettings
+from lib_sdtrain.train.data_plan import draws_of
+from lib_sdtrain.train.memory import need as need_module
+from lib_sdtrain.train.memory import plays, table
+from lib_sdtrain.train.memory.counting import Moment, peak, worst_moments
+from lib_sdtrain.train.memory.need import PROGRAM, need
+from lib_sdtrain.train.memory.plays import Step, step_moments
+from lib_sdtrain.train.plan import make_plan
+from tests.train.runs import run_settings
+
+FAMILY = open_checkpoint("toybox").family
+
+
+def test_what_is_held_at_each_moment_is_counted_and_told_for_every_size():
+    def play(batch, side):
+        first = torch.empty(batch, side * side, device="meta")    # 4 bytes a sample and pixel
+        second = first + 1                                        # and 4 more
+        third = torch.empty(batch, 10, device="meta")             # 40 a sample: 8 bp + 40 b
+        del first
+        fourth = torch.empty(1000, device="meta")                 # 4 bp + 40 b + 4000
+        del second, third, fourth
+
+    assert worst_moments(play, []) == [Moment(0, 40, 8), Moment(4000, 40, 4)]
+    assert peak(worst_moments(play, []), batch=2, pixels=100) == 4000 + 80 + 800
+    assert peak(worst_moments(play, []), batch=2, pixels=5000) == 80 + 80_000
+
+
+def test_views_take_nothing_and_known_tensors_are_not_counted():
+    weight = torch.empty(1000, device="meta")
+
+    def play(batch, side):
+        made = torch.empty(batch, side * side, device="meta")
+        held = [made.view(-1), made.T, weight.view(10, 100), weight.add_(1)]
+        del held
+
+    assert worst_moments(play, [weight]) == [Moment(0, 0, 4)]
+
+
+def test_a_layers_forward_and_backward_by_hand():
+    layer = nn.Linear(6, 5, bias=False, device="meta")
+
+    def play(batch, side):
+        value = torch.empty(batch * side * side, 6, device="meta")            # 24 a pixel, held to the end
+        layer(value).sum().backward()
+        layer.weight.grad = None
+
+    # at its sum (4) the answer (20 a pixel) is there still; the gradient of 5 x 6 is smaller than what was let go
+    assert worst_moments(play, [layer.weight]) == [Moment(4, 0, 44)]
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("half", [False, True])
+def test_played_without_numbers_or_with_them_it_is_the_same(monkeypatch, half, checkpointing):
+    found = []
+    for device in ("cpu", "meta"):
+        monkeypatch.setattr(plays, "_device", lambda family, device=device: device)
+        found.append(step_moments(FAMILY, Step(MethodSettings(), checkpointing, half)))
+    assert found[0] == found[1]
+
+
+def takes(batch=4, side=64, **changes):
+    method = MethodSettings(**{name: changes.pop(name) for name in list(changes) if hasattr(MethodSettings(), name)})
+    return table.step_peak(FAMILY, Step(method, **changes), batch, side**2)
+
+
+def test_what_saves_memory_saves_memory():
+    plain = takes()
+    assert takes(half=True) < 0.8 * plain
+    assert takes(checkpointing=True) < 0.4 * plain
+    assert takes(kind=EMBEDDING) < plain
+    assert takes(train_text_encoder=False) < plain
+    weights = open_checkpoint("toybox").parameter_counts()
+    gradients = 4 * (weights["unet"] + weights["text_encoder"])
+    assert takes(batch=1, side=8) >= gradients > takes(batch=1, side=8, in_backward=True)
+
+
+@pytest.mark.parametrize("conv", [None, 12])
+def test_a_loras_memory_grows_evenly_with_its_ranks(conv):
+    method = MethodSettings(LORA, rank=40, conv_rank=conv)
+    played = peak(step_moments(FAMILY, Step(method)), 2, 32**2)
+    assert table.step_peak(FAMILY, Step(method), 2, 32**2) == pytest.approx(played, rel=0.01)
+
+
+@pytest.mark.parametrize(("name", "step"), [
+    ("toybox", Step(MethodSettings(FULL), half=True, checkpointing=True)),
+    ("sd1", Step(MethodSettings(FULL, train_text_encoder=False), in_backward=True)),
+    ("sdxl", Step(MethodSettings(EMBEDDING))),
+])
+def test_the_table_says_what_playing_says(name, step):
+    family = {**PUBLISHED, "toybox": FAMILY}[name]
+    assert table._found(family, table.name_of(step)) == step_moments(family, step)
+
+
+def test_the_table_has_all_that_it_should():
+    for name, family in table.families().items():
+        assert set(table._read()[name]) == {*table._PLAYED, *map(table.name_of, table.steps_of(family))}
+
+
+def test_an_inpainting_model_is_in_the_table_a_scaled_down_one_is_not():
+    inpainting = replace(PUBLISHED["sd1"], unet=replace(PUBLISHED["sd1"].unet, in_channels=9))
+    smaller = replace(PUBLISHED["sd1"], unet=replace(PUBLISHED["sd1"].unet, model_channels=64))
+    assert (table._known(inpainting), table._known(smaller)) == ("sd1", "")
+
+
+@pytest.fixture
+def planned(picture_folder, tmp_path):
+    """A plan on toybox, on a device, with changed settings."""
+
+    folder = picture_folder("some", 3)
+
+    def plan(device="cpu", **changes):
+        settings = run_settings("toybox", folder, **changes)
+        return result_of(make_plan(settings, tmp_path, device, CancelToken()), lambda event: None)
+
+    return plan
+
+
+def needed(plan, size=(128, 128)):
+    return need(plan, draws_of(plan), [size])
+
+
+def test_on_a_gpu_only_what_is_on_it_counts(planned):
+    counts = open_checkpoint("toybox").parameter_counts()
+    unet, text, vae = (counts[part] for part in ("unet", "text_encoder", "vae"))
+    row = needed(planned("cuda"), (512, 512))
+    assert (row["phase"], row["weights"]) == ("training", 4 * (unet + text))   # the VAE has left, its work is done
+    assert row["optimizer"] == 8 * (unet + text)
+    assert row["total"] == row["weights"] + row["optimizer"] + row["working"] + row["average"]
+    alone = needed(planned("cuda", method__train_text_encoder=False), (512, 512))
+    assert alone["weights"] == 4 * unet                                        # captions are cached
+    uncached = needed(planned("cuda", data__cache_latents="none", method__train_text_encoder=False), (512, 512))
+    assert uncached["weights"] == 4 * (unet + vae)
+    eight = needed(planned("cuda", train__optimizer="adamw8bit", ema__decay=0.99), (512, 512))
+    assert (eight["optimizer"], eight["average"]) == (2 * (unet + text), 4 * (unet + text))
+    assert needed(planned("cuda", ema__decay=0.99, ema__on_cpu=True), (512, 512))["average"] == 0
+    half = needed(planned("cuda", method__kind="lora", train__mixed_precision="fp16"), (512, 512))
+    assert half["weights"] == 2 * unet + 4 * text + half["optimizer"] // 2     # the frozen UNet lies in 16 bits
+
+
+def test_in_main_memory_everything_counts(planned, monkeypatch):
+    monkeypatch.setattr(need_module, "spare_memory", lambda: 2**40)
+    counts = open_checkpoint("toybox").parameter_counts()
+    every = {"train__length": 4, "save__state_every": 2, "data__flip_p": 0.0}
+    row = needed(planned(**every))
+    assert row["weights"] == 4 * sum(counts.values())
+    assert row["program"] == PROGRAM
+    assert row["total"] == sum(value for name, value in row.items() if name not in ("phase", "total"))
+    assert row["cached"] == 3 * 2 * 4 * 8 * 8 * 4                              # mean and deviation of three pictures
+    assert row["state_copy"] == 12 * (counts["unet"] + counts["text_encoder"])
+    assert needed(planned(**every | {"save__state_every": None}))["state_copy"] == 0
+    monkeypatch.setattr(need_module, "spare_memory", lambda: 0)
+    assert "state_copy" not in needed(planned(**every))
+
+
+def test_the_hungriest_part_of_a_run_counts(planned):
+    small = {"method__kind": "embedding", "embedding__name": "sks", "embedding__init_words": "cat"}
+    large = [{"prompt": "a cat", "width": 1024, "height": 1024}]
+    assert needed(planned(**small), (64, 64))["phase"] != "previews"
+    assert needed(planned(**small, preview__prompts=large), (64, 64))["phase"] == "previews"
+
+
+CASES = {
+    "full": (), "checkpointing": ("train.gradient_checkpointing=true",),
+    "8-bit": ("train.optimizer=adamw8bit",), "ema": ("ema.decay=0.99",),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_what_is_foretold_is_then_measured(name, tmp_path):
+    settings = {"train.length": 3, "train.batch_size": 20, "preview.every": "null", "preview.prompts": "[]"}
+    command = [sys.executable, "-m", "lib_sdtrain", "train", "--preset", "toybox-dreambooth", "--json"]
+    for text in (*(f"{path}={value}" for path, value in settings.items()), *CASES[name]):
+        command += ["--set", text]
+    told = json.loads(subprocess.run([*command, "--dry-run"], capture_output=True, text=True, check=True).stdout)
+    assert told["memory_available"] > told["memory_bytes"]
+    measured = run_process([*command, "--run-dir", str(tmp_path / "runs" / "run")], {}).anonymous
+    assert told["memory_bytes"] == pytest.approx(measured, rel=0.1)
