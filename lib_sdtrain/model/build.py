@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from diffusers import AutoencoderKL, UNet2DConditionModel
     from transformers import CLIPTextModel
 
+PAGES = 2**29
+"""Bytes of a file that are in this process's memory at most while they are copied from it."""
 TITLES = {UNET: "UNet", VAE: "VAE", TEXT_ENCODERS[0]: "text encoder", TEXT_ENCODERS[1]: "second text encoder"}
 # What may stand in these places must be known; beside the text encoders files carry scales and projections.
 _CLOSED = (UNET_PREFIX, *(f"{VAE_PREFIX}{name}." for name in ("encoder", "decoder", "quant_conv", "post_quant_conv")))
@@ -40,6 +42,9 @@ class TensorSource(Protocol):
 
     def tensor(self, key: str) -> Tensor:
         """The tensor of a key."""
+
+    def forget_pages(self) -> None:
+        """Take what was read out of this process's memory; it is read again where it is asked for."""
 
 
 @dataclass
@@ -159,12 +164,18 @@ def module_state(
     """
     shapes = {name: tuple(value.shape) for name, value in module.state_dict().items()}
     state: dict[str, Tensor] = {}
+    copied = 0
     for row in rows:
         try:
             parts = row.to_module(source.tensor(row.key), shapes)
         except ValueError as error:
             raise UserError(str(error), where=str(source.path)) from error
         state |= {name: part.to(dtype, copy=True).contiguous() for name, part in parts.items()}
+        copied += sum(part.nbytes for part in parts.values())
+        if copied > PAGES:
+            source.forget_pages()
+            copied = 0
+    source.forget_pages()
     return state
 
 
@@ -227,16 +238,17 @@ def build_text_encoders(
 
 def load_model(
     checkpoint: Checkpoint, device: str | torch.device, dtype: torch.dtype, vae: TensorSource | None = None,
-    with_vae: bool = True,
+    with_vae: bool = True, unet_device: str | None = None,
 ) -> LoadedModel:
     """All modules of a checkpoint, frozen, in evaluation mode; the VAE from a file of its own where one is given.
 
-    Without `with_vae` the VAE has no weights (it is on the meta device), for who may do without.
+    Without `with_vae` the VAE has no weights (it is on the meta device), for who may do without. `unet_device` is where
+    the UNet is to be, if not with the rest.
     An SD2 whose prediction type nothing names is asked (`probe_prediction`). Raises `UserError` for what is missing
     or unknown.
     """
     family = checkpoint.family
-    unet = build_unet(checkpoint, device, dtype)
+    unet = build_unet(checkpoint, unet_device or device, dtype)
     texts = build_text_encoders(checkpoint, device, dtype)
     widths = sum(text.width for text in family.text)
     if family.unet.context_dim != widths:

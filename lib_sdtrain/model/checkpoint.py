@@ -79,6 +79,10 @@ class Checkpoint:
         """The tensor of an LDM/SGM key, as stored."""
         return self.tensors.tensor(self.file_keys[key])
 
+    def forget_pages(self) -> None:
+        """See `TensorFile.forget_pages`."""
+        self.tensors.forget_pages()
+
     def shape(self, key: str) -> tuple[int, ...]:
         """Its shape."""
         return self.tensors.shape(self.file_keys[key])

@@ -41,6 +41,10 @@ class VaeFile:
         """The tensor in the shape that a checkpoint has it."""
         return self.file.tensor(self.sources[key]).reshape(self.shapes[key])
 
+    def forget_pages(self) -> None:
+        """See `TensorFile.forget_pages`."""
+        self.file.forget_pages()
+
 
 def open_vae(path: str | Path, config: VAEConfig, exact: bool = True) -> VaeFile:
     """Open the VAE in a VAE file (LDM or diffusers names), a whole checkpoint, or a diffusers folder.

@@ -86,10 +86,12 @@ def draws_to_encode(draws: Draws, plan: Plan, first: int, steps: int) -> Iterato
 
 
 def free_vae(plan: Plan, model: LoadedModel) -> None:
-    """Take the VAE off the device when all latents are cached; previews bring it back for a moment.
+    """Take the VAE off the device when all latents are cached; previews bring it back for a moment. Where there will be
+    none its weights are let go.
 
     An inpainting model needs it at every step, and new crops while training goes on.
     """
-    loaded = not next(model.vae.parameters()).is_meta and not plan.settings.data.refresh_crops
-    if loaded and plan.settings.data.cache_latents != UNCACHED and plan.family.variant == "base":
-        model.vae.to("cpu")
+    settings = plan.settings
+    loaded = not next(model.vae.parameters()).is_meta and not settings.data.refresh_crops
+    if loaded and settings.data.cache_latents != UNCACHED and plan.family.variant == "base":
+        model.vae.to("cpu" if settings.preview.prompts else "meta")

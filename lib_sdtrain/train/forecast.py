@@ -40,7 +40,7 @@ def forecast(plan: Plan) -> dict[str, Any]:
 def outline(plan: Plan, draws: Draws) -> dict[str, Any]:
     """What a run comes to, without its words."""
     buckets = bucket_table(plan.materials, plan.settings.data)
-    memory = need(plan, draws, [tuple(row["size"]) for row in buckets])
+    memory = need(plan, draws, buckets)
     return {
         "images": plan.pictures,
         "steps": plan.steps,

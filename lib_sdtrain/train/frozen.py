@@ -4,6 +4,14 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from lib_sdtrain.settings.run import RunSettings
+from lib_sdtrain.settings.run_method import FULL
+
+
+def narrows(settings: RunSettings) -> bool:
+    """Whether a run keeps its UNet in 16 bits: it is frozen, and computed with in them."""
+    return settings.method.kind != FULL and settings.train.mixed_precision != "no"
+
 
 def narrow(module: nn.Module, device: str, half: torch.dtype) -> None:
     """Keep the frozen linear layers and convolutions of a module in 16 bits: `torch.autocast` narrows them anyway.

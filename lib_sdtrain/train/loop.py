@@ -17,7 +17,7 @@ from lib_sdtrain.settings.run_method import FULL
 from lib_sdtrain.train.boards import boards
 from lib_sdtrain.train.class_images import make_class_pictures
 from lib_sdtrain.train.data_plan import draws_of
-from lib_sdtrain.train.encoding import draws_to_encode, free_vae, latents_of, vae_needed
+from lib_sdtrain.train.encoding import UNCACHED, draws_to_encode, free_vae, latents_of, vae_needed
 from lib_sdtrain.train.forecast import checkpoint_bytes, disk_bytes, run_bytes
 from lib_sdtrain.train.layout import DROP
 from lib_sdtrain.train.outputs import Outputs
@@ -107,11 +107,12 @@ def run_plan(
         files = Outputs(plan, run, trainer, saved_at=step if state else None)
         validator = Validator(plan, trainer)
         first, steps = trainer.samples, plan.steps - trainer.step
-        with off_device([model.unet, *model.text_encoders]):
-            yield from latents.prepare(
-                lambda: chain(draws_to_encode(draws, plan, first, steps), validator.draws()), token)
-        free_vae(plan, model)
-        with off_device([model.unet]):
+        encoded = plan.settings.data.cache_latents != UNCACHED
+        with off_device([model.unet] * encoded):
+            with off_device(model.text_encoders * encoded):
+                yield from latents.prepare(
+                    lambda: chain(draws_to_encode(draws, plan, first, steps), validator.draws()), token)
+                free_vae(plan, model)
             yield from prepare_words(trainer, folder, (draw.prompt for draw in validator.draws()), token)
         own = draws_of(plan) if draws.refresh_every else draws  # a thread would use them
         refresher = Refresher(latents, own, plan.in_samples(plan.settings.train.length))

@@ -45,6 +45,8 @@ class LoraLayer(nn.Module):
 
     def _add(self, base: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor:
         del base
+        if self.scale == 1:
+            return output + self.lora_up(self.lora_down(inputs[0]))
         return output + self.lora_up(self.lora_down(inputs[0])) * self.scale
 
 

@@ -43,17 +43,19 @@ def _as_saved(trainer: Trainer) -> dict[str, Tensor]:
 
 
 def _with_lora(trainer: Trainer) -> dict[str, Tensor]:
-    """The model's own layers with the LoRA's change added: W + up down * scale."""
+    """The checkpoint's own layers with the LoRA's change added, in 32 bits: W + up down * scale."""
     checkpoint, found = trainer.plan.checkpoint, {}
     for part, layers in trainer.model_parts.items():
         chosen = chosen_layers(trainer.model.family, part, trainer.settings.method)
-        state = dict(trainer.model.parts[part].state_dict())
         changed = {f"{module}.weight": layers[choice.name] for module, choice in chosen.items()}
-        for name, layer in changed.items():
-            state[name] = state[name].float() + _change(layer)
+        shapes = {name: tuple(value.shape) for name, value in trainer.model.parts[part].state_dict().items()}
         for row in part_rows(checkpoint.family)[part]:
-            if not changed.keys().isdisjoint(row.names):
-                found[row.key] = row.to_file(state, checkpoint.shape(row.key)).detach().to("cpu", copy=True)
+            if changed.keys().isdisjoint(row.names):
+                continue
+            own = {name: value.float() for name, value in row.to_module(checkpoint.tensor(row.key), shapes).items()}
+            for name in changed.keys() & own.keys():
+                own[name] = own[name] + _change(changed[name]).cpu()
+            found[row.key] = row.to_file(own, checkpoint.shape(row.key)).detach()
     return found
 
 

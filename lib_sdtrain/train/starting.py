@@ -15,6 +15,7 @@ from lib_sdtrain.settings.layers import Layer, Resolved, resolve
 from lib_sdtrain.settings.run import RunSettings
 from lib_sdtrain.settings.run_method import LORA
 from lib_sdtrain.train.families import family_of
+from lib_sdtrain.train.frozen import narrows
 from lib_sdtrain.train.optimizers.registry import PRODIGY
 from lib_sdtrain.train.plan import Plan
 from lib_sdtrain.train.soundness import check_model
@@ -67,7 +68,9 @@ def load_for_training(plan: Plan, with_vae: bool = True) -> LoadedModel:
 
     Raises `UserError` when only the weights told that zero terminal SNR is out of the question, or they are no numbers.
     """
-    model = load_model(plan.checkpoint, plan.device, torch.float32, vae_source(plan), with_vae)
-    plan.checkpoint.tensors.forget_pages()  # all of it was copied
+    aside = narrows(plan.settings) and not any(plan.missing_class)  # it draws no class pictures, and goes there narrow
+    model = load_model(
+        plan.checkpoint, plan.device, torch.float32, vae_source(plan), with_vae, "cpu" if aside else None
+    )
     check_model(model)
     return replace(model, family=family_of(model.family, plan.settings.model))

@@ -25,7 +25,7 @@ from lib_sdtrain.train.conditioning import Conditioning
 from lib_sdtrain.train.criterion import Criterion
 from lib_sdtrain.train.ema import Average
 from lib_sdtrain.train.embeddings import inversions_of
-from lib_sdtrain.train.frozen import narrow
+from lib_sdtrain.train.frozen import narrow, narrows
 from lib_sdtrain.train.lora_layers import attach
 from lib_sdtrain.train.optimizers import kept
 from lib_sdtrain.train.optimizers.registry import make_optimizer
@@ -90,13 +90,15 @@ class Trainer:
 
     def _prepare_modules(self) -> None:
         for module in (self.model.unet, *self.model.text_encoders):
-            module.requires_grad_(False).to(self.device, torch.float32)
+            module.requires_grad_(False).to(torch.float32)
         for module in self.parts.values():
-            module.requires_grad_(True).to(self.device)
+            module.requires_grad_(True)
         prepare_vectors(self.settings, self.model, self.model_parts)
         choose_attention(self.model.unet, self.device.type, self._precision)
-        if self._precision in _HALF and self.settings.method.kind != FULL:
+        if narrows(self.settings):
             narrow(self.model.unet, self.device.type, _HALF[self._precision])
+        for module in (self.model.unet, *self.model.text_encoders, *self.parts.values()):
+            module.to(self.device)
         if self.settings.train.gradient_checkpointing:
             for module in (self.model.unet, *self.model.text_encoders):
                 enable = getattr(module, "enable_gradient_checkpointing", None) or module.gradient_checkpointing_enable
@@ -310,11 +312,17 @@ def clip(parameters: Iterable[nn.Parameter], largest: float) -> None:
     That one multiplies by 1 where nothing is too large: on a CPU a twelfth of a step of SD1.5.
     """
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    norm = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(gradient) for gradient in gradients]))
+    if not gradients:
+        return
+    norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
     share = largest / (norm + 1e-6)
-    if not share >= 1:
-        for gradient in gradients:
-            gradient.mul_(share)
+    if share >= 1:
+        return
+    if share.is_cuda:
+        torch._foreach_mul_(gradients, share)
+        return
+    for gradient in gradients:
+        gradient.mul_(share)
 
 
 @contextmanager

@@ -19,6 +19,11 @@ def size_text(count: float) -> str:
     return f"{count:.1f} {_UNITS[-1]}"
 
 
+def memory_text(count: float) -> str:
+    """Bytes of memory, in the units in which cards are sold: `7.9 GB` of 1024 MB each."""
+    return f"{count / 2**20:.0f} MB" if count < 2**30 else f"{count / 2**30:.1f} GB"
+
+
 def time_text(seconds: float) -> str:
     """A duration for people: `12 min`."""
     if seconds < 90:

@@ -103,7 +103,6 @@ def test_the_plan_follows_while_typing(site, open_page):
     page.locator(".sdtrain-plan", has_text="400 steps").wait_for()
 
 
-@pytest.mark.fault("the run goes on; the page shows it as a whole")
 def test_what_makes_a_run_fit_is_one_click_in_the_plan(site, open_page):
     page = open_page(site.url)
     wait_plan(page)
@@ -115,6 +114,7 @@ def test_what_makes_a_run_fit_is_one_click_in_the_plan(site, open_page):
     assert "train.gradient_checkpointing" in page.locator("#sdtrain_train_form .sdtrain-plan").inner_html()
 
 
+@pytest.mark.fault("the run goes on; the page shows it as a whole")
 def test_a_closed_browser_finds_the_run_again(site, open_page):
     site.engine.pause = 0.15
     first = open_page(site.url)

@@ -19,7 +19,7 @@ from lib_sdtrain.train.plan import make_plan
 from tests.hollow import write_hollow
 from tests.train.runs import run_settings
 
-SIZES = (4, 6, 8, 11, 12, 16, 24, 48)
+SIZES = (4, 8, 12, 24)
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +46,7 @@ def planned(published, picture_folder, tmp_path):
 
 def total(plan, changes=()):
     changed = replace(plan, settings=fit_module._with(plan.settings, dict(changes)))
-    return need(changed, draws_of(changed), [plan.target])["total"]
+    return need(changed, draws_of(changed), [{"size": plan.target, "images": 2}])["total"]
 
 
 @pytest.mark.parametrize("name", ["sd1", "sdxl"])
@@ -88,8 +88,8 @@ def test_a_batch_keeps_its_size(planned):
 def test_what_the_user_has_set_stays(planned):
     plan = planned()
     for kept in ("train.optimizer", "train.gradient_checkpointing"):
-        assert kept in fit([plan], 6).changes
-        assert kept not in fit([plan], 6, [kept]).changes
+        assert kept in fit([plan], 8).changes
+        assert kept not in fit([plan], 8, [kept]).changes
     assert fit([plan], 12, ["train.optimizer"]).fits
 
 
@@ -97,11 +97,11 @@ def test_what_the_user_has_set_stays(planned):
     {"train__optimizer": "prodigy"}, {"train__optimizer": "torch.optim.SGD"}, {"train__gradient_accumulation_steps": 4},
     {"method__kind": "embedding", "embedding__name": "sks", "embedding__init_words": "dog"},
     {"train__token_embedding_words": "sks", "train__token_embedding_lr": 1e-3, "train__batch_size": 3},
-    {"method__train_unet": False}, {"train__optimizer": "schedule_free", "ema__decay": 0.9},
+    {"method__train_unet": False}, {"train__optimizer": "schedule_free"},
 ])  # fmt: skip
 def test_whatever_it_chooses_can_be_trained(planned, own):
     plan = planned(**own)
-    for size in (1, 3, 5, 7, 10):
+    for size in (3, 7):
         problems = Problems()
         check_settings(fit_module._with(plan.settings, fit([plan], size).changes), "cuda", problems)
         assert not problems.found
@@ -132,9 +132,9 @@ def test_the_command_fits_what_it_starts(published, picture_folder, capsys):
         f"data.concepts.0.instance_dir={picture_folder('few', 2)}", "--set", "data.concepts.0.instance_prompt=a cat",
         "--set", "data.concepts.0.name=cat",
     ]  # fmt: skip
-    assert main([*command, "--fit", "16"]) == 0
+    assert main([*command, "--fit", "12"]) == 0
     told = capsys.readouterr()
-    assert "    (--fit 16)" in told.out
+    assert "    (--fit 12)" in told.out
     assert "GB instead of" in told.err
     assert main([*command, "--fit", "1"]) == 2
     assert "does not fit into 1 GB" in capsys.readouterr().err

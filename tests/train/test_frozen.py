@@ -7,8 +7,9 @@ from safetensors.torch import load_file
 
 from lib_sdtrain import train
 from lib_sdtrain.data.latents import Latents
-from lib_sdtrain.events import Finished, Preview
-from lib_sdtrain.train import loop, trainer
+from lib_sdtrain.events import CancelToken, Finished, Preview, result_of
+from lib_sdtrain.train import loop, starting, trainer
+from lib_sdtrain.train.plan import make_plan
 from lib_sdtrain.train.state import newest_state
 from tests.train.runs import finish, of_kind, run_settings
 
@@ -107,5 +108,18 @@ def test_the_unet_is_away_while_pictures_are_encoded_and_captions(
     monkeypatch.setattr(loop, "prepare_words", watched(loop.prepare_words, "words"))
     monkeypatch.setattr(Latents, "prepare", watched(Latents.prepare, "pictures"))
     finish(train(run_settings(tiny_checkpoint, picture_folder("i", 2)), run_dir=tmp_path / "run"))
-    assert seen == [("pictures", [["CLIPTextModel", "UNet2DConditionModel"]]), ("words", [["UNet2DConditionModel"]])]
+    unet, text = ["UNet2DConditionModel"], ["CLIPTextModel"]
+    assert seen == [("pictures", [unet, text]), ("words", [unet])]
     assert not open_now
+
+
+def test_a_frozen_unet_is_narrow_before_it_reaches_the_device(tiny_checkpoint, picture_folder, monkeypatch):
+    asked = []
+    monkeypatch.setattr(starting, "load_model", lambda *args: asked.append(args[-1]))
+    for own, wanted in (({"method__kind": "lora"}, "cpu"), ({}, None)):
+        folder = picture_folder(f"i{len(asked)}", 2)
+        settings = run_settings(tiny_checkpoint, folder, train__mixed_precision="fp16", **own)
+        plan = result_of(make_plan(settings, folder.parent, "cuda", CancelToken()), lambda event: None)
+        with pytest.raises(AttributeError):
+            starting.load_for_training(plan)
+        assert asked[-1] == wanted

@@ -85,6 +85,7 @@ def test_what_saves_memory_saves_memory():
     assert takes(checkpointing=True) < 0.4 * plain
     assert takes(kind=EMBEDDING) < plain
     assert takes(train_text_encoder=False) < plain
+    assert takes(kind=LORA) > takes(kind=LORA, train_text_encoder=False) + 5 * 2**20   # its activations are kept too
     weights = open_checkpoint("toybox").parameter_counts()
     gradients = 4 * (weights["unet"] + weights["text_encoder"])
     assert takes(batch=1, side=8) >= gradients > takes(batch=1, side=8, in_backward=True)
@@ -132,7 +133,7 @@ def planned(picture_folder, tmp_path):
 
 
 def needed(plan, size=(128, 128)):
-    return need(plan, draws_of(plan), [size])
+    return need(plan, draws_of(plan), [{"size": size, "images": plan.pictures}])
 
 
 def test_on_a_gpu_only_what_is_on_it_counts(planned):
@@ -153,15 +154,49 @@ def test_on_a_gpu_only_what_is_on_it_counts(planned):
     assert half["weights"] == 2 * unet + 4 * text + half["optimizer"] // 2     # the frozen UNet lies in 16 bits
 
 
+def test_what_is_encoded_on_the_way_needs_room_beside_the_training(planned):
+    counts, own = open_checkpoint("toybox").parameter_counts(), {"method__kind": "embedding", "embedding__name": "sks",
+                                                                 "embedding__init_words": "cat"}  # fmt: skip
+    encoding = table.other_peak(FAMILY, table.ENCODE, 128 * 128)
+    row = needed(planned("cuda", data__cache_latents="none", **own), (1024, 1024))
+    assert row["phase"] == "training"
+    assert row["working"] >= encoding
+    assert row["weights"] >= 4 * sum(counts.values())
+    crops = {"data__random_crop": True, "data__cache_crops": 2, "data__refresh_crops": "2 epochs"}
+    both = needed(planned("cuda", **crops, **own), (1024, 1024))["working"]
+    assert both > encoding + 0.9 * needed(planned("cuda", **own), (1024, 1024))["working"]
+
+
+def test_longer_prompts_and_larger_previews_need_more(planned):
+    short, long = (needed(planned("cuda", model__max_token_length=most), (512, 512)) for most in ("75", "225"))
+    assert long["working"] > short["working"]
+    shown = [{"prompt": "a cat", "width": 64, "height": 64, "batch_size": count} for count in (1, 400)]
+    one, many = (needed(planned("cuda", preview__prompts=[entry]), (64, 64)) for entry in shown)
+    assert (one["phase"], many["phase"]) == ("training", "previews")
+    hires = {"prompt": "a cat", "width": 64, "height": 64, "enable_hr": True, "hr_resize_x": 2048, "hr_resize_y": 2048}
+    assert needed(planned("cuda", preview__prompts=[hires]), (64, 64))["phase"] == "previews"
+
+
+def test_an_average_that_lies_elsewhere_comes_to_be_shown(planned):
+    own = {"ema__decay": 0.9, "train__step_in_backward": True, "train__max_grad_norm": 0.0,
+           "train__gradient_checkpointing": True}  # fmt: skip
+    row = needed(planned("cuda", **own, ema__on_cpu=True), (64, 64))
+    counts = open_checkpoint("toybox").parameter_counts()
+    assert (row["phase"], row["shown"]) == ("saving", 4 * (counts["unet"] + counts["text_encoder"]))
+    assert needed(planned("cuda", **own), (64, 64)).get("shown", 0) == 0
+
+
 def test_in_main_memory_everything_counts(planned, monkeypatch):
     monkeypatch.setattr(need_module, "spare_memory", lambda: 2**40)
     counts = open_checkpoint("toybox").parameter_counts()
     every = {"train__length": 4, "save__state_every": 2, "data__flip_p": 0.0}
     row = needed(planned(**every))
-    assert row["weights"] == 4 * sum(counts.values())
+    assert row["weights"] == 4 * (counts["unet"] + counts["text_encoder"])     # nothing is drawn: the VAE was let go
+    drawn = needed(planned(**every, preview__prompts=[{"prompt": "a cat", "width": 64, "height": 64}]))
+    assert drawn["weights"] == 4 * sum(counts.values())
     assert row["program"] == PROGRAM
     assert row["total"] == sum(value for name, value in row.items() if name not in ("phase", "total"))
-    assert row["cached"] == 3 * 2 * 4 * 8 * 8 * 4                              # mean and deviation of three pictures
+    assert row["cached"] == 3 * 2 * 4 * 16 * 16 * 4                            # mean and deviation of three pictures
     assert row["state_copy"] == 12 * (counts["unet"] + counts["text_encoder"])
     assert needed(planned(**every | {"save__state_every": None}))["state_copy"] == 0
     monkeypatch.setattr(need_module, "spare_memory", lambda: 0)

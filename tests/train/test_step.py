@@ -143,3 +143,4 @@ def test_gradients_are_clipped_as_torch_clips_them(largest):
     norm = torch.cat([parameter.grad.flatten() for parameter in ours[:2]]).norm()
     assert norm <= largest * 1.00001 or largest == 1e3
     assert ours[2].grad is None
+    clip(ours[2:], largest)  # nothing to clip

@@ -182,11 +182,11 @@ def test_what_makes_it_fit_goes_into_the_form_and_is_told(services, form):
 
 
 def test_the_plan_says_what_memory_is_for_and_offers_to_fit():
-    document = {"images": 1, "steps": 2, "memory_bytes": 9_000_000_000, "disk_bytes": 5,
-                "memory_available": 8_000_000_000, "memory": {"words": "training: 7 GB optimizer"}}  # fmt: skip
+    document = {"images": 1, "steps": 2, "memory_bytes": 9 * 2**30, "disk_bytes": 5,
+                "memory_available": 8 * 2**30, "memory": {"words": "training: 7 GB optimizer"}}  # fmt: skip
     shown = plan_html(Outlook(document, (), {}))
     assert "training: 7 GB optimizer" in shown
     assert all(f"data-fit='{size}'" in shown for size in (8, 11, 12, 16, 24))
     assert "9.0 GB of memory are more than there is (8.0 GB)" in shown
     assert "data-fit='null'" in shown
-    assert "more than there is" not in plan_html(Outlook({**document, "memory_available": 10_000_000_000}, (), {}))
+    assert "more than there is" not in plan_html(Outlook({**document, "memory_available": 10 * 2**30}, (), {}))

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_flatten
 
 
 class Moment(NamedTuple):
@@ -74,7 +74,7 @@ class _Count(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         made = func(*args, **(kwargs or {}))
-        for tensor in tree_leaves(made):
+        for tensor in tree_flatten(made)[0]:
             if isinstance(tensor, torch.Tensor):
                 self._note(tensor.untyped_storage())
         self.held.append(self._now)

@@ -1,11 +1,14 @@
 """Settings that make a run fit into so many gigabytes: what costs least first, and no more than is needed."""
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
+
 from lib_sdtrain.errors import Problems
+from lib_sdtrain.settings.fields import get_path
 from lib_sdtrain.settings.layers import Layer, resolve, to_plain
 from lib_sdtrain.settings.parse import flatten
 from lib_sdtrain.settings.run import RunSettings
@@ -13,14 +16,19 @@ from lib_sdtrain.settings.run_method import EMBEDDING, FULL, LORA
 from lib_sdtrain.train.backward_steps import check_backward_steps
 from lib_sdtrain.train.data_plan import bucket_table, draws_of
 from lib_sdtrain.train.encoding import UNCACHED
+from lib_sdtrain.train.layout import KEEP
 from lib_sdtrain.train.memory.need import need
 from lib_sdtrain.train.optimizers.registry import ADAMW, PRODIGY
 from lib_sdtrain.train.plan import Plan
 from lib_sdtrain.train.starting import LORA_RATE
+from lib_sdtrain.train.trainer import USE
 
 GB = 2**30
 RESERVE = 0.8 * GB
 """Of a device's memory: what its driver takes, and the screen."""
+
+AMPERE = 8
+"""The first generation of cards (2020) that computes in bf16."""
 
 Changes = Mapping[str, Any]
 
@@ -47,24 +55,45 @@ class Remedy:
 def fit(plans: Sequence[Plan], gigabytes: float, kept: Sequence[str] = ()) -> Fitted:
     """Make all stages of a run fit; settings that are `kept` stay as they are."""
     room = gigabytes * GB - RESERVE
-
-    def taken(chosen: Sequence[Remedy]) -> int:
-        return max(_taken(plan, _changes(plan, chosen, kept)) for plan in plans)
-
-    before, chosen = taken(()), []
-    for remedy in REMEDIES:
-        if taken(chosen) <= room:
+    *whole, as_lora = REMEDIES
+    fitting = _Fitting(plans, room, frozenset(kept))
+    in_one = [remedy for remedy in whole if remedy.changes is not _in_smaller_batches]
+    for remedies in (whole, in_one, [*whole, as_lora]):  # steps in backward take a batch at once
+        chosen = fitting.chosen(remedies)
+        after = fitting.taken(chosen)
+        if after <= room:
             break
-        if any(_changes(plan, [*chosen, remedy], kept) != _changes(plan, chosen, kept) for plan in plans):
-            chosen.append(remedy)
-    if taken(chosen) <= room:
-        for remedy in list(chosen):  # a stronger one may have made an earlier one needless
-            fewer = [other for other in chosen if other is not remedy]
-            chosen = fewer if taken(fewer) <= room else chosen
-    after = taken(chosen)
-    return Fitted(
-        dict(_changes(plans[0], chosen, kept)), tuple(remedy.words for remedy in chosen), before, after, after <= room
-    )
+    changes = dict(_changes(plans[0], chosen, fitting.kept))
+    return Fitted(changes, tuple(remedy.words for remedy in chosen), fitting.taken(()), after, after <= room)
+
+
+@dataclass(frozen=True)
+class _Fitting:
+    """The search for what is needed."""
+
+    plans: Sequence[Plan]
+    room: float
+    kept: frozenset[str]
+
+    def taken(self, chosen: Sequence[Remedy]) -> int:
+        return max(_taken(plan, _changes(plan, chosen, self.kept)) for plan in self.plans)
+
+    def chosen(self, remedies: Sequence[Remedy]) -> list[Remedy]:
+        """One after the other until it fits; then without those that a later one has made needless."""
+        chosen: list[Remedy] = []
+        for remedy in remedies:
+            if self.taken(chosen) <= self.room:
+                break
+            if all(self._changes_something(plan, chosen, remedy) for plan in self.plans):
+                chosen.append(remedy)
+        if self.taken(chosen) <= self.room:
+            for remedy in list(chosen):
+                fewer = [other for other in chosen if other is not remedy]
+                chosen = fewer if self.taken(fewer) <= self.room else chosen
+        return chosen
+
+    def _changes_something(self, plan: Plan, chosen: Sequence[Remedy], remedy: Remedy) -> bool:
+        return _changes(plan, [*chosen, remedy], self.kept) != _changes(plan, chosen, self.kept)
 
 
 def set_by_stages(settings: RunSettings) -> list[str]:
@@ -75,28 +104,35 @@ def set_by_stages(settings: RunSettings) -> list[str]:
 
 def _taken(plan: Plan, changes: Changes) -> int:
     changed = replace(plan, settings=_with(plan.settings, changes))
-    sizes = [tuple(row["size"]) for row in bucket_table(plan.materials, plan.settings.data)]
-    return need(changed, draws_of(changed), sizes)["total"]
+    return need(changed, draws_of(changed), bucket_table(plan.materials, plan.settings.data))["total"]
 
 
 def _with(settings: RunSettings, changes: Changes) -> RunSettings:
     return resolve(RunSettings, [Layer("run", to_plain(settings)), Layer("fit", changes)]).settings
 
 
-def _changes(plan: Plan, chosen: Sequence[Remedy], kept: Sequence[str]) -> Changes:
+def _changes(plan: Plan, chosen: Sequence[Remedy], kept: Collection[str]) -> Changes:
     """What the remedies change one after the other; one that would change what is kept is left out."""
     found: dict[str, Any] = {}
     for remedy in chosen:
-        more = remedy.changes(_with(plan.settings, found), plan.device)
+        now = _with(plan.settings, found)
+        wanted = remedy.changes(now, plan.device)
+        more = {path: value for path, value in wanted.items() if get_path(now, path) != value}
         if not set(more) & set(kept):
             found |= more
     return found
 
 
+NO_WORDS = {"train.token_embedding_lr": None, "train.token_embedding_words": "", "train.token_embedding_init": ""}
+"""A word's own vector is trained with a whole text encoder only."""
+
+
 def _cached(settings: RunSettings, device: str) -> Changes:
     data = settings.data
-    wanted = {"data.cache_latents": data.cache_latents, "data.cache_text_embeddings": data.cache_text_embeddings}
-    return {path: "memory" for path, now in wanted.items() if now == UNCACHED and device != "cpu"}
+    wanted = {"data.cache_text_embeddings": data.cache_text_embeddings}
+    if not data.random_crop or data.cache_crops:  # endless crops cannot be kept
+        wanted["data.cache_latents"] = data.cache_latents
+    return {path: "memory" for path, now in wanted.items() if now == UNCACHED and device == "cuda"}
 
 
 def _in_smaller_batches(settings: RunSettings, device: str) -> Changes:
@@ -117,7 +153,7 @@ def _half(settings: RunSettings, device: str) -> Changes:
 
 def _average_elsewhere(settings: RunSettings, device: str) -> Changes:
     ema = settings.ema
-    return {"ema.on_cpu": True} if ema.decay is not None and not ema.on_cpu and device != "cpu" else {}
+    return {"ema.on_cpu": True} if ema.decay is not None and not ema.on_cpu and device == "cuda" else {}
 
 
 def _small_moments(settings: RunSettings, device: str) -> Changes:
@@ -132,10 +168,16 @@ def _in_backward(settings: RunSettings, device: str) -> Changes:
     if train.step_in_backward or not alone:
         return {}
     changes = {"train.step_in_backward": True, "train.max_grad_norm": 0.0}
-    changes |= {"train.mixed_precision": "bf16"} if train.mixed_precision == "fp16" else {}
+    if train.mixed_precision == "fp16":
+        changes["train.mixed_precision"] = "bf16" if _has_bf16() else "no"
     problems = Problems()
     check_backward_steps(_with(settings, changes).train, problems)
     return {} if problems.found else changes
+
+
+def _has_bf16() -> bool:
+    """Whether the card computes in bf16; one that is planned for elsewhere is taken for a newer one."""
+    return not torch.cuda.is_available() or torch.cuda.get_device_capability()[0] >= AMPERE
 
 
 def _without_text(settings: RunSettings, device: str) -> Changes:
@@ -144,16 +186,17 @@ def _without_text(settings: RunSettings, device: str) -> Changes:
         return {}
     wanted = {"method.train_text_encoder": method.train_text_encoder,
               "method.train_text_encoder_2": method.train_text_encoder_2}  # fmt: skip
-    return {path: False for path, on in wanted.items() if on}
+    found: dict[str, Any] = {path: False for path, on in wanted.items() if on}
+    return {**found, **NO_WORDS} if found else {}
 
 
 def _as_lora(settings: RunSettings, device: str) -> Changes:
     if settings.method.kind != FULL:
         return {}
     rate = {} if settings.train.optimizer == PRODIGY else {"train.learning_rate": LORA_RATE}
-    return {"method.kind": LORA, **rate, "train.text_encoder_lr": None, "train.text_encoder_2_lr": None,
-            "train.token_embedding_lr": None, "train.token_embedding_words": "",
-            "train.token_embedding_init": "", "train.step_in_backward": False}  # fmt: skip
+    average = {"save.ema": USE} if settings.save.ema == KEEP else {}
+    return {"method.kind": LORA, **rate, **average, "train.text_encoder_lr": None, "train.text_encoder_2_lr": None,
+            **NO_WORDS, "train.step_in_backward": False}  # fmt: skip
 
 
 REMEDIES = (
@@ -164,8 +207,8 @@ REMEDIES = (
     Remedy("products in 16 bits over 32-bit weights", _half),
     Remedy("the optimizer keeps its moments in 8 bits", _small_moments),
     Remedy("weights are updated inside the backward pass: gradients are not clipped, and not in fp16", _in_backward),
-    Remedy("the text encoder is not trained", _without_text),
-    Remedy("a LoRA is trained in place of the whole model, with its learning rate", _as_lora),
+    Remedy("the text encoder is not trained, nor a word's own vector", _without_text),
+    Remedy("a LoRA is trained in place of the whole model, with its learning rate and no word's own vector", _as_lora),
 )
 
 
@@ -173,7 +216,7 @@ def lines_of(fitted: Fitted, gigabytes: float) -> Iterator[str]:
     """What was done, for people."""
     before, after = fitted.before / GB, fitted.after / GB
     if not fitted.fits:
-        yield f"it does not fit into {gigabytes:g} GB: {after:.1f} GB at the least"
+        yield f"it does not fit into {gigabytes:g} GB: {after:.1f} GB with all that could be changed"
     elif not fitted.reasons:
         yield f"it fits into {gigabytes:g} GB as it is ({before:.1f} GB)"
     else:

@@ -5,23 +5,29 @@ keeps at hand.
 """
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from lib_sdtrain.data.draws import Draws
+from lib_sdtrain.model.family import Family
 from lib_sdtrain.model.keys import TEXT_ENCODERS, UNET, VAE
-from lib_sdtrain.settings.run_method import EMBEDDING, FULL, LORA
+from lib_sdtrain.settings.run_method import EMBEDDING, FULL, LORA, MethodSettings
 from lib_sdtrain.settings.run_outputs import WEBUI
-from lib_sdtrain.train.encoding import UNCACHED
+from lib_sdtrain.settings.sample import SampleRequest
+from lib_sdtrain.train.encoding import DISK, UNCACHED
+from lib_sdtrain.train.frozen import narrows
 from lib_sdtrain.train.lora_layers import count_weights
-from lib_sdtrain.train.memory.plays import Step
-from lib_sdtrain.train.memory.table import DECODE, DRAW, ENCODE, other_peak, step_peak
-from lib_sdtrain.train.optimizers.registry import MOMENT_BYTES
+from lib_sdtrain.train.memory.plays import TOKENS, Step
+from lib_sdtrain.train.memory.table import DECODE, DRAW, ENCODE, other_peak, step_peak, vae_weights
+from lib_sdtrain.train.optimizers.registry import MOMENT_BYTES, SCHEDULE_FREE
 from lib_sdtrain.train.plan import Plan
 from lib_sdtrain.train.preview_requests import preview_requests
 from lib_sdtrain.train.spare_memory import spare_memory
 from lib_sdtrain.train.state_writer import SPARE
-from lib_sdtrain.train.text_cache import keeps_text
+from lib_sdtrain.train.text_cache import KEPT, keeps_text
+from lib_sdtrain.train.trainer import USE
 
 FP32, FP16 = 4, 2
 MOMENT_BYTES_OF_ADAMW = 8
@@ -33,11 +39,12 @@ block taken from the system and given back (MALLOC_MMAP_THRESHOLD_=131072, half 
 measured to within a hundredth.
 """
 TRAINING, ENCODING, PREVIEWS, CLASS_PICTURES = "training", "encoding pictures", "previews", "class pictures"
+LOADING, SAVING = "loading the model", "saving"
 
 WORDS = {
     "weights": "weights", "optimizer": "optimizer", "average": "moving average",
-    "working": "gradients and activations", "gaps": "gaps between them", "cached": "cached latents",
-    "state_copy": "copy of a state being saved",
+    "working": "gradients and activations", "gaps": "gaps between them", "cached": "cached latents and captions",
+    "shown": "what is shown in place of the weights", "state_copy": "copy of a state being saved",
     "program": "the program",
 }
 
@@ -45,18 +52,17 @@ Row = dict[str, Any]
 """`phase`, and bytes by what they are for."""
 
 
-def need(plan: Plan, draws: Draws, sizes: Sequence[tuple[int, int]]) -> Row:
+def need(plan: Plan, draws: Draws, table: Sequence[Mapping[str, Any]]) -> Row:
     """The run's most hungry part: `phase`, and the bytes of `weights`, `optimizer`, `average` (EMA), `working`
-    (gradients, and what is computed), `gaps`, `cached` latents, `state_copy`, `program`; their sum is `total`.
-
-    `sizes` are those of the pictures in training, in pixels.
+    (gradients, and what is computed), `gaps`, `cached` latents and captions, `state_copy`, `program`; their sum is
+    `total`. `table` has the sizes of the pictures in training (`bucket_table`).
     """
-    area = max(width * height for width, height in sizes) // plan.family.vae.downscale**2
-    rows = [_training(plan, draws, area), *_before(plan, area), *_previews(plan)]
-    if plan.device == "cpu":
-        rows = [_in_main_memory(plan, row, draws) for row in rows]
-    return max(({**row, "total": sum(value for value in row.values() if isinstance(value, int))} for row in rows),
-               key=lambda row: row["total"])  # fmt: skip
+    rows = [_training(plan, draws, table), *_before(plan, table), *_in_between(plan)]
+    if plan.device != "cuda":
+        rows = [_in_main_memory(plan, row, table) for row in rows]
+    totals = [sum(value for value in row.values() if isinstance(value, int)) for row in rows]
+    total, row = max(zip(totals, rows, strict=True), key=lambda pair: pair[0])
+    return {**row, "total": total}
 
 
 def memory_text(row: Mapping[str, Any]) -> str:
@@ -74,8 +80,19 @@ def trained_weights(plan: Plan) -> int:
         return plan.settings.embedding.vectors * sum(text.width for text in plan.family.text)
     wanted = [part for part in (UNET, *TEXT_ENCODERS) if part in counts and method.trains(part)]
     if method.kind == LORA:
-        return sum(count_weights(plan.checkpoint, part, method) for part in wanted)
+        return sum(_lora_weights(plan, part) for part in wanted)
     return sum(counts[part] for part in wanted)
+
+
+def _lora_weights(plan: Plan, part: str) -> int:
+    """Counted once: each of a large model's thousands of layers is looked at."""
+    known = plan.checkpoint.family, part, plan.settings.method
+    if known not in _counted:
+        _counted[known] = count_weights(plan.checkpoint, part, plan.settings.method)
+    return _counted[known]
+
+
+_counted: dict[tuple[Family, str, MethodSettings], int] = {}
 
 
 def moment_bytes(plan: Plan) -> int:
@@ -89,54 +106,89 @@ def state_bytes(plan: Plan) -> int:
     return trained_weights(plan) * (FP32 + moment_bytes(plan) + average)
 
 
-def _training(plan: Plan, draws: Draws, area: int) -> Row:
-    settings = plan.settings
+def _kept(plan: Plan) -> Row:
+    """What is on the device from the first step on, beside the weights."""
+    return {"optimizer": trained_weights(plan) * moment_bytes(plan), "average": _average(plan)}
+
+
+def _training(plan: Plan, draws: Draws, table: Sequence[Mapping[str, Any]]) -> Row:
+    settings, area = plan.settings, _area(plan, table)
     with_class = any(material.concept.class_prompt for material in plan.materials)
     step = Step(
         settings.method, settings.train.gradient_checkpointing, settings.train.mixed_precision != "no",
         settings.train.step_in_backward and settings.method.kind == FULL,
     )
     batch = settings.train.batch_size * (2 if with_class else 1)
-    return {
-        "phase": TRAINING, "weights": _weights(plan, _at_hand(plan, draws)),
-        "optimizer": trained_weights(plan) * moment_bytes(plan), "average": _average(plan),
-        "working": step_peak(plan.family, step, batch, area),
-    }
+    working = step_peak(plan.family, step, batch, area) + _longer_prompts(plan, step, batch, area)
+    if _encodes_on_the_way(plan):
+        encoding = other_peak(plan.family, ENCODE, area)
+        working = working + encoding if settings.data.refresh_crops else max(working, encoding)
+    cached = 0 if plan.device != "cuda" else _cached_words(plan)
+    return {"phase": TRAINING, "weights": _weights(plan, _at_hand(plan, draws)), **_kept(plan), "working": working,
+            "cached": cached}  # fmt: skip
 
 
-def _before(plan: Plan, area: int) -> list[Row]:
-    every = set(plan.checkpoint.parameter_counts())
-    rows = [{"phase": ENCODING, "weights": _weights(plan, every if plan.device == "cpu" else {VAE}),
-             "average": _average(plan), "working": other_peak(plan.family, ENCODE, area)}]  # fmt: skip
-    if any(plan.missing_class) and plan.settings.data.class_drawn_by != WEBUI:
+def _longer_prompts(plan: Plan, step: Step, batch: int, area: int) -> int:
+    """What further chunks of 75 tokens take where the first text encoder is trained: as much as the first one."""
+    chunks = int(plan.settings.model.max_token_length) // 75
+    if chunks == 1 or not step.method.train_text_encoder or step.method.kind == EMBEDDING:
+        return 0
+    alone = replace(step, in_backward=step.method.kind == FULL)  # no gradients between the two
+    without = replace(alone, method=replace(step.method, train_text_encoder=False, train_text_encoder_2=False))
+    one = step_peak(plan.family, alone, batch, area) - step_peak(plan.family, without, batch, area)
+    return (chunks - 1) * max(0, one)
+
+
+def _before(plan: Plan, table: Sequence[Mapping[str, Any]]) -> list[Row]:
+    counts = _counts(plan)
+    rows = [{"phase": ENCODING, "weights": _weights(plan, {VAE} if plan.device == "cuda" else set(counts)),
+             "average": _average(plan), "working": other_peak(plan.family, ENCODE, _area(plan, table))}]  # fmt: skip
+    drawn = any(plan.missing_class) and plan.settings.data.class_drawn_by != WEBUI
+    if drawn:
         pixels = plan.target[0] * plan.target[1] // plan.family.vae.downscale**2
-        whole = FP32 * sum(plan.checkpoint.parameter_counts().values())
+        whole = FP32 * sum(counts.values())
         rows.append({"phase": CLASS_PICTURES, "weights": whole, "working": _drawing(plan, pixels)})
+    if plan.device == "cuda":
+        weights = FP32 * sum(counts.values()) if any(plan.missing_class) else _weights(plan, set(counts))
+        rows.append({"phase": LOADING, "weights": weights})
     return rows
 
 
-def _previews(plan: Plan) -> list[Row]:
-    if plan.settings.preview.drawn_by == WEBUI:
-        return []
-    requests = preview_requests(plan.settings, plan.target)
-    if not requests:
-        return []
-    pixels = max(round(request.width * request.height * (request.hr_scale**2 if request.enable_hr else 1))
-                 for request in requests) // plan.family.vae.downscale**2  # fmt: skip
-    return [{
-        "phase": PREVIEWS, "weights": _weights(plan, set(plan.checkpoint.parameter_counts())),
-        "optimizer": trained_weights(plan) * moment_bytes(plan), "average": _average(plan),
-        "working": _drawing(plan, pixels),
-    }]  # fmt: skip
+def _in_between(plan: Plan) -> list[Row]:
+    """Saving, and previews of our own."""
+    weights, shown = _weights(plan, set(_counts(plan))), {"shown": _shown_beside(plan)}
+    rows = [{"phase": SAVING, "weights": weights, **_kept(plan), **shown}]
+    if plan.settings.preview.drawn_by != WEBUI and (requests := preview_requests(plan.settings, plan.target)):
+        working = max(_drawing(plan, *_pixels(plan, request)) for request in requests)
+        rows.append({"phase": PREVIEWS, "weights": weights, **_kept(plan), **shown, "working": working})
+    return rows
 
 
-def _drawing(plan: Plan, pixels: int) -> int:
-    return max(other_peak(plan.family, what, pixels) for what in (DRAW, DECODE))
+def _pixels(plan: Plan, request: SampleRequest) -> tuple[int, int]:
+    """Latent pixels of a request's larger pass, and how many pictures are drawn together."""
+    width, height = request.width, request.height
+    if request.enable_hr:
+        scale = request.hr_scale
+        width = request.hr_resize_x or (round(width * scale) if not request.hr_resize_y else width)
+        height = request.hr_resize_y or (round(height * scale) if not request.hr_resize_x else height)
+    return width * height // plan.family.vae.downscale**2, request.batch_size
 
 
-def _in_main_memory(plan: Plan, row: Row, draws: Draws) -> Row:
+def _shown_beside(plan: Plan) -> int:
+    """What is shown and saved in place of the weights where it does not lie on the device already."""
+    settings = plan.settings
+    from_memory = settings.ema.decay is not None and settings.save.ema == USE and settings.ema.on_cpu
+    beside = (from_memory and plan.device == "cuda") or settings.train.optimizer == SCHEDULE_FREE
+    return FP32 * trained_weights(plan) if beside else 0
+
+
+def _drawing(plan: Plan, pixels: int, together: int = 1) -> int:
+    return max(other_peak(plan.family, DRAW, pixels, together), other_peak(plan.family, DECODE, pixels))
+
+
+def _in_main_memory(plan: Plan, row: Row, table: Sequence[Mapping[str, Any]]) -> Row:
     """What comes on top where training is in main memory."""
-    row = {**row, "program": PROGRAM, "cached": _cached(plan, draws)}
+    row = {**row, "program": PROGRAM, "cached": _cached(plan, table) + _cached_words(plan)}
     if row["phase"] == TRAINING:
         gradients = 0 if plan.settings.train.step_in_backward else trained_weights(plan) * FP32
         share = GAPS_CHECKPOINTING if plan.settings.train.gradient_checkpointing else GAPS
@@ -148,37 +200,71 @@ def _in_main_memory(plan: Plan, row: Row, draws: Draws) -> Row:
     return {**row, "state_copy": copy} if spare_memory() >= taken + copy * SPARE else row
 
 
-def _cached(plan: Plan, draws: Draws) -> int:
-    """Latents that are kept in memory: mean and standard deviation in 32 bits."""
-    if plan.settings.data.cache_latents != "memory":
+def _area(plan: Plan, table: Sequence[Mapping[str, Any]]) -> int:
+    """Latent pixels of the largest size."""
+    return max(math.prod(row["size"]) for row in table) // plan.family.vae.downscale**2
+
+
+def _cached(plan: Plan, table: Sequence[Mapping[str, Any]]) -> int:
+    """Latents that are kept in memory: mean and standard deviation in 32 bits, of every picture in every form."""
+    data = plan.settings.data
+    if data.cache_latents != "memory":
         return 0
-    scale, channels = plan.family.vae.downscale**2, plan.family.vae.z_channels
-    return sum(2 * channels * FP32 * (draw.target[0] * draw.target[1] // scale) for draw in draws.all_forms())
+    forms = (1 if data.flip_p in (0.0, 1.0) else 2) * (data.cache_crops if data.random_crop and data.cache_crops else 1)
+    pixels = sum(row["images"] * math.prod(row["size"]) for row in table)
+    pixels += sum(len(material.class_pictures) for material in plan.materials) * math.prod(plan.target)
+    return forms * pixels // plan.family.vae.downscale**2 * 2 * plan.family.vae.z_channels * FP32
+
+
+def _cached_words(plan: Plan) -> int:
+    """What frozen text encoders said, kept where the UNet is."""
+    settings = plan.settings
+    frozen = [text for name, text in zip(TEXT_ENCODERS, plan.family.text, strict=False)
+              if settings.method.kind == EMBEDDING or not settings.method.trains(name)]
+    if not keeps_text(settings) or settings.embedding.name:
+        return 0
+    return FP32 * TOKENS * sum(text.width for text in frozen) * min(_captions(plan), KEPT)
+
+
+def _captions(plan: Plan) -> int:
+    """How many captions there may be."""
+    return 1 + plan.pictures + sum(len(material.class_pictures) for material in plan.materials)
+
+
+def _encodes_on_the_way(plan: Plan) -> bool:
+    data = plan.settings.data
+    return data.cache_latents == UNCACHED or bool(data.refresh_crops) or plan.family.variant != "base"
 
 
 def _average(plan: Plan) -> int:
     ema = plan.settings.ema
-    elsewhere = ema.on_cpu and plan.device != "cpu"
+    elsewhere = ema.on_cpu and plan.device == "cuda"
     return 0 if ema.decay is None or elsewhere else trained_weights(plan) * FP32
+
+
+def _counts(plan: Plan) -> dict[str, int]:
+    """Weights of each part; those of a VAE of its own file are as many as the family's."""
+    counts = plan.checkpoint.parameter_counts()
+    if plan.settings.model.vae and not counts[VAE]:
+        counts[VAE] = vae_weights(plan.family)
+    return counts
 
 
 def _weights(plan: Plan, parts: set[str]) -> int:
     """Bytes of these parts of the model, and of what is trained beside it; the trained parts are among them."""
-    counts, whole = plan.checkpoint.parameter_counts(), plan.settings.method.kind == FULL
-    bytes_of = {UNET: FP32 if whole or plan.settings.train.mixed_precision == "no" else FP16}  # see frozen.py
-    beside = 0 if whole else FP32 * trained_weights(plan)
+    counts, beside = _counts(plan), 0 if plan.settings.method.kind == FULL else FP32 * trained_weights(plan)
+    bytes_of = {UNET: FP16 if narrows(plan.settings) else FP32}
     return beside + sum(counts[part] * bytes_of.get(part, FP32) for part in parts & set(counts))
 
 
 def _at_hand(plan: Plan, draws: Draws) -> set[str]:
     """The parts that are on the device while it trains: what is cached has left it."""
-    counts, settings = set(plan.checkpoint.parameter_counts()), plan.settings
-    if plan.device == "cpu":
-        return counts
-    away = set()
-    kept = settings.data.cache_latents != UNCACHED and not settings.data.refresh_crops
-    if kept and plan.family.variant == "base":
-        away.add(VAE)
-    if keeps_text(settings) and settings.method.kind != EMBEDDING and draws.all_words() is not None:
+    counts, settings = set(_counts(plan)), plan.settings
+    away = set() if _encodes_on_the_way(plan) else {VAE}
+    if plan.device != "cuda":  # where it is away from is where it is; it is let go when nothing is drawn
+        return counts if settings.preview.prompts else counts - away
+    on_disk = settings.data.cache_text_embeddings == DISK
+    kept = keeps_text(settings) and not settings.embedding.name and (on_disk or _captions(plan) < KEPT)
+    if kept and draws.all_words() is not None:
         away |= {part for part in TEXT_ENCODERS if not settings.method.trains(part)}
     return counts - away

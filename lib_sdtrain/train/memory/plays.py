@@ -1,12 +1,13 @@
 """The computations of a run whose memory counts, on models without weights: a training step, the VAE, a preview."""
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
 
 from lib_sdtrain.model import text
 from lib_sdtrain.model.build import empty_module
@@ -45,8 +46,10 @@ def step_moments(family: Family, step: Step) -> list[Moment]:
     if step.half:
         HalfPrecision([*modules.values(), *beside], list(modules.values())[1:])
 
+    texts = {name: (module, _is_trained(name, step.method)) for name, module in modules.items() if name != UNET}
+
     def play(batch: int, side: int) -> None:
-        words = _words(family, list(modules.values())[1:], batch)
+        words = _words(family, texts, batch)
         noisy = torch.empty(batch, family.unet.in_channels, side, side, device=device)
         answer = _predict(family, modules[UNET], noisy, *words)
         answer.float().square().mean().backward()
@@ -104,7 +107,8 @@ class _FusedAttention:
             part.unflatten(2, (attn.heads, -1)).transpose(1, 2)
             for part in (attn.to_q(hidden), attn.to_k(keys), attn.to_v(keys))
         )
-        found = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(query, key, value)[0]
+        fused = getattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu", None)  # from torch 2.2 on
+        found = fused(query, key, value)[0] if fused else scaled_dot_product_attention(query, key, value)
         found = attn.to_out[0](found.transpose(1, 2).flatten(2))
         if len(shape) == 4:
             found = found.transpose(1, 2).reshape(shape)
@@ -150,12 +154,19 @@ def _forget(parameter: Tensor) -> None:
     parameter.grad = None
 
 
-def _words(family: Family, encoders: Sequence[nn.Module], batch: int) -> tuple[Tensor, Tensor | None]:
+def _is_trained(name: str, method: MethodSettings) -> bool:
+    """Whether anything in a text encoder is trained: itself, a LoRA on it, or words."""
+    return method.kind == EMBEDDING or method.trains(name)
+
+
+def _words(
+    family: Family, encoders: Mapping[str, tuple[nn.Module, bool]], batch: int
+) -> tuple[Tensor, Tensor | None]:
     """What the text encoders say; those that are not trained leave nothing behind."""
     said = []
-    for encoder, config in zip(encoders, family.text, strict=True):
+    for (encoder, trained), config in zip(encoders.values(), family.text, strict=True):
         ids = torch.zeros(batch, TOKENS, dtype=torch.int64, device=next(encoder.parameters()).device)
-        with torch.set_grad_enabled(any(parameter.requires_grad for parameter in encoder.parameters())):
+        with torch.set_grad_enabled(trained):
             said.append(text.encode(encoder, config, ids))
     return torch.cat([one.hidden for one in said], dim=2), said[-1].pooled
 

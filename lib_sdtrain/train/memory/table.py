@@ -16,8 +16,10 @@ from functools import lru_cache
 from itertools import product
 from pathlib import Path
 
+from lib_sdtrain.model.build import empty_module
 from lib_sdtrain.model.checkpoint import open_checkpoint
 from lib_sdtrain.model.family import PUBLISHED, Family
+from lib_sdtrain.model.keys import VAE
 from lib_sdtrain.settings.run_method import EMBEDDING, FULL, LORA, MethodSettings
 from lib_sdtrain.train.memory import plays
 from lib_sdtrain.train.memory.counting import Moment, peak
@@ -46,9 +48,17 @@ def step_peak(family: Family, step: Step, batch: int, pixels: int) -> int:
     return round(plain)
 
 
-def other_peak(family: Family, what: str, pixels: int) -> int:
-    """Bytes that `draw`, `encode` or `decode` of one picture takes, beside the weights; `pixels` latent."""
-    return peak(_other(family, what), 1, pixels)
+def other_peak(family: Family, what: str, pixels: int, together: int = 1) -> int:
+    """Bytes that `draw`, `encode` or `decode` takes beside the weights: of one picture of so many latent pixels, or of
+    some `together`.
+    """
+    return peak(_other(family, what), together, pixels)
+
+
+@lru_cache(maxsize=8)
+def vae_weights(family: Family) -> int:
+    """How many weights the family's VAE has."""
+    return sum(weight.numel() for weight in empty_module(family, VAE).parameters())
 
 
 def _of_rank(step: Step, rank: int, conv: bool) -> Step:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from lib_sdtrain.api.service import Outlook
-from lib_sdtrain.ui.texts import problems_html, size_text, time_text
+from lib_sdtrain.ui.texts import memory_text, problems_html, size_text, time_text
 from lib_sdtrain.ui.train.concepts import Concepts
 
 FIT_SIZES = (8, 11, 12, 16, 24)
@@ -36,7 +36,7 @@ def _headline(document: Mapping[str, Any]) -> str:
     facts.append(f"<b>{document['steps']}</b> steps")
     seconds = document.get("seconds")
     facts.append(f"about <b>{time_text(seconds)}</b>" if seconds else UNKNOWN_TIME)
-    facts.append(f"<b>{size_text(document['memory_bytes'])}</b> memory")
+    facts.append(f"<b>{memory_text(document['memory_bytes'])}</b> memory")
     facts.append(f"<b>{size_text(document['disk_bytes'])}</b> on disk")
     return f"<p class='sdtrain-headline'>{' · '.join(facts)}</p>"
 
@@ -69,7 +69,7 @@ def _too_much(document: Mapping[str, Any]) -> str:
     there = document.get("memory_available", 0)
     if not 0 < there < document["memory_bytes"]:
         return ""
-    words = f"{size_text(document['memory_bytes'])} of memory are more than there is ({size_text(there)})"
+    words = f"{memory_text(document['memory_bytes'])} of memory are more than there is ({memory_text(there)})"
     return f"<li>{words} <button type='button' data-fit='null'>Make it fit</button></li>"
 
 
