@@ -209,3 +209,10 @@ def test_pictures_are_drawn_row_by_row_from_the_same_seeds(tmp_path, monkeypatch
     assert isinstance(events[-1], Finished)
     json.dumps(events[-1].result)
     assert problems(service.start_pictures, {"a": "one.safetensors"}, PicturePlan(" "))[0].where == "pictures_prompts"
+
+
+@pytest.mark.parametrize("wrong", [[{"b": None}], {"x": 1}])
+def test_a_checkpoint_that_is_no_text_is_told(service, wrong):
+    with pytest.raises(UserError) as told:
+        service.settings(form(a=wrong))
+    assert {problem.where for problem in told.value.problems} == {"a"}

@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
     check_flags(args)
     if args.resume:
         return _resume(args)
-    resolved = resolve_layers(args)
+    resolved = resolve_layers(args, args.fit)
     if args.dry_run:
         return _dry_run(resolved, args.json)
     from lib_sdtrain.train.allocator import keep_freed_memory
@@ -71,8 +71,8 @@ def check_flags(args: argparse.Namespace) -> None:
         raise UserError("nothing to train is given", where="train", fix="give --config FILE, or --preset NAME")
 
 
-def resolve_layers(args: argparse.Namespace) -> Resolved[RunSettings]:
-    """The settings in force, from all layers that the flags name."""
+def resolve_layers(args: argparse.Namespace, gigabytes: float | None = None) -> Resolved[RunSettings]:
+    """The settings in force, from all layers that the flags name; `gigabytes`: made to fit into so many."""
     from lib_sdtrain import textfiles
     from lib_sdtrain.presets import read_preset
     from lib_sdtrain.train.starting import pick_device, resolve_run
@@ -83,8 +83,8 @@ def resolve_layers(args: argparse.Namespace) -> Resolved[RunSettings]:
     if args.config:
         layers.append(Layer(str(args.config), textfiles.read_mapping(args.config)))
     own = Layer("--set", parse_assignments(args.assignments))
-    if args.fit:
-        layers.append(_fitting_layer([*layers, own], own, args.fit))
+    if gigabytes:
+        layers.append(_fitting_layer([*layers, own], own, gigabytes))
     return resolve_run([*layers, own], pick_device())
 
 

@@ -33,7 +33,7 @@ FP32, FP16 = 4, 2
 MOMENT_BYTES_OF_ADAMW = 8
 PROGRAM = 380 * 2**20
 """A process that has loaded torch, diffusers and transformers and opened the pictures (PyTorch 2.13, Linux)."""
-GAPS, GAPS_CHECKPOINTING = 0.17, 1.2
+GAPS, GAPS_CHECKPOINTING = 0.17, 1.8
 """Of the activations: what lies in between that glibc cannot use for another size. Measured on toybox; with every large
 block taken from the system and given back (MALLOC_MMAP_THRESHOLD_=131072, half as fast) what is played through is
 measured to within a hundredth.
@@ -57,7 +57,7 @@ def need(plan: Plan, draws: Draws, table: Sequence[Mapping[str, Any]]) -> Row:
     (gradients, and what is computed), `gaps`, `cached` latents and captions, `state_copy`, `program`; their sum is
     `total`. `table` has the sizes of the pictures in training (`bucket_table`).
     """
-    rows = [_training(plan, draws, table), *_before(plan, table), *_in_between(plan)]
+    rows = [_training(plan, draws, table), *_before(plan, table), *_in_between(plan, draws)]
     if plan.device != "cuda":
         rows = [_in_main_memory(plan, row, table) for row in rows]
     totals = [sum(value for value in row.values() if isinstance(value, int)) for row in rows]
@@ -154,10 +154,10 @@ def _before(plan: Plan, table: Sequence[Mapping[str, Any]]) -> list[Row]:
     return rows
 
 
-def _in_between(plan: Plan) -> list[Row]:
+def _in_between(plan: Plan, draws: Draws) -> list[Row]:
     """Saving, and previews of our own."""
     weights, shown = _weights(plan, set(_counts(plan))), {"shown": _shown_beside(plan)}
-    rows = [{"phase": SAVING, "weights": weights, **_kept(plan), **shown}]
+    rows = [{"phase": SAVING, "weights": _weights(plan, _at_hand(plan, draws)), **_kept(plan), **shown}]
     if plan.settings.preview.drawn_by != WEBUI and (requests := preview_requests(plan.settings, plan.target)):
         working = max(_drawing(plan, *_pixels(plan, request)) for request in requests)
         rows.append({"phase": PREVIEWS, "weights": weights, **_kept(plan), **shown, "working": working})
