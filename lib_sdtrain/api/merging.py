@@ -101,8 +101,8 @@ class MergeService:
         problems, values = Problems(), self.relevant(form)
         name = values.pop("name", "")
         for role in ("a", "b", "c", "vae"):
-            if role in values and not isinstance(values[role], (list, dict)):  # those are told when they are built
-                values[role] = _kept(problems, self.files.checkpoint, str(values[role]), role)
+            if role in values:
+                values[role] = _kept(problems, self.files.checkpoint, values[role], role)
         for role in ("model", "lora", "presets"):
             if role in values:
                 values[role] = _kept(problems, self.files.many, values[role], role)

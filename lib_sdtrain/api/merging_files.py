@@ -28,15 +28,15 @@ class MergeFiles:
     def checkpoint(self, text: str, where: str) -> str:
         """The engine's name of a checkpoint (a path, or `toybox`) from a title, a name or a path.
 
-        Raises `UserError` for a path that this page may not use.
+        Raises `UserError` for a path that this page may not use, and for what is no text.
         """
-        entry = entry_called(self.host.checkpoints(), text)
-        return entry.name if entry else str(self.host.allowed_path(str(text).strip(), where))
+        entry = entry_called(self.host.checkpoints(), text_of(text, where))
+        return entry.name if entry else str(self.host.allowed_path(text.strip(), where))
 
     def path(self, text: str, where: str) -> Path:
         """The file of a checkpoint from a title, a name or a path."""
-        entry = entry_called(self.host.checkpoints(), text)
-        return entry.path if entry else self.host.allowed_path(str(text).strip(), where)
+        entry = entry_called(self.host.checkpoints(), text_of(text, where))
+        return entry.path if entry else self.host.allowed_path(text.strip(), where)
 
     def title(self, path: Path) -> str:
         """What people call a file: its title in the host's list, or the path."""
@@ -54,12 +54,9 @@ class MergeFiles:
         lines = re.split(f"[{apart}]", values) if isinstance(values, str) else list(values)
         problems, found = Problems(), []
         for given in lines:
-            if not isinstance(given, str):
-                problems.add(f"{str(given)[:60]!r} is no text", where=where, fix="give names or paths")
-                continue
-            if not (line := given.strip()):
-                continue
             try:
+                if not (line := text_of(given, where).strip()):
+                    continue
                 if where == "model":
                     found.append(self.checkpoint(line, where))
                 else:
@@ -114,3 +111,10 @@ class MergeFiles:
             number += 1
             free = f"{stem}-{number}"
         return free
+
+
+def text_of(given: object, where: str) -> str:
+    """What was given as a name or a path. Raises `UserError` for anything but text."""
+    if not isinstance(given, str):
+        raise UserError(f"{str(given)[:60]!r} is no text", where=where, fix="give names or paths")
+    return given

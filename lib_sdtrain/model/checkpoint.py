@@ -4,6 +4,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -89,6 +90,10 @@ class Checkpoint:
 
     def parameter_counts(self) -> dict[str, int]:
         """Number of weights of each part that the family has."""
+        return dict(self._counts)
+
+    @cached_property
+    def _counts(self) -> dict[str, int]:
         return {
             part: sum(math.prod(self.shape(row.key)) for row in table if row.key in self.file_keys)
             for part, table in part_rows(self.family).items()

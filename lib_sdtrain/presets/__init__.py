@@ -31,16 +31,11 @@ def preset_path(name: str) -> Path:
     raise UserError("no such preset", where=name, fix=nearest(name, preset_names()))
 
 
-def read_preset(name: str) -> dict[str, Any]:
-    """The settings of a preset."""
+def read_preset(name: str, toybox: Path = TOYBOX) -> dict[str, Any]:
+    """The settings of a preset; `toybox` is the folder of the subject and the class."""
     path = preset_path(name)
     values = textfiles.read_mapping(path)
-    return _with_places(values, TOYBOX) if path.parent == FOLDER else values
-
-
-def preset_elsewhere(name: str, toybox: Path) -> dict[str, Any]:
-    """The settings of a shipped preset with the pictures of its subject and class below another folder."""
-    return _with_places(textfiles.read_mapping(FOLDER / f"{name}.yaml"), toybox)
+    return _with_places(values, toybox) if path.parent == FOLDER else values
 
 
 def _with_places(value: Any, toybox: Path) -> Any:

@@ -15,6 +15,7 @@ SUBJECT_PLACES = ("beach", "forest")  # snow and night are left to be asked for
 SUBJECT_PICTURES, CLASS_PICTURES = 8, 96
 SUBJECT_SEED, CLASS_SEED, PROBE_SEED = 101, 102, 103
 
+
 def subject_scene(index: int, seed: int = SUBJECT_SEED) -> Scene:
     """The subject's picture number `index`: the same individual in changing places and poses."""
     return replace(

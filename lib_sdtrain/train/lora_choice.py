@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 from lib_sdtrain.errors import UserError
 from lib_sdtrain.merge.blocks import KEEP, LAYOUTS, block_of
@@ -38,7 +39,8 @@ class Choice:
     rate: float = 1.0
 
 
-def chosen_layers(family: Family, part: str, method: MethodSettings) -> dict[str, Choice]:
+@lru_cache(maxsize=64)
+def chosen_layers(family: Family, part: str, method: MethodSettings) -> Mapping[str, Choice]:
     """Module name of every chosen layer of a part -> its `Choice`. Blocks of weight 0 are left out."""
     weights = block_weights(method.block_weights, family)
     found = {}

@@ -20,8 +20,13 @@ def whole_memory(device: str, group: Path = GROUP) -> int:
         import torch
 
         return torch.cuda.get_device_properties(0).total_memory
+    return min([psutil.virtual_memory().total, *_limit(group)])
+
+
+def _limit(group: Path) -> list[int]:
+    """The container's limit; nothing where there is none."""
     limit = _read(group, "memory.max")
-    return min([psutil.virtual_memory().total, *([int(limit)] if limit and limit != "max" else [])])
+    return [int(limit)] if limit and limit != "max" else []
 
 
 def _read(group: Path, name: str) -> str:
@@ -34,8 +39,6 @@ def _read(group: Path, name: str) -> str:
 
 def _left_in(group: Path) -> list[int]:
     """What the container's limit leaves; nothing where there is no limit. Cached files do not count as used."""
-    limit, used, facts = (_read(group, name) for name in ("memory.max", "memory.current", "memory.stat"))
-    if not (limit and used) or limit == "max":
-        return []
+    used, facts = (_read(group, name) for name in ("memory.current", "memory.stat"))
     freed = dict(line.split() for line in facts.splitlines()).get("inactive_file", 0)
-    return [int(limit) - int(used) + int(freed)]
+    return [limit - int(used) + int(freed) for limit in _limit(group) if used]

@@ -25,7 +25,7 @@ from lib_sdtrain.train.conditioning import Conditioning
 from lib_sdtrain.train.criterion import Criterion
 from lib_sdtrain.train.ema import Average
 from lib_sdtrain.train.embeddings import inversions_of
-from lib_sdtrain.train.frozen import narrow, narrows
+from lib_sdtrain.train.frozen import autocast, narrow, narrows
 from lib_sdtrain.train.lora_layers import attach
 from lib_sdtrain.train.optimizers import kept
 from lib_sdtrain.train.optimizers.registry import make_optimizer
@@ -226,9 +226,8 @@ class Trainer:
         return prediction, self.criterion.target(batch, clean)
 
     def _autocast(self) -> Any:
-        """Each weight is used once a pass: kept in 16 bits besides (autocast's cache) it would only take memory."""
         half = _HALF.get(self._precision)
-        return torch.autocast(self.device.type, half, cache_enabled=False) if half else nullcontext()
+        return autocast(self.device.type, half) if half else nullcontext()
 
     def _backward(self, loss: Tensor) -> None:
         if self.in_backward:
@@ -316,13 +315,8 @@ def clip(parameters: Iterable[nn.Parameter], largest: float) -> None:
         return
     norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
     share = largest / (norm + 1e-6)
-    if share >= 1:
-        return
-    if share.is_cuda:
+    if not share >= 1:
         torch._foreach_mul_(gradients, share)
-        return
-    for gradient in gradients:
-        gradient.mul_(share)
 
 
 @contextmanager

@@ -17,17 +17,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Draw the pictures."""
-    import yaml
-
+    from lib_sdtrain import textfiles
     from lib_sdtrain.places import check_writable
-    from lib_sdtrain.presets import preset_elsewhere
+    from lib_sdtrain.presets import read_preset
     from lib_sdtrain.toybox.testdata import write_test_data
 
     check_writable(args.folder, "DIR")
     config = args.folder / "config.yaml"
     written = [*write_test_data(args.folder), config]
-    settings = preset_elsewhere(PRESET, args.folder.resolve())
-    config.write_text(f"{TITLE}\n{yaml.safe_dump(settings, sort_keys=False)}", encoding="utf-8")
+    settings = read_preset(PRESET, args.folder.resolve())
+    config.write_text(f"{TITLE}\n{textfiles.write_yaml(settings)}", encoding="utf-8")
     document = {"files": [str(path) for path in written]}
     show_document(document, args.json, lambda _: f"{len(written)} files in {args.folder}")
     return DONE

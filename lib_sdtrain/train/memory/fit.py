@@ -3,10 +3,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import repeat
 from typing import Any
 
 import torch
 
+from lib_sdtrain.data.draws import Draws
 from lib_sdtrain.errors import Problems
 from lib_sdtrain.settings.fields import get_path
 from lib_sdtrain.settings.layers import Layer, resolve, to_plain
@@ -31,6 +33,7 @@ AMPERE = 8
 """The first generation of cards (2020) that computes in bf16."""
 
 Changes = Mapping[str, Any]
+Table = Sequence[Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,7 @@ class Fitted:
 
 @dataclass(frozen=True)
 class Remedy:
-    """A way to take less memory: what it changes (nothing where it cannot be used), and what it costs."""
+    """A way to take less memory: what settings it wants (none where it cannot be used), and what it costs."""
 
     words: str
     changes: Callable[[RunSettings, str], Changes]
@@ -67,16 +70,25 @@ def fit(plans: Sequence[Plan], gigabytes: float, kept: Sequence[str] = ()) -> Fi
     return Fitted(changes, tuple(remedy.words for remedy in chosen), fitting.taken(()), after, after <= room)
 
 
-@dataclass(frozen=True)
 class _Fitting:
     """The search for what is needed."""
 
-    plans: Sequence[Plan]
-    room: float
-    kept: frozenset[str]
+    def __init__(self, plans: Sequence[Plan], room: float, kept: frozenset[str]) -> None:
+        self.plans, self.room, self.kept = plans, room, kept
+        # no remedy changes what is drawn, nor how large it is
+        self._pictures = [(draws_of(plan), bucket_table(plan.materials, plan.settings.data)) for plan in plans]
+        self._taken: dict[tuple[Remedy, ...], int] = {}
 
     def taken(self, chosen: Sequence[Remedy]) -> int:
-        return max(_taken(plan, _changes(plan, chosen, self.kept)) for plan in self.plans)
+        """Bytes that the hungriest stage needs then."""
+        known = tuple(chosen)
+        if known not in self._taken:
+            self._taken[known] = max(map(self._taken_by, self.plans, self._pictures, repeat(known)))
+        return self._taken[known]
+
+    def _taken_by(self, plan: Plan, pictures: tuple[Draws, Table], chosen: Sequence[Remedy]) -> int:
+        changed = _with(plan.settings, _changes(plan, chosen, self.kept))
+        return need(replace(plan, settings=changed), *pictures)["total"]
 
     def chosen(self, remedies: Sequence[Remedy]) -> list[Remedy]:
         """One after the other until it fits; then without those that a later one has made needless."""
@@ -100,11 +112,6 @@ def set_by_stages(settings: RunSettings) -> list[str]:
     """Paths that later stages set themselves: what is changed before them would not reach them."""
     entries = (entry for entry in settings.stages if isinstance(entry, Mapping))
     return [path for entry in entries for path in flatten(RunSettings, entry, Problems())]
-
-
-def _taken(plan: Plan, changes: Changes) -> int:
-    changed = replace(plan, settings=_with(plan.settings, changes))
-    return need(changed, draws_of(changed), bucket_table(plan.materials, plan.settings.data))["total"]
 
 
 def _with(settings: RunSettings, changes: Changes) -> RunSettings:
@@ -137,14 +144,14 @@ def _cached(settings: RunSettings, device: str) -> Changes:
 
 def _in_smaller_batches(settings: RunSettings, device: str) -> Changes:
     train = settings.train
-    if train.batch_size == 1 or train.step_in_backward:
+    if train.step_in_backward:
         return {}
     return {"train.batch_size": 1,
             "train.gradient_accumulation_steps": train.batch_size * train.gradient_accumulation_steps}  # fmt: skip
 
 
 def _checkpointing(settings: RunSettings, device: str) -> Changes:
-    return {} if settings.train.gradient_checkpointing else {"train.gradient_checkpointing": True}
+    return {"train.gradient_checkpointing": True}
 
 
 def _half(settings: RunSettings, device: str) -> Changes:
@@ -152,8 +159,7 @@ def _half(settings: RunSettings, device: str) -> Changes:
 
 
 def _average_elsewhere(settings: RunSettings, device: str) -> Changes:
-    ema = settings.ema
-    return {"ema.on_cpu": True} if ema.decay is not None and not ema.on_cpu and device == "cuda" else {}
+    return {"ema.on_cpu": True} if settings.ema.decay is not None and device == "cuda" else {}
 
 
 def _small_moments(settings: RunSettings, device: str) -> Changes:
@@ -164,8 +170,7 @@ def _small_moments(settings: RunSettings, device: str) -> Changes:
 
 def _in_backward(settings: RunSettings, device: str) -> Changes:
     train = settings.train
-    alone = train.gradient_accumulation_steps == 1 and settings.method.kind == FULL
-    if train.step_in_backward or not alone:
+    if train.gradient_accumulation_steps > 1 or settings.method.kind != FULL:
         return {}
     changes = {"train.step_in_backward": True, "train.max_grad_norm": 0.0}
     if train.mixed_precision == "fp16":

@@ -11,9 +11,9 @@ from dataclasses import replace
 from typing import Any
 
 from lib_sdtrain.data.draws import Draws
-from lib_sdtrain.model.family import Family
 from lib_sdtrain.model.keys import TEXT_ENCODERS, UNET, VAE
-from lib_sdtrain.settings.run_method import EMBEDDING, FULL, LORA, MethodSettings
+from lib_sdtrain.sample.hires import sizes
+from lib_sdtrain.settings.run_method import EMBEDDING, FULL, LORA
 from lib_sdtrain.settings.run_outputs import WEBUI
 from lib_sdtrain.settings.sample import SampleRequest
 from lib_sdtrain.train.encoding import DISK, UNCACHED
@@ -80,19 +80,8 @@ def trained_weights(plan: Plan) -> int:
         return plan.settings.embedding.vectors * sum(text.width for text in plan.family.text)
     wanted = [part for part in (UNET, *TEXT_ENCODERS) if part in counts and method.trains(part)]
     if method.kind == LORA:
-        return sum(_lora_weights(plan, part) for part in wanted)
+        return sum(count_weights(plan.checkpoint, part, method) for part in wanted)
     return sum(counts[part] for part in wanted)
-
-
-def _lora_weights(plan: Plan, part: str) -> int:
-    """Counted once: each of a large model's thousands of layers is looked at."""
-    known = plan.checkpoint.family, part, plan.settings.method
-    if known not in _counted:
-        _counted[known] = count_weights(plan.checkpoint, part, plan.settings.method)
-    return _counted[known]
-
-
-_counted: dict[tuple[Family, str, MethodSettings], int] = {}
 
 
 def moment_bytes(plan: Plan) -> int:
@@ -166,11 +155,8 @@ def _in_between(plan: Plan, draws: Draws) -> list[Row]:
 
 def _pixels(plan: Plan, request: SampleRequest) -> tuple[int, int]:
     """Latent pixels of a request's larger pass, and how many pictures are drawn together."""
-    width, height = request.width, request.height
-    if request.enable_hr:
-        scale = request.hr_scale
-        width = request.hr_resize_x or (round(width * scale) if not request.hr_resize_y else width)
-        height = request.hr_resize_y or (round(height * scale) if not request.hr_resize_x else height)
+    found = sizes(request)
+    width, height = found.upscale_width or found.width, found.upscale_height or found.height
     return width * height // plan.family.vae.downscale**2, request.batch_size
 
 
