@@ -22,6 +22,7 @@ from lib_sdtrain.train.attention import choose_attention
 from lib_sdtrain.train.backward_steps import NOT_IN_PIECES, PIECES_REMEDY, BackwardSteps
 from lib_sdtrain.train.batches import Batch, make_batch
 from lib_sdtrain.train.conditioning import Conditioning
+from lib_sdtrain.train.convolutions import choose_convolutions
 from lib_sdtrain.train.criterion import Criterion
 from lib_sdtrain.train.ema import Average
 from lib_sdtrain.train.embeddings import inversions_of
@@ -95,6 +96,7 @@ class Trainer:
             module.requires_grad_(True)
         prepare_vectors(self.settings, self.model, self.model_parts)
         choose_attention(self.model.unet, self.device.type, self._precision)
+        choose_convolutions(self.model.unet, self.device.type, self._precision)
         if narrows(self.settings):
             narrow(self.model.unet, self.device.type, _HALF[self._precision])
         for module in (self.model.unet, *self.model.text_encoders, *self.parts.values()):
