@@ -1,4 +1,4 @@
-// The form's small helps: mistakes beside their controls, and a search over the advanced settings.
+// The form's small helps: mistakes beside their controls, those that matter alone, and a search over the advanced ones.
 (function () {
     "use strict";
 
@@ -22,6 +22,17 @@
         }
     }
 
+    // Controls that do not matter as the others stand are out of sight, but for those with a mistake and while one
+    // searches.
+    function hideIdle(page, plan) {
+        const told = plan.querySelector("[data-idle]");
+        if (!told) return;
+        const idle = new Set(told.dataset.idle.split(" "));
+        for (const field of page.querySelectorAll(".sdtrain-field")) {
+            field.classList.toggle("sdtrain-idle", idle.has(field.id));
+        }
+    }
+
     // What is told at the top of the form may answer a button at its end.
     function bringIntoSight(message) {
         if (!message.textContent.trim() || message.offsetParent === null) return;
@@ -40,6 +51,7 @@
                 found += fits;
             }
             group.classList.toggle("sdtrain-hidden", !found);
+            group.classList.toggle("sdtrain-searched", words.length > 0);
         }
     }
 
@@ -66,7 +78,10 @@
 
     app.onReady((page) => {
         const plan = app.byId("sdtrain_train_plan");
-        new MutationObserver(() => showMistakes(page, plan)).observe(plan, {childList: true, subtree: true});
+        new MutationObserver(() => {
+            showMistakes(page, plan);
+            hideIdle(page, plan);
+        }).observe(plan, {childList: true, subtree: true});
         const message = app.byId("sdtrain_train_message");
         new MutationObserver(() => bringIntoSight(message)).observe(message, {childList: true, subtree: true});
         plan.addEventListener("click", (event) => {

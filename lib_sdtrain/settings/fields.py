@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
+from lib_sdtrain.settings.applies import When
+
 BASIC, ADVANCED = "basic", "advanced"
 #: Kinds of settings whose values are paths.
 PATH_KINDS = ("folder", "file", "path", "vae")
@@ -27,7 +29,8 @@ PATH_KINDS = ("folder", "file", "path", "vae")
 class Meta:
     """What people see of a setting. `kind` refines the type for the tab: path, folder, text, color, requests.
 
-    With `open_choices` other texts than the `choices` are possible values too.
+    With `open_choices` other texts than the `choices` are possible values too. `applies`: all that must be so for it to
+    matter.
     """
 
     label: str
@@ -42,6 +45,7 @@ class Meta:
     kind: str = ""
     default_text: str = ""
     exclusive_minimum: bool = False
+    applies: tuple[When, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from lib_sdtrain.settings.applies import when
 from lib_sdtrain.settings.fields import BASIC, group, setting
 from lib_sdtrain.settings.run_data import Concept, DataSettings
 from lib_sdtrain.settings.run_embedding import EmbeddingSettings
@@ -60,6 +61,7 @@ class ModelSettings:
         "webui: as the WebUI reads them, each chunk with its own start and end. kohya: one start and one end, always "
         "the whole length.",
         choices=("webui", "kohya"),
+        applies=(when("model.max_token_length", "150", "225"),),
     )
     prediction_type: str = setting(
         "auto",

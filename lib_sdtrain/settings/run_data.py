@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from lib_sdtrain.settings.applies import When, any_on, when
 from lib_sdtrain.settings.fields import BASIC, setting
 from lib_sdtrain.settings.lengths import Length
 from lib_sdtrain.settings.run_outputs import SDTRAIN, WEBUI
@@ -38,6 +39,7 @@ class Concept:
         "and kept for the next run.",
         kind="folder",
         default_text="kept with the outputs, one folder a model and prompt",
+        applies=(when("class_prompt"),),
     )
     class_prompt: str = setting(
         "",
@@ -54,6 +56,7 @@ class Concept:
         step=1,
         unit="pictures",
         level=BASIC,
+        applies=(when("class_prompt"),),
     )
     weight: float = setting(
         1.0,
@@ -75,6 +78,7 @@ class Concept:
         "Which column of the metadata is the caption.",
         kind="text",
         default_text="caption, text or prompt, then tags",
+        applies=(when("metadata_file"),),
     )
     filename_captions: bool = setting(
         False,
@@ -87,6 +91,7 @@ class Concept:
         "loss.masked: a folder of masks named as the pictures, white where the picture counts. A NAME-masklabel.png "
         "beside a picture is one too; without either its transparency is.",
         kind="folder",
+        applies=(when("loss.masked"),),
     )
     weighting: str = setting(
         "none",
@@ -102,12 +107,14 @@ class Concept:
         "tree: weights among neighbouring folders, nested as these are: {a: 3, b: {weight: 1, sub: 2}}. Folders that "
         "are not named weigh 1.",
         default_text="{}",
+        applies=(when("weighting", "tree"),),
     )
     group_weights_file: str = setting(
         "",
         "File of group weights",
         "tree: a csv of folder name or pattern and weight, as anime_screenshot_pipeline has it.",
         kind="file",
+        applies=(when("weighting", "tree"),),
     )
     picture_weights: str = setting(
         "",
@@ -120,6 +127,7 @@ class Concept:
         "Column of picture weights",
         "Instead of a file: the column of the metadata that weighs single pictures; those without a value weigh 1.",
         kind="text",
+        applies=(when("metadata_file"),),
     )
 
 
@@ -165,6 +173,7 @@ class DataSettings:
         maximum=8192,
         unit="pixels",
         default_text="256, or half of a small resolution",
+        applies=(when("data.bucketing", "kohya", "least_waste"),),
     )
     max_bucket_reso: int | None = setting(
         None,
@@ -174,6 +183,7 @@ class DataSettings:
         maximum=8192,
         unit="pixels",
         default_text="twice the resolution",
+        applies=(when("data.bucketing", "kohya", "least_waste"),),
     )
     bucket_reso_steps: int = setting(
         64,
@@ -183,11 +193,13 @@ class DataSettings:
         maximum=512,
         step=8,
         unit="pixels",
+        applies=(when("data.bucketing", "kohya", "least_waste"),),
     )
     bucket_no_upscale: bool = setting(
         False,
         "Do not enlarge",
         "kohya: pictures smaller than the resolution keep their size, cut to the step; a bucket for each such size.",
+        applies=(when("data.bucketing", "kohya"),),
     )
     too_small: str = setting(
         "auto",
@@ -231,10 +243,12 @@ class DataSettings:
         "What stands for a dropped caption: an empty one, a space (EveryDream), or zeroed, no text at all. split: "
         "empty or zeroed by chance (bigASP's code).",
         choices=("empty", "space", "zeroed", "split"),
+        applies=(when("data.caption_dropout_rate"),),
     )
     shuffle_caption: bool = setting(False, "Shuffle caption", "Shuffle the comma-separated tags of each caption.")
     keep_tokens: int = setting(
-        0, "Keep tokens", "Leave the first tags in place when shuffling or dropping.", minimum=0, step=1
+        0, "Keep tokens", "Leave the first tags in place when shuffling or dropping.", minimum=0, step=1,
+        applies=(any_on("data.shuffle_caption", "data.tag_dropout_rate"),),
     )
     keep_tokens_separator: str = setting(
         "",
@@ -272,7 +286,8 @@ class DataSettings:
         default_text="{}",
     )
     replace_words_from: Length = setting(
-        Length(0), "Replace words from", "When in the run the words begin to be replaced.", minimum=0
+        Length(0), "Replace words from", "When in the run the words begin to be replaced.", minimum=0,
+        applies=(when("data.replace_words"),),
     )
     caption_generator: str = setting(
         "none",
@@ -282,10 +297,15 @@ class DataSettings:
         choices=("none", "bigasp"),
     )
     important_tags: tuple[str, ...] = setting(
-        ("watermark",), "Important tags", "bigasp: tags that are never left out."
+        ("watermark",), "Important tags", "bigasp: tags that are never left out.",
+        applies=(when("data.caption_generator", "bigasp"),),
     )
     tag_aliases: str = setting(
-        "", "Tag aliases", "bigasp: a JSON or YAML file of other names, {tag: [name, name]}; used at 20 %.", kind="file"
+        "",
+        "Tag aliases",
+        "bigasp: a JSON or YAML file of other names, {tag: [name, name]}; used at 20 %.",
+        kind="file",
+        applies=(when("data.caption_generator", "bigasp"),),
     )
     cache_latents: str = setting(
         "memory",
@@ -307,6 +327,7 @@ class DataSettings:
         "Where cache_latents and cache_text_embeddings disk keep their files.",
         kind="folder",
         default_text="beside the outputs",
+        applies=(When(("data.cache_latents", "data.cache_text_embeddings"), ("disk",)),),
     )
     latent_precision: str = setting(
         "fp32",
@@ -322,6 +343,7 @@ class DataSettings:
         maximum=1000,
         step=1,
         default_text="off: a new crop each time, not cached",
+        applies=(when("data.random_crop"),),
     )
     refresh_crops: Length | None = setting(
         None,
@@ -330,6 +352,7 @@ class DataSettings:
         "training goes on with the former ones, which the cache then forgets.",
         minimum=1,
         default_text="off: the same crops to the end",
+        applies=(when("data.random_crop"), when("data.cache_crops")),
     )
     boxes_column: str = setting(
         "boxes",
@@ -337,4 +360,5 @@ class DataSettings:
         "loss.masked: the column of the metadata with boxes that do not count, watermarks for instance: "
         "[[left, top, right, bottom]] in pixels or fractions.",
         kind="text",
+        applies=(when("loss.masked"),),
     )

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from lib_sdtrain.settings.applies import when
 from lib_sdtrain.settings.fields import setting
 
 
@@ -25,8 +26,13 @@ class EmbeddingSettings:
         minimum=1,
         maximum=75,
         step=1,
+        applies=(when("embedding.name"),),
     )
     init_words: str = setting(
-        "*", "Begin as", "Words whose meaning it begins with; what the pictures show helps, as in: cat.", kind="text"
+        "*", "Begin as", "Words whose meaning it begins with; what the pictures show helps, as in: cat.", kind="text",
+        applies=(when("embedding.name"),),
     )
-    learning_rate: float = setting(5e-3, "Embedding learning rate", "How far each step moves it.", minimum=0.0)
+    learning_rate: float = setting(
+        5e-3, "Embedding learning rate", "How far each step moves it.", minimum=0.0,
+        applies=(when("embedding.name"),),
+    )

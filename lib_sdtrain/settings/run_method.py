@@ -4,10 +4,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from lib_sdtrain.settings.applies import when
 from lib_sdtrain.settings.fields import BASIC, setting
 from lib_sdtrain.settings.lengths import Length
 
 FULL, LORA, EMBEDDING = "full", "lora", "embedding"
+FULL_ONLY, LORA_ONLY = (when("method.kind", FULL),), (when("method.kind", LORA),)
+FULL_OR_LORA = when("method.kind", FULL, LORA)
+WITH_EMA = (when("ema.decay"),)
 
 
 @dataclass(frozen=True)
@@ -22,15 +26,20 @@ class MethodSettings:
         choices=(FULL, LORA, EMBEDDING),
         level=BASIC,
     )
-    train_unet: bool = setting(True, "Train UNet", "Train the part that draws.")
+    train_unet: bool = setting(
+        True, "Train UNet", "Train the part that draws.",
+        applies=(FULL_OR_LORA,),
+    )
     train_text_encoder: bool = setting(
         True,
         "Train text encoder",
         "Train the part that reads the prompt too: learns a subject faster, needs more memory.",
         level=BASIC,
+        applies=(FULL_OR_LORA,),
     )
     train_text_encoder_2: bool = setting(
-        False, "Train second text encoder", "SDXL has two; most fine-tunes leave the second as it is."
+        False, "Train second text encoder", "SDXL has two; most fine-tunes leave the second as it is.",
+        applies=(FULL_OR_LORA,),
     )
     rank: int = setting(
         16,
@@ -39,6 +48,7 @@ class MethodSettings:
         minimum=1,
         maximum=1024,
         step=1,
+        applies=LORA_ONLY,
     )
     alpha: float = setting(
         16.0,
@@ -46,6 +56,7 @@ class MethodSettings:
         "lora: its changes count alpha / rank times. Equal to the rank, the learning rate means the same at any rank.",
         minimum=0.0,
         exclusive_minimum=True,
+        applies=LORA_ONLY,
     )
     conv_rank: int | None = setting(
         None,
@@ -54,10 +65,12 @@ class MethodSettings:
         minimum=1,
         maximum=1024,
         step=1,
+        applies=LORA_ONLY,
     )
     conv_alpha: float | None = setting(
         None, "Convolution alpha", "lora: as alpha, for the convolutions.", minimum=0.0, exclusive_minimum=True,
         default_text="as conv_rank",
+        applies=(*LORA_ONLY, when("method.conv_rank")),
     )
     block_weights: str = setting(
         "",
@@ -65,6 +78,7 @@ class MethodSettings:
         "lora: multiplies the learning rate of each block; 0 leaves the block out. 26 numbers as for merging (SDXL: "
         "20), of which BASE is the text encoders, or the name of one of the merge's presets.",
         default_text="all 1",
+        applies=LORA_ONLY,
     )
 
     def trains(self, part: str) -> bool:
@@ -113,6 +127,7 @@ class TrainGroup:
         "Off: the same as the learning rate.",
         minimum=0.0,
         default_text="as learning_rate",
+        applies=(FULL_OR_LORA, when("method.train_text_encoder")),
     )
     text_encoder_2_lr: float | None = setting(
         None,
@@ -120,6 +135,7 @@ class TrainGroup:
         "SDXL's second text encoder. Off: the same as the learning rate.",
         minimum=0.0,
         default_text="as learning_rate",
+        applies=(FULL_OR_LORA, when("method.train_text_encoder_2")),
     )
     token_embedding_lr: float | None = setting(
         None,
@@ -129,6 +145,7 @@ class TrainGroup:
         "and the language kept. Off: the same as their text encoder.",
         minimum=0.0,
         default_text="as the text encoder's",
+        applies=FULL_ONLY,
     )
     token_embedding_words: str = setting(
         "",
@@ -136,6 +153,7 @@ class TrainGroup:
         "full: the words whose vectors are trained, with commas between; all others keep theirs. Usually the name that "
         "calls the subject, as in: sks.",
         default_text="all words of the captions",
+        applies=FULL_ONLY,
     )
     token_embedding_init: str = setting(
         "",
@@ -143,6 +161,7 @@ class TrainGroup:
         "token_embedding_words: what their vectors begin as, the mean of these words' vectors. A word that the model "
         "listens to: where it does not know the name at all, much time passes until it finds one. Off: as they are.",
         default_text="as they are",
+        applies=(*FULL_ONLY, when("train.token_embedding_words")),
     )
     scale_lr: str = setting(
         "none",
@@ -178,6 +197,7 @@ class TrainGroup:
         "cosine, cosine_with_restarts: num_cycles. polynomial: power, lr_end. piecewise_constant: step_rules, as in "
         "1:1000,0.1 (all of the rate for 1000 steps, then a tenth).",
         default_text="{}",
+        applies=(when("train.lr_scheduler", "cosine", "cosine_with_restarts", "polynomial", "piecewise_constant"),),
     )
     lr_warmup: Length = setting(Length(0), "Warm-up", "Raise the learning rate from 0 over this length.", minimum=0)
     max_grad_norm: float = setting(1.0, "Clip gradients", "Largest gradient norm; 0 does not clip.", minimum=0.0)
@@ -194,6 +214,7 @@ class TrainGroup:
         "fp16: double the loss scale after this long without an overflow. It starts at 65536.",
         minimum=0,
         exclusive_minimum=True,
+        applies=(when("train.mixed_precision", "fp16"),),
     )
     gradient_checkpointing: bool = setting(
         False,
@@ -237,7 +258,8 @@ class LossSettings:
         choices=("mse", "l1", "huber", "smooth_l1"),
     )
     huber_c: float = setting(
-        0.1, "Huber c", "huber, smooth_l1: where small ends.", minimum=0.0, exclusive_minimum=True
+        0.1, "Huber c", "huber, smooth_l1: where small ends.", minimum=0.0, exclusive_minimum=True,
+        applies=(when("loss.kind", "huber", "smooth_l1"),),
     )
     huber_schedule: str = setting(
         "snr",
@@ -245,6 +267,7 @@ class LossSettings:
         "huber, smooth_l1: c over the timesteps. snr: large where there is little noise. exponential: 1 at step 0, c "
         "at the last. constant: always c.",
         choices=("snr", "exponential", "constant"),
+        applies=(when("loss.kind", "huber", "smooth_l1"),),
     )
     min_snr_gamma: float | None = setting(
         None,
@@ -272,7 +295,8 @@ class LossSettings:
         step=0.01,
     )
     noise_offset_random_strength: bool = setting(
-        False, "Random noise offset", "Take a random part of the noise offset, anew for every sample."
+        False, "Random noise offset", "Take a random part of the noise offset, anew for every sample.",
+        applies=(when("loss.noise_offset"),),
     )
     adaptive_noise_scale: float | None = setting(
         None, "Adaptive noise scale", "Times a channel's mean, added to its noise offset; may be below 0."
@@ -284,6 +308,7 @@ class LossSettings:
     multires_noise_discount: float = setting(
         0.3, "Pyramid noise discount", "How much each coarser level counts of the one before.", minimum=0.0,
         maximum=1.0, step=0.05,
+        applies=(when("loss.multires_noise_iterations"),),
     )
     input_perturbation: float = setting(
         0.0,
@@ -305,6 +330,7 @@ class LossSettings:
         minimum=0.0,
         maximum=1.0,
         step=0.05,
+        applies=(when("loss.masked"),),
     )
 
 
@@ -327,14 +353,26 @@ class EmaSettings:
         "Lets the average follow faster in the beginning. ldm: at most (1 + n) / (10 + n) stays at update n. power: at "
         "most 1 - (1 + n / inv_gamma) ^ -power (diffusers). none: always the decay.",
         choices=("ldm", "power", "none"),
+        applies=WITH_EMA,
     )
-    power: float = setting(2 / 3, "EMA power", "For warm_up power; 2/3 for long runs, 3/4 for shorter ones.",
-                           minimum=0.0, maximum=1.0, default_text="2/3")
-    inv_gamma: float = setting(1.0, "EMA inverse gamma", "For warm_up power.", minimum=0.0, exclusive_minimum=True)
-    after: Length = setting(Length(0), "EMA after", "Until then the average is the weights themselves.", minimum=0)
+    power: float = setting(
+        2 / 3, "EMA power", "For warm_up power; 2/3 for long runs, 3/4 for shorter ones.", minimum=0.0, maximum=1.0,
+        default_text="2/3",
+        applies=(*WITH_EMA, when("ema.warm_up", "power")),
+    )
+    inv_gamma: float = setting(
+        1.0, "EMA inverse gamma", "For warm_up power.", minimum=0.0, exclusive_minimum=True,
+        applies=(*WITH_EMA, when("ema.warm_up", "power")),
+    )
+    after: Length = setting(
+        Length(0), "EMA after", "Until then the average is the weights themselves.", minimum=0,
+        applies=WITH_EMA,
+    )
     every: Length = setting(
-        Length(1), "EMA every", "How often the average takes the weights in.", minimum=0, exclusive_minimum=True
+        Length(1), "EMA every", "How often the average takes the weights in.", minimum=0, exclusive_minimum=True,
+        applies=WITH_EMA,
     )
     on_cpu: bool = setting(
-        False, "EMA on CPU", "Keep the average in main memory: saves GPU memory, costs a little time."
+        False, "EMA on CPU", "Keep the average in main memory: saves GPU memory, costs a little time.",
+        applies=WITH_EMA,
     )

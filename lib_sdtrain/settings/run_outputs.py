@@ -4,6 +4,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from lib_sdtrain.settings.applies import any_on, when
 from lib_sdtrain.settings.fields import BASIC, setting
 from lib_sdtrain.settings.lengths import Length
 
@@ -29,6 +30,7 @@ class PreviewSettings:
         minimum=0,
         exclusive_minimum=True,
         level=BASIC,
+        applies=(when("preview.prompts"),),
     )
     drawn_by: str = setting(
         SDTRAIN,
@@ -38,6 +40,7 @@ class PreviewSettings:
         "trained is its loaded one. Takes a few seconds more each time; a LoRA is shown as if baked in, and the VAE is "
         "the WebUI's.",
         choices=(SDTRAIN, WEBUI),
+        applies=(when("preview.prompts"),),
     )
 
 
@@ -66,9 +69,11 @@ class ValidationSettings:
         "How often, besides the beginning and the end.",
         minimum=0,
         exclusive_minimum=True,
+        applies=(any_on("validation.dir", "validation.fraction"),),
     )
     timesteps: int = setting(
-        8, "Validation timesteps", "Each picture is asked at this many, evenly spread.", minimum=1, maximum=100, step=1
+        8, "Validation timesteps", "Each picture is asked at this many, evenly spread.", minimum=1, maximum=100, step=1,
+        applies=(any_on("validation.dir", "validation.fraction"),),
     )
     pictures: int = setting(
         64,
@@ -77,6 +82,7 @@ class ValidationSettings:
         minimum=0,
         step=1,
         unit="pictures",
+        applies=(any_on("validation.dir", "validation.fraction"),),
     )
 
 
@@ -102,7 +108,8 @@ class SaveSettings:
     )
     dir: str = setting("", "Folder", "Where checkpoints go.", kind="folder", default_text="the run's checkpoints/")
     embedding_dir: str = setting(
-        "", "Embedding folder", "Where a trained embedding goes.", kind="folder", default_text="the run's embeddings/"
+        "", "Embedding folder", "Where a trained embedding goes.", kind="folder", default_text="the run's embeddings/",
+        applies=(when("embedding.name"),),
     )
     every: Length | None = setting(
         None,
@@ -126,8 +133,14 @@ class SaveSettings:
         "fp32 is for training on.",
         choices=("parent", "fp16", "bf16", "fp32"),
     )
-    vae: bool = setting(True, "Save VAE", "Off: the file is smaller, and is used with a VAE of its own.")
-    text_encoder: bool = setting(True, "Save text encoder", "Off: only the UNet (and the VAE).")
+    vae: bool = setting(
+        True, "Save VAE", "Off: the file is smaller, and is used with a VAE of its own.",
+        applies=(when("method.kind", "full"),),
+    )
+    text_encoder: bool = setting(
+        True, "Save text encoder", "Off: only the UNet (and the VAE).",
+        applies=(when("method.kind", "full"),),
+    )
     ema: str = setting(
         "use",
         "Saved average",

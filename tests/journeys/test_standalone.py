@@ -345,6 +345,22 @@ def test_settings_are_found_by_search(site, open_page):
     assert [field.get_attribute("id") for field in shown.all()] == ["sdtrain_train_loss_min_snr_gamma"]
 
 
+def test_settings_that_do_not_matter_are_out_of_sight_until_they_do(site, open_page):
+    page = open_page(site.url)
+    wait_plan(page)
+    page.click("#sdtrain_train_more .label-wrap")
+    rank, vae = page.locator("#sdtrain_train_method_rank"), page.locator("#sdtrain_train_save_vae")
+    rank.wait_for(state="hidden")
+    assert vae.is_visible()
+    page.locator("#sdtrain_train_method_kind input[value=lora]").check()
+    rank.wait_for(state="visible")
+    vae.wait_for(state="hidden")
+    page.fill("#sdtrain_train_more input[type=search]", "save vae")
+    vae.wait_for(state="visible")
+    page.fill("#sdtrain_train_more input[type=search]", "")
+    vae.wait_for(state="hidden")
+
+
 @pytest.mark.parametrize("width", [1400, 800])
 @pytest.mark.parametrize("dark", [False, True])
 def test_nothing_is_wider_than_the_window(site, open_page, width, dark):

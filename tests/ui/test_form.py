@@ -1,6 +1,7 @@
 """What of the form is the user's own, and what a change of preset does to it."""
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from lib_sdtrain.host.standalone import StandaloneHost
 from lib_sdtrain.settings.run import RunSettings
 from lib_sdtrain.ui.texts import problems_html, size_text, time_text
 from lib_sdtrain.ui.train.concepts import CONCEPTS, FIRST, Concepts
-from lib_sdtrain.ui.train.form import Form
+from lib_sdtrain.ui.train.form import Form, default_values, idle_controls
 from lib_sdtrain.ui.train.handlers import TrainHandlers
 from lib_sdtrain.ui.train.plan_view import plan_html
 from lib_sdtrain.ui.train.words import prompts, read_prompts, read_words, reading_html
@@ -190,3 +191,23 @@ def test_the_plan_says_what_memory_is_for_and_offers_to_fit():
     assert "9.0 GB of memory are more than there is (8.0 GB)" in shown
     assert "data-fit='null'" in shown
     assert "more than there is" not in plan_html(Outlook({**document, "memory_available": 10 * 2**30}, (), {}))
+
+
+def test_controls_that_do_not_matter_as_the_others_stand():
+    values = default_values()
+    idle = set(idle_controls(values))
+    assert {"method.rank", "ema.power", "ema.warm_up", f"{FIRST}.num_class_images", "preview.every"} <= idle
+    assert not {"method.kind", "ema.decay", "train.learning_rate", f"{FIRST}.class_prompt"} & idle
+
+    values |= {"method.kind": "lora", "ema.decay": "0.99", f"{FIRST}.class_prompt": "a cat", "preview.prompts": "a cat"}
+    lora = set(idle_controls(values))
+    assert not {"method.rank", "ema.warm_up", f"{FIRST}.num_class_images", "preview.every"} & lora
+    assert {"ema.power", "method.conv_alpha", "save.vae", "train.token_embedding_lr"} <= lora
+    assert "ema.power" not in idle_controls({**values, "ema.warm_up": "power"})
+
+
+def test_the_plan_tells_the_page_what_to_keep_out_of_sight(services):
+    shown = TrainHandlers(services).plan("", {**default_values(), "method.kind": "lora"})
+    found = re.search("data-idle='([^']*)'", shown)[1].split()
+    assert "sdtrain_train_ema_power" in found
+    assert "sdtrain_train_method_rank" not in found

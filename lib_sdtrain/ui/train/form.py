@@ -7,6 +7,7 @@ from typing import Any
 
 from lib_sdtrain.api.choice import Choice
 from lib_sdtrain.api.service import TrainService
+from lib_sdtrain.settings.applies import applies
 from lib_sdtrain.settings.fields import Declared, declared, get_path
 from lib_sdtrain.settings.run import RunSettings
 from lib_sdtrain.ui.controls import raw, shown
@@ -31,6 +32,16 @@ def default_values() -> dict[str, Any]:
     """What every control shows when nothing is set, and the concepts behind the one that is shown."""
     values = {path: shown(item, item.default) for path, item in form_items()}
     return {**values, CONCEPTS: Concepts((blank_entry(),)).as_state()}
+
+
+def idle_controls(values: Mapping[str, Any]) -> list[str]:
+    """The paths of settings that do not matter as the others stand."""
+
+    def matters(path: str, item: Declared) -> bool:
+        beside = path.removesuffix(item.path)  # a concept's settings name each other without the concept
+        return applies(item.meta.applies, lambda name: values[beside + name if beside + name in values else name])
+
+    return [path for path, item in form_items() if not matters(path, item)]
 
 
 @dataclass(frozen=True)
