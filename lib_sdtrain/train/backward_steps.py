@@ -2,6 +2,10 @@
 
 All gradients then never exist together, which saves nearly as much memory as the trained weights take. The numbers are
 the same: an optimizer that treats each parameter on its own does not see which of them come together.
+
+Clipping needs the norm of all gradients before the first of them is used. The backward pass is then computed twice, the
+first time for the norms alone (Lv et al. 2023, Full Parameter Fine-tuning for Large Language Models with Limited
+Resources: LOMO).
 """
 from __future__ import annotations
 
@@ -13,6 +17,7 @@ from torch import Tensor
 
 from lib_sdtrain.errors import JobFailed, Problems, UserError
 from lib_sdtrain.settings.run_method import TrainGroup
+from lib_sdtrain.train.clipping import norms_of, scale, share_of
 from lib_sdtrain.train.optimizers.registry import PRODIGY, optimizer_class
 
 SETTING = "train.step_in_backward"
@@ -28,19 +33,33 @@ _EACH_ALONE = ("torch.optim", "bitsandbytes.optim", "lib_sdtrain.train.optimizer
 
 
 class BackwardSteps:
-    """Makes `optimizer` step inside backward: from now on a backward pass moves the parameters that it reaches.
+    """Makes `optimizer` step inside `backward`, which moves the parameters that it reaches.
 
-    `finish` must be called when the pass is over. The optimizer stays the one object that holds all states: what is
-    saved of it does not differ.
+    `finish` must be called when it is over. `largest_norm` is what gradients are clipped to, 0 for not at all. The
+    optimizer stays the one object that holds all states: what is saved of it does not differ.
     """
 
-    def __init__(self, optimizer: torch.optim.Optimizer) -> None:
-        self.optimizer = optimizer
+    def __init__(self, optimizer: torch.optim.Optimizer, largest_norm: float = 0.0) -> None:
+        self.optimizer, self.largest_norm = optimizer, largest_norm
+        self._norms: dict[Tensor, Tensor] = {}
+        self._share: Tensor | None = None  # of each gradient that is used; None while only norms are wanted
         self._moved: set[Tensor] = set()
         self._after: dict[int, dict[str, Any]] = {}  # number of a group -> what it holds after this step
         for number, group in enumerate(optimizer.param_groups):
             for parameter in group["params"]:
-                parameter.register_post_accumulate_grad_hook(partial(self._move, number))
+                parameter.register_post_accumulate_grad_hook(partial(self._take, number))
+
+    def backward(self, loss: Tensor) -> None:
+        """From a loss to weights that have moved. Raises `JobFailed` for a gradient that comes in parts."""
+        self._share = torch.ones(())
+        if self.largest_norm:
+            self._share = None
+            loss.backward(retain_graph=True)
+            known = (parameter for group in self.optimizer.param_groups for parameter in group["params"])
+            norms = [self._norms[parameter] for parameter in known if parameter in self._norms]
+            self._share = share_of(norms, self.largest_norm)
+            self._norms.clear()
+        loss.backward()
 
     def finish(self) -> None:
         """Move what waited, and count the step in the groups, once each, also in those that no gradient reached."""
@@ -52,15 +71,20 @@ class BackwardSteps:
         self._moved.clear()
         self._after.clear()
 
-    def _move(self, number: int, parameter: Tensor) -> None:
-        if parameter.numel() < SMALL:
-            return
-        if parameter in self._moved:
+    def _take(self, number: int, parameter: Tensor) -> None:
+        """A parameter's gradient has come."""
+        if parameter in (self._norms if self._share is None else self._moved):
             raise JobFailed(
                 "a weight's gradient came in more than one part", where=SETTING, fix=f"turn {SETTING} off"
             )
+        if self._share is None:
+            self._norms[parameter] = norms_of([parameter.grad])[0]
+            parameter.grad = None
+            return
+        scale([parameter.grad], self._share)
         self._moved.add(parameter)
-        self._step(number, [parameter])
+        if parameter.numel() >= SMALL:
+            self._step(number, [parameter])
 
     def _step(self, number: int, parameters: list[Tensor]) -> None:
         """One step of the optimizer as if it had these parameters of a group alone; their gradients are let go."""
@@ -81,11 +105,6 @@ def check_backward_steps(train: TrainGroup, problems: Problems) -> None:
     if not train.step_in_backward:
         return
     off = f"or turn {SETTING} off"
-    if train.max_grad_norm:
-        problems.add(
-            "gradients cannot be clipped by their common norm where each is used at once", where="train.max_grad_norm",
-            fix=f"set it to 0, {off}",
-        )
     if train.gradient_accumulation_steps > 1:
         problems.add(
             "gradients cannot be gathered over micro-steps where each is used at once",

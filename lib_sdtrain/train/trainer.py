@@ -21,6 +21,7 @@ from lib_sdtrain.settings.run_method import EMBEDDING, FULL, LORA, LossSettings
 from lib_sdtrain.train.attention import choose_attention
 from lib_sdtrain.train.backward_steps import NOT_IN_PIECES, PIECES_REMEDY, BackwardSteps
 from lib_sdtrain.train.batches import Batch, make_batch
+from lib_sdtrain.train.clipping import clip
 from lib_sdtrain.train.conditioning import Conditioning
 from lib_sdtrain.train.convolutions import choose_convolutions
 from lib_sdtrain.train.criterion import Criterion
@@ -79,7 +80,8 @@ class Trainer:
         )
         self._prepare_modules()
         self.optimizer = make_optimizer(self.settings, self.parts, self.device.type)
-        self.in_backward = BackwardSteps(self.optimizer) if self.settings.train.step_in_backward else None
+        train = self.settings.train
+        self.in_backward = BackwardSteps(self.optimizer, train.max_grad_norm) if train.step_in_backward else None
         growth = max(1, plan.in_steps(self.settings.train.grad_scaler_growth))
         half = self._precision == "fp16"
         self.scaler = torch.amp.GradScaler(self.device.type, growth_interval=growth) if half else None
@@ -234,7 +236,9 @@ class Trainer:
     def _backward(self, loss: Tensor) -> None:
         if self.in_backward:
             self._check_loss(float(loss.detach()))  # afterwards the weights have moved
-        (self.scaler.scale(loss) if self.scaler else loss).backward()
+            self.in_backward.backward(loss)
+        else:
+            (self.scaler.scale(loss) if self.scaler else loss).backward()
 
     def _set_rate(self) -> float:
         train = self.settings.train
@@ -305,20 +309,6 @@ class Trainer:
             self.average.load(self.average.parameters, 0)
         if self.scaler and state.facts["scaler"]:
             self.scaler.load_state_dict(state.facts["scaler"])
-
-
-def clip(parameters: Iterable[nn.Parameter], largest: float) -> None:
-    """Scale all gradients down to a common norm of `largest`, with `clip_grad_norm_`'s numbers.
-
-    That one multiplies by 1 where nothing is too large: on a CPU a twelfth of a step of SD1.5.
-    """
-    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    if not gradients:
-        return
-    norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
-    share = largest / (norm + 1e-6)
-    if not share >= 1:
-        torch._foreach_mul_(gradients, share)
 
 
 @contextmanager

@@ -39,7 +39,7 @@ class Network(nn.Module):
         return self.spare(x) if spare else x
 
 
-def path(name, inside, steps=6, **own):
+def path(name, inside, steps=6, largest_norm=0.0, **own):
     """Weights and the optimizer's memory after some steps, with two groups, a warm-up and a weight that waits."""
     network, generator = Network(), torch.Generator().manual_seed(1)
     groups = [
@@ -49,18 +49,21 @@ def path(name, inside, steps=6, **own):
     ]
     given = {**DEFAULTS.get(name, {}), **own}
     optimizer = optimizer_class(name)(groups, lr=1e-3, **given)
-    steps_inside = BackwardSteps(optimizer) if inside else None
+    steps_inside = BackwardSteps(optimizer, largest_norm) if inside else None
     for step in range(steps):
         for group in optimizer.param_groups:
             group["lr"] = 1e-3 * (step + 1) / steps
         x = torch.randn(5, 3, 8, 8, generator=generator)
         loss = network(x, spare=step in (2, 3)).square().mean()
-        loss.backward()
         if steps_inside:
+            steps_inside.backward(loss)
             assert all(parameter.grad is None for parameter in network.parameters() if parameter.numel() >= SMALL)
             steps_inside.finish()
             assert all(parameter.grad is None for parameter in network.parameters())
         else:
+            loss.backward()
+            if largest_norm:
+                torch.nn.utils.clip_grad_norm_(network.parameters(), largest_norm)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
     return list(network.parameters()), kept.tensors_of(optimizer), kept.facts_of(optimizer)
@@ -73,10 +76,12 @@ def small(request, monkeypatch):
     return request.param
 
 
+@pytest.mark.parametrize("norm", [0.0, 0.01, 100.0])
 @pytest.mark.parametrize("name", OPTIMIZERS)
 @pytest.mark.usefixtures("small")
-def test_every_optimizer_gives_the_same_bit_for_bit(name):
-    (plain, memory, facts), (ours, own_memory, own_facts) = (path(name, inside) for inside in (False, True))
+def test_every_optimizer_gives_the_same_bit_for_bit(name, norm):
+    (plain, memory, facts), (ours, own_memory, own_facts) = (
+        path(name, inside, largest_norm=norm) for inside in (False, True))
     for one, other in zip(plain, ours, strict=True):
         assert torch.equal(one, other)
     assert memory.keys() == own_memory.keys()
@@ -90,15 +95,16 @@ def test_the_fused_form_gives_the_same_too():
     assert all(torch.equal(one, other) for one, other in zip(plain, ours, strict=True))
 
 
-def test_a_gradient_in_two_parts_is_no_silent_second_step(monkeypatch):
+@pytest.mark.parametrize("norm", [0.0, 1.0])
+def test_a_gradient_in_two_parts_is_no_silent_second_step(monkeypatch, norm):
     """As reentrant checkpointing of a shared layer would give it."""
     monkeypatch.setattr(backward_steps, "SMALL", 0)
     layer = nn.Linear(3, 3)
-    BackwardSteps(torch.optim.SGD(layer.parameters(), lr=0.1))
+    steps = BackwardSteps(torch.optim.SGD(layer.parameters(), lr=0.1), norm)
     x = torch.ones(2, 3, requires_grad=True)
     twice = checkpoint(layer, checkpoint(layer, x, use_reentrant=True), use_reentrant=True)
     with pytest.raises(JobFailed, match=r"came in more than one part.*turn train\.step_in_backward off"):
-        twice.sum().backward()
+        steps.backward(twice.sum())
 
 
 def test_a_layer_that_is_used_twice_moves_once(monkeypatch):
@@ -106,9 +112,10 @@ def test_a_layer_that_is_used_twice_moves_once(monkeypatch):
     layers = [nn.Linear(3, 3) for _ in range(2)]
     layers[1].load_state_dict(layers[0].state_dict())
     optimizers = [torch.optim.SGD(layer.parameters(), lr=0.1) for layer in layers]
-    BackwardSteps(optimizers[1])
-    for layer in layers:
-        layer(layer(torch.ones(2, 3))).square().sum().backward()
+    inside = BackwardSteps(optimizers[1])
+    losses = [layer(layer(torch.ones(2, 3))).square().sum() for layer in layers]
+    losses[0].backward()
+    inside.backward(losses[1])
     optimizers[0].step()
     assert layers[1].weight.grad is None
     assert torch.equal(layers[0].weight, layers[1].weight)
@@ -128,6 +135,7 @@ METHODS = {
     "lora": {"method.kind": "lora", "method.rank": 4, "method.train_text_encoder": True},
     "embedding": {"method.kind": "embedding", "embedding.name": "sks", "embedding.learning_rate": 1e-2},
     "schedule-free": {"train.optimizer": "schedule_free"},
+    "clipped": {"method.train_text_encoder": True, "train.max_grad_norm": 0.01, "train.gradient_checkpointing": True},
 }
 
 
@@ -161,10 +169,12 @@ def test_a_trainer_reaches_the_same_weights(settings_of, tmp_path, method):
     assert all(torch.equal(value, other.tensors[key]) for key, value in one.tensors.items())
 
 
-def test_gradients_never_exist_together(settings_of, tmp_path, small):
+@pytest.mark.parametrize("norm", [0.0, 0.01])
+def test_gradients_never_exist_together(settings_of, tmp_path, small, norm):
     found = {}
     for inside in (False, True):
-        trainer = single(make_trainer(settings_of(inside, **METHODS["whole"]), tmp_path))
+        settings = settings_of(inside, **METHODS["whole"], **{"train.max_grad_norm": norm})
+        trainer = single(make_trainer(settings, tmp_path))
         parameters = [parameter for part in trainer.parts.values() for parameter in part.parameters()]
         alive = []  # values of the gradients that are there already whenever one comes
         for parameter in parameters:
@@ -220,21 +230,19 @@ def test_out_of_memory_is_said_and_not_split(settings_of, tmp_path, monkeypatch)
 
 def complaints(**changes):
     problems = Problems()
-    check_backward_steps(TrainGroup(**{"step_in_backward": True, "max_grad_norm": 0.0, **changes}), problems)
+    check_backward_steps(TrainGroup(**{"step_in_backward": True, **changes}), problems)
     return [f"{problem.where}: {problem.what}" for problem in problems.found]
 
 
 def test_what_does_not_go_with_it_is_said_one_message_each():
     assert complaints() == complaints(optimizer="adamw8bit") == complaints(optimizer="RAdam") == []
     assert complaints(optimizer="no.such.Thing") == []  # told by what looks for optimizers
-    together = complaints(
-        max_grad_norm=1.0, gradient_accumulation_steps=2, mixed_precision="fp16", optimizer="prodigy"
-    )
+    together = complaints(gradient_accumulation_steps=2, mixed_precision="fp16", optimizer="prodigy")
     assert [text.split(":")[0] for text in together] == [
-        "train.max_grad_norm", "train.gradient_accumulation_steps", "train.mixed_precision", "train.optimizer"]
+        "train.gradient_accumulation_steps", "train.mixed_precision", "train.optimizer"]
     assert complaints(optimizer=f"{__name__}.Another") == [
         f"train.optimizer: it is not known whether {__name__}.Another treats each weight on its own"]
-    assert complaints(step_in_backward=False, max_grad_norm=1.0) == []
+    assert complaints(step_in_backward=False, gradient_accumulation_steps=2) == []
 
 
 class Another(torch.optim.SGD):

@@ -7,11 +7,12 @@ import torch
 from torch.nn import functional
 
 from lib_sdtrain.events import CancelToken
+from lib_sdtrain.train.clipping import clip
 from lib_sdtrain.train.data_plan import draws_of
 from lib_sdtrain.train.encoding import latents_of
 from lib_sdtrain.train.plan import make_plan
 from lib_sdtrain.train.starting import load_for_training
-from lib_sdtrain.train.trainer import Trainer, clip
+from lib_sdtrain.train.trainer import Trainer
 from tests.train.runs import run_settings
 
 

@@ -172,7 +172,7 @@ def _in_backward(settings: RunSettings, device: str) -> Changes:
     train = settings.train
     if train.gradient_accumulation_steps > 1 or settings.method.kind != FULL:
         return {}
-    changes = {"train.step_in_backward": True, "train.max_grad_norm": 0.0}
+    changes: dict[str, Any] = {"train.step_in_backward": True}
     if train.mixed_precision == "fp16":
         changes["train.mixed_precision"] = "bf16" if _has_bf16() else "no"
     problems = Problems()
@@ -211,7 +211,7 @@ REMEDIES = (
     Remedy("the moving average lies in main memory", _average_elsewhere),
     Remedy("products in 16 bits over 32-bit weights", _half),
     Remedy("the optimizer keeps its moments in 8 bits", _small_moments),
-    Remedy("weights are updated inside the backward pass: gradients are not clipped, and not in fp16", _in_backward),
+    Remedy("weights move inside the backward pass, not in fp16; to be clipped, it is computed twice", _in_backward),
     Remedy("the text encoder is not trained, nor a word's own vector", _without_text),
     Remedy("a LoRA is trained in place of the whole model, with its learning rate and no word's own vector", _as_lora),
 )
