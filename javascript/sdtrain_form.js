@@ -24,9 +24,7 @@
 
     // Controls that do not matter as the others stand are out of sight, but for those with a mistake and while one
     // searches.
-    function hideIdle(page, plan) {
-        const told = plan.querySelector("[data-idle]");
-        if (!told) return;
+    function hideIdle(page, told) {
         const idle = new Set(told.dataset.idle.split(" "));
         for (const field of page.querySelectorAll(".sdtrain-field")) {
             field.classList.toggle("sdtrain-idle", idle.has(field.id));
@@ -78,10 +76,14 @@
 
     app.onReady((page) => {
         const plan = app.byId("sdtrain_train_plan");
-        new MutationObserver(() => {
-            showMistakes(page, plan);
-            hideIdle(page, plan);
-        }).observe(plan, {childList: true, subtree: true});
+        new MutationObserver(() => showMistakes(page, plan)).observe(plan, {childList: true, subtree: true});
+        const told = app.byId("sdtrain_train_idle");
+        const follow = () => {
+            const idle = told.querySelector("[data-idle]");
+            if (idle) hideIdle(page, idle);
+        };
+        new MutationObserver(follow).observe(told, {childList: true, subtree: true});
+        follow();
         const message = app.byId("sdtrain_train_message");
         new MutationObserver(() => bringIntoSight(message)).observe(message, {childList: true, subtree: true});
         plan.addEventListener("click", (event) => {

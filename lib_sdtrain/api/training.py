@@ -10,6 +10,7 @@ from lib_sdtrain.events import CancelToken, Event, Notice, result_of
 from lib_sdtrain.presets import preset_names, preset_title, read_preset
 from lib_sdtrain.settings.layers import Layer, Resolved
 from lib_sdtrain.settings.run import RunSettings
+from lib_sdtrain.settings.run_method import TrainGroup
 
 if TYPE_CHECKING:
     from lib_sdtrain.train.plan import Plan
@@ -89,5 +90,12 @@ def workload(plan: Plan) -> str:
         plan.device, settings.method.kind, plan.family.name, weights, "x".join(map(str, plan.target)),
         f"batch {settings.train.batch_size} x {settings.train.gradient_accumulation_steps}",
         "with class" if with_class else "alone", "+".join(trained), settings.train.mixed_precision,
-        "checkpointing" if settings.train.gradient_checkpointing else "", settings.data.cache_latents,
+        "checkpointing" if settings.train.gradient_checkpointing else "", _in_backward(settings.train),
+        settings.data.cache_latents,
     )))  # fmt: skip
+
+
+def _in_backward(train: TrainGroup) -> str:
+    if not train.step_in_backward:
+        return ""
+    return "in backward, clipped" if train.max_grad_norm else "in backward"

@@ -5,35 +5,51 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-OFF = ("", "0", "0.0", "False", "None", "off")
-
 
 @dataclass(frozen=True)
 class When:
-    """One of the settings at `paths` has one of `values`; where there are none, it is not off, empty or 0.
+    """The setting at `path` has one of `values`; where there are none, it is on: not off, empty or 0.
 
-    Paths are those of the run, or names beside the setting's own.
+    The path is that of the run, or a name beside the setting's own.
     """
 
-    paths: tuple[str, ...]
+    path: str
     values: tuple[str, ...] = ()
 
     def holds(self, value_of: Callable[[str], Any]) -> bool:
-        """Whether it is so; `value_of` tells a setting's value, as it is or as people write it."""
-        texts = (str(value_of(path)).strip() for path in self.paths)
-        return any(text in self.values if self.values else text not in OFF for text in texts)
+        """Whether it is so; `value_of` tells a setting's value, or what its control holds (an optional number that is
+        off is empty there).
+        """
+        value = value_of(self.path)
+        if self.values:
+            return str(value) in self.values
+        return bool(value.strip()) if isinstance(value, str) else bool(value)
+
+    @property
+    def alternatives(self) -> tuple[When, ...]:
+        """Of which one must hold."""
+        return (self,)
+
+    def __or__(self, other: When) -> Either:
+        return Either((self, other))
+
+
+@dataclass(frozen=True)
+class Either:
+    """One of these holds."""
+
+    alternatives: tuple[When, ...]
+
+    def holds(self, value_of: Callable[[str], Any]) -> bool:
+        """As `When.holds`."""
+        return any(one.holds(value_of) for one in self.alternatives)
 
 
 def when(path: str, *values: str) -> When:
     """The setting at `path` has one of `values`, or is on."""
-    return When((path,), values)
+    return When(path, values)
 
 
-def any_on(*paths: str) -> When:
-    """At least one of these is on."""
-    return When(paths)
-
-
-def applies(conditions: Iterable[When], value_of: Callable[[str], Any]) -> bool:
+def applies(conditions: Iterable[When | Either], value_of: Callable[[str], Any]) -> bool:
     """Whether a setting with these conditions matters: all of them hold."""
     return all(condition.holds(value_of) for condition in conditions)

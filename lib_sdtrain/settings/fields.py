@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from lib_sdtrain.settings.applies import When
+from lib_sdtrain.settings.applies import Either, When
 
 BASIC, ADVANCED = "basic", "advanced"
 #: Kinds of settings whose values are paths.
@@ -45,7 +45,7 @@ class Meta:
     kind: str = ""
     default_text: str = ""
     exclusive_minimum: bool = False
-    applies: tuple[When, ...] = ()
+    applies: tuple[When | Either, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from lib_sdtrain.settings.applies import When, any_on, when
+from lib_sdtrain.settings.applies import when
 from lib_sdtrain.settings.fields import BASIC, setting
 from lib_sdtrain.settings.lengths import Length
 from lib_sdtrain.settings.run_outputs import SDTRAIN, WEBUI
@@ -243,12 +243,10 @@ class DataSettings:
         "What stands for a dropped caption: an empty one, a space (EveryDream), or zeroed, no text at all. split: "
         "empty or zeroed by chance (bigASP's code).",
         choices=("empty", "space", "zeroed", "split"),
-        applies=(when("data.caption_dropout_rate"),),
     )
     shuffle_caption: bool = setting(False, "Shuffle caption", "Shuffle the comma-separated tags of each caption.")
     keep_tokens: int = setting(
-        0, "Keep tokens", "Leave the first tags in place when shuffling or dropping.", minimum=0, step=1,
-        applies=(any_on("data.shuffle_caption", "data.tag_dropout_rate"),),
+        0, "Keep tokens", "Leave the first tags in place when shuffling or dropping.", minimum=0, step=1
     )
     keep_tokens_separator: str = setting(
         "",
@@ -327,7 +325,7 @@ class DataSettings:
         "Where cache_latents and cache_text_embeddings disk keep their files.",
         kind="folder",
         default_text="beside the outputs",
-        applies=(When(("data.cache_latents", "data.cache_text_embeddings"), ("disk",)),),
+        applies=(when("data.cache_latents", "disk") | when("data.cache_text_embeddings", "disk"),),
     )
     latent_precision: str = setting(
         "fp32",

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from lib_sdtrain.settings.applies import when
 from lib_sdtrain.settings.fields import setting
 
+WITH_WORD = (when("embedding.name") | when("method.kind", "embedding"),)
+
 
 @dataclass(frozen=True)
 class EmbeddingSettings:
@@ -26,13 +28,13 @@ class EmbeddingSettings:
         minimum=1,
         maximum=75,
         step=1,
-        applies=(when("embedding.name"),),
+        applies=WITH_WORD,
     )
     init_words: str = setting(
         "*", "Begin as", "Words whose meaning it begins with; what the pictures show helps, as in: cat.", kind="text",
-        applies=(when("embedding.name"),),
+        applies=WITH_WORD,
     )
     learning_rate: float = setting(
         5e-3, "Embedding learning rate", "How far each step moves it.", minimum=0.0,
-        applies=(when("embedding.name"),),
+        applies=WITH_WORD,
     )

@@ -4,10 +4,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from lib_sdtrain.settings.applies import any_on, when
+from lib_sdtrain.settings.applies import when
 from lib_sdtrain.settings.fields import BASIC, setting
 from lib_sdtrain.settings.lengths import Length
 
+HELD_OUT = (when("validation.dir") | when("validation.fraction"),)
 SDTRAIN, WEBUI = "sdtrain", "webui"
 """Who draws pictures for a run."""
 
@@ -69,11 +70,11 @@ class ValidationSettings:
         "How often, besides the beginning and the end.",
         minimum=0,
         exclusive_minimum=True,
-        applies=(any_on("validation.dir", "validation.fraction"),),
+        applies=HELD_OUT,
     )
     timesteps: int = setting(
         8, "Validation timesteps", "Each picture is asked at this many, evenly spread.", minimum=1, maximum=100, step=1,
-        applies=(any_on("validation.dir", "validation.fraction"),),
+        applies=HELD_OUT,
     )
     pictures: int = setting(
         64,
@@ -82,7 +83,7 @@ class ValidationSettings:
         minimum=0,
         step=1,
         unit="pictures",
-        applies=(any_on("validation.dir", "validation.fraction"),),
+        applies=HELD_OUT,
     )
 
 
@@ -109,7 +110,7 @@ class SaveSettings:
     dir: str = setting("", "Folder", "Where checkpoints go.", kind="folder", default_text="the run's checkpoints/")
     embedding_dir: str = setting(
         "", "Embedding folder", "Where a trained embedding goes.", kind="folder", default_text="the run's embeddings/",
-        applies=(when("embedding.name"),),
+        applies=(when("embedding.name") | when("method.kind", "embedding"),),
     )
     every: Length | None = setting(
         None,

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from lib_sdtrain.errors import JobFailed, Problems, UserError
 from lib_sdtrain.settings.run_method import TrainGroup
-from lib_sdtrain.train.clipping import norms_of, scale, share_of
+from lib_sdtrain.train.clipping import norms_of, share_of
 from lib_sdtrain.train.optimizers.registry import PRODIGY, optimizer_class
 
 SETTING = "train.step_in_backward"
@@ -41,8 +41,8 @@ class BackwardSteps:
 
     def __init__(self, optimizer: torch.optim.Optimizer, largest_norm: float = 0.0) -> None:
         self.optimizer, self.largest_norm = optimizer, largest_norm
-        self._norms: dict[Tensor, Tensor] = {}
-        self._share: Tensor | None = None  # of each gradient that is used; None while only norms are wanted
+        self._norms: dict[Tensor, Tensor] | None = None  # while only norms are wanted
+        self._share: Tensor | None = None  # of each gradient that is used, where that is less than all of it
         self._moved: set[Tensor] = set()
         self._after: dict[int, dict[str, Any]] = {}  # number of a group -> what it holds after this step
         for number, group in enumerate(optimizer.param_groups):
@@ -51,15 +51,18 @@ class BackwardSteps:
 
     def backward(self, loss: Tensor) -> None:
         """From a loss to weights that have moved. Raises `JobFailed` for a gradient that comes in parts."""
-        self._share = torch.ones(())
         if self.largest_norm:
-            self._share = None
-            loss.backward(retain_graph=True)
-            known = (parameter for group in self.optimizer.param_groups for parameter in group["params"])
-            norms = [self._norms[parameter] for parameter in known if parameter in self._norms]
-            self._share = share_of(norms, self.largest_norm)
-            self._norms.clear()
+            self._share = share_of(self._norms_of(loss), self.largest_norm)
         loss.backward()
+
+    def _norms_of(self, loss: Tensor) -> list[Tensor]:
+        """The norms of all gradients, in the order that clipping them together has; the graph is kept."""
+        found: dict[Tensor, Tensor] = {}
+        self._norms = found
+        loss.backward(retain_graph=True)
+        self._norms = None
+        known = (parameter for group in self.optimizer.param_groups for parameter in group["params"])
+        return [found[parameter] for parameter in known if parameter in found]
 
     def finish(self) -> None:
         """Move what waited, and count the step in the groups, once each, also in those that no gradient reached."""
@@ -73,15 +76,16 @@ class BackwardSteps:
 
     def _take(self, number: int, parameter: Tensor) -> None:
         """A parameter's gradient has come."""
-        if parameter in (self._norms if self._share is None else self._moved):
+        if parameter in (self._moved if self._norms is None else self._norms):
             raise JobFailed(
                 "a weight's gradient came in more than one part", where=SETTING, fix=f"turn {SETTING} off"
             )
-        if self._share is None:
+        if self._norms is not None:
             self._norms[parameter] = norms_of([parameter.grad])[0]
             parameter.grad = None
             return
-        scale([parameter.grad], self._share)
+        if self._share is not None:
+            parameter.grad.mul_(self._share)
         self._moved.add(parameter)
         if parameter.numel() >= SMALL:
             self._step(number, [parameter])

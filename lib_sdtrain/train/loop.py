@@ -107,9 +107,9 @@ def run_plan(
         files = Outputs(plan, run, trainer, saved_at=step if state else None)
         validator = Validator(plan, trainer)
         first, steps = trainer.samples, plan.steps - trainer.step
-        nothing = plan.settings.data.cache_latents == UNCACHED
-        with off_device([] if nothing else [model.unet]):
-            with off_device([] if nothing else model.text_encoders):
+        cached = plan.settings.data.cache_latents != UNCACHED
+        with off_device([model.unet] if cached else []):
+            with off_device(model.text_encoders if cached else []):
                 yield from latents.prepare(
                     lambda: chain(draws_to_encode(draws, plan, first, steps), validator.draws()), token)
                 free_vae(plan, model)

@@ -7,6 +7,7 @@ between.
 """
 from __future__ import annotations
 
+import gc
 import hashlib
 from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -172,6 +173,7 @@ def run_stages(plans: list[Plan], run: RunDir, token: CancelToken) -> Iterator[E
             if isinstance(event, Stopped):
                 return
         state, earlier = None, newest_state(stage.run.states)
+        gc.collect()  # a model refers to itself: its memory would still be taken while the next one is loaded
     yield Finished(result=whole_document(results, run, total))
 
 

@@ -16,7 +16,7 @@ from lib_sdtrain.host.standalone import StandaloneHost
 from lib_sdtrain.settings.run import RunSettings
 from lib_sdtrain.ui.texts import problems_html, size_text, time_text
 from lib_sdtrain.ui.train.concepts import CONCEPTS, FIRST, Concepts
-from lib_sdtrain.ui.train.form import Form, default_values, idle_controls
+from lib_sdtrain.ui.train.form import Form, default_values, idle_controls, idle_html
 from lib_sdtrain.ui.train.handlers import TrainHandlers
 from lib_sdtrain.ui.train.plan_view import plan_html
 from lib_sdtrain.ui.train.words import prompts, read_prompts, read_words, reading_html
@@ -206,8 +206,15 @@ def test_controls_that_do_not_matter_as_the_others_stand():
     assert "ema.power" not in idle_controls({**values, "ema.warm_up": "power"})
 
 
-def test_the_plan_tells_the_page_what_to_keep_out_of_sight(services):
-    shown = TrainHandlers(services).plan("", {**default_values(), "method.kind": "lora"})
-    found = re.search("data-idle='([^']*)'", shown)[1].split()
+def test_what_was_changed_and_what_a_stage_may_turn_on_stays_in_sight():
+    """A mistake in it could not be put right otherwise."""
+    values = {**default_values(), f"{FIRST}.class_dir": "/cats", "train.lr_scheduler_args": '{"num_cycles": 2}'}
+    assert not {f"{FIRST}.class_dir", "train.lr_scheduler_args"} & set(idle_controls(values))
+    assert "loss.unmasked_weight" in idle_controls(values)
+    assert idle_controls({**values, "stages": '{"loss.masked": true}'}) == []
+
+
+def test_the_page_is_told_what_to_keep_out_of_sight():
+    found = re.search("data-idle='([^']*)'", idle_html({**default_values(), "method.kind": "lora"}))[1].split()
     assert "sdtrain_train_ema_power" in found
     assert "sdtrain_train_method_rank" not in found

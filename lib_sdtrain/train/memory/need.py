@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from lib_sdtrain.data.draws import Draws
-from lib_sdtrain.model.keys import TEXT_ENCODERS, UNET, VAE
+from lib_sdtrain.model.keys import TEXT_ENCODERS, UNET, VAE, part_rows
 from lib_sdtrain.sample.hires import sizes
 from lib_sdtrain.settings.run_method import EMBEDDING, FULL, LORA
 from lib_sdtrain.settings.run_outputs import WEBUI
@@ -112,9 +112,18 @@ def _training(plan: Plan, draws: Draws, table: Sequence[Mapping[str, Any]]) -> R
     if _encodes_on_the_way(plan):
         encoding = other_peak(plan.family, ENCODE, area)
         working = working + encoding if settings.data.refresh_crops else max(working, encoding)
+    if step.in_backward and settings.train.max_grad_norm:  # activations are kept until the second pass is over
+        working += _largest_gradient(plan)
     cached = 0 if plan.device != "cuda" else _cached_words(plan)
     return {"phase": TRAINING, "weights": _weights(plan, _at_hand(plan, draws)), **_kept(plan), "working": working,
             "cached": cached}  # fmt: skip
+
+
+def _largest_gradient(plan: Plan) -> int:
+    checkpoint, tables = plan.checkpoint, part_rows(plan.family)
+    trained = (row.key for part, table in tables.items() if part != VAE and plan.settings.method.trains(part)
+               for row in table if row.key in checkpoint.file_keys)  # fmt: skip
+    return FP32 * max((math.prod(checkpoint.shape(key)) for key in trained), default=0)
 
 
 def _longer_prompts(plan: Plan, step: Step, batch: int, area: int) -> int:

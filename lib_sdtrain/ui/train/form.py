@@ -10,7 +10,7 @@ from lib_sdtrain.api.service import TrainService
 from lib_sdtrain.settings.applies import applies
 from lib_sdtrain.settings.fields import Declared, declared, get_path
 from lib_sdtrain.settings.run import RunSettings
-from lib_sdtrain.ui.controls import raw, shown
+from lib_sdtrain.ui.controls import element_id, raw, shown
 from lib_sdtrain.ui.train.concepts import CONCEPTS, FIRST, Concepts, blank_entry, concept_items, shown_entry
 
 PREVIEWS = "preview.prompts"
@@ -35,13 +35,24 @@ def default_values() -> dict[str, Any]:
 
 
 def idle_controls(values: Mapping[str, Any]) -> list[str]:
-    """The paths of settings that do not matter as the others stand."""
+    """The paths of settings that do not matter as the others stand, and stand as they do by themselves.
+
+    What a further stage may turn on matters.
+    """
+    if values["stages"]:
+        return []
 
     def matters(path: str, item: Declared) -> bool:
         beside = path.removesuffix(item.path)  # a concept's settings name each other without the concept
         return applies(item.meta.applies, lambda name: values[beside + name if beside + name in values else name])
 
-    return [path for path, item in form_items() if not matters(path, item)]
+    untouched = default_values()
+    return [path for path, item in form_items() if values[path] == untouched[path] and not matters(path, item)]
+
+
+def idle_html(values: Mapping[str, Any]) -> str:
+    """Tells the page which controls to keep out of sight."""
+    return f"<span data-idle='{' '.join(map(element_id, idle_controls(values)))}'></span>"
 
 
 @dataclass(frozen=True)

@@ -19,19 +19,10 @@ from lib_sdtrain.errors import UserError
 from lib_sdtrain.ui.controls import raw, shown
 from lib_sdtrain.ui.texts import notes_html, problems_html
 from lib_sdtrain.ui.train.concepts import Concepts
-from lib_sdtrain.ui.train.form import (
-    CLASS_PROMPT,
-    INSTANCE_DIR,
-    PREVIEWS,
-    PROMPT,
-    Form,
-    default_values,
-    form_items,
-    idle_controls,
-)
+from lib_sdtrain.ui.train.form import CLASS_PROMPT, INSTANCE_DIR, PREVIEWS, PROMPT, Form, default_values, form_items
 from lib_sdtrain.ui.train.layout import NO_PRESET
 from lib_sdtrain.ui.train.pictures import keep_dropped, thumbnails_html
-from lib_sdtrain.ui.train.plan_view import idle_html, plan_html
+from lib_sdtrain.ui.train.plan_view import plan_html
 from lib_sdtrain.ui.train.words import prompts, reading_html
 
 
@@ -101,8 +92,8 @@ class TrainHandlers:
             return True
 
     def plan(self, preset: str, values: Mapping[str, Any]) -> str:
-        """The plan for what the form holds, and which controls do not matter then."""
-        return plan_html(self._outlook(preset, values), Concepts.of(values)) + idle_html(idle_controls(values))
+        """The plan for what the form holds."""
+        return plan_html(self._outlook(preset, values), Concepts.of(values))
 
     def _outlook(self, preset: str, values: Mapping[str, Any]) -> Outlook:
         try:

@@ -10,7 +10,7 @@ from lib_sdtrain.settings.fields import BASIC, Declared, groups_of
 from lib_sdtrain.settings.run import RunSettings
 from lib_sdtrain.ui.controls import PANEL, Control, make_control
 from lib_sdtrain.ui.train.concepts import CONCEPTS, FIRST
-from lib_sdtrain.ui.train.form import INSTANCE_DIR, form_items
+from lib_sdtrain.ui.train.form import INSTANCE_DIR, form_items, idle_html
 from lib_sdtrain.ui.train.run_view import RUN_HTML
 
 NO_PRESET = "my own settings"
@@ -54,6 +54,7 @@ class TrainParts:
     reading: Any = None
     message: Any = None
     plan: Any = None
+    idle: Any = None
     start: Any = None
     enqueue: Any = None
     fill: Any = None
@@ -88,6 +89,7 @@ def build_train(values: dict[str, Any], hosted: bool, hide_folders: bool = False
                 if title == "Subject":
                     _concept_row(parts, values)
             _advanced(parts, values)
+            parts.idle = gr.HTML(idle_html(values), elem_id=_id("idle"))
             _keeping(parts)
             _plan_and_start(parts)
     return parts

@@ -2,11 +2,10 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from lib_sdtrain.api.service import Outlook
-from lib_sdtrain.ui.controls import element_id
 from lib_sdtrain.ui.texts import memory_text, problems_html, size_text, time_text
 from lib_sdtrain.ui.train.concepts import Concepts
 
@@ -27,11 +26,6 @@ def plan_html(outlook: Outlook, concepts: Concepts | None = None) -> str:
         f"<div class='sdtrain-plan' data-ready='true'>{_headline(outlook.document)}{_details(outlook.document)}"
         f"{_origins(outlook.origins)}</div>"
     )
-
-
-def idle_html(paths: Iterable[str]) -> str:
-    """Tells the page which controls to keep out of sight."""
-    return f"<span hidden data-idle='{' '.join(map(element_id, paths))}'></span>"
 
 
 def _headline(document: Mapping[str, Any]) -> str:

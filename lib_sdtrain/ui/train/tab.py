@@ -10,7 +10,7 @@ from lib_sdtrain.errors import UserError
 from lib_sdtrain.ui.seam import listen, update
 from lib_sdtrain.ui.texts import problems_html
 from lib_sdtrain.ui.train.concepts import CONCEPTS, Concepts
-from lib_sdtrain.ui.train.form import CLASS_PROMPT, INSTANCE_DIR, PROMPT, default_values
+from lib_sdtrain.ui.train.form import CLASS_PROMPT, INSTANCE_DIR, PROMPT, default_values, idle_html
 from lib_sdtrain.ui.train.handlers import Opening, TrainHandlers, wish_of
 from lib_sdtrain.ui.train.layout import NO_PRESET, TrainParts, build_train
 from lib_sdtrain.ui.train.words import read_prompts, reading_html
@@ -100,14 +100,14 @@ class TrainTab:
 
     def _views(self, preset: str, values: Mapping[str, Any]) -> dict[Any, Any]:
         return {
-            self.parts.plan: self.handlers.plan(preset, values),
+            self.parts.plan: self.handlers.plan(preset, values), self.parts.idle: idle_html(values),
             self.parts.thumbnails: self.handlers.thumbnails(str(values.get(INSTANCE_DIR) or "")),
             self.parts.forget: update(visible=self.handlers.changed(preset, values)),
         }
 
     @property
     def _view_parts(self) -> list[Any]:
-        return [self.parts.plan, self.parts.thumbnails, self.parts.forget]
+        return [self.parts.plan, self.parts.idle, self.parts.thumbnails, self.parts.forget]
 
     @property
     def _concept_parts(self) -> list[Any]:
@@ -132,11 +132,15 @@ class TrainTab:
         def changed(data: Mapping[Any, Any]) -> dict[Any, Any]:
             return self._views(data[self.parts.preset], self._values(data))
 
+        def idle(data: Mapping[Any, Any]) -> str:
+            return idle_html(self._values(data))
+
         for control in self.parts.controls.values():
             for event in _settling_events(control.component):
                 listen(event, None, js=CHANGED)
         planned = listen(self.parts.replan.click, changed, self._inputs, self._view_parts)
         listen(planned.then, None, js=ANSWERED)
+        listen(self.parts.replan.click, idle, self._inputs, [self.parts.idle])  # a plan may take its time
         opened = [*self._everything, self.parts.preset, self.parts.base_preset, self.parts.message]
         self._fill(self.parts.load.click, self._opened, None, opened)
         self._fill(self.parts.ended.click, self._ended, self._inputs,
