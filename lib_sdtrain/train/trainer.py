@@ -30,7 +30,7 @@ from lib_sdtrain.train.embeddings import inversions_of
 from lib_sdtrain.train.frozen import autocast, narrow, narrows
 from lib_sdtrain.train.lora_layers import attach
 from lib_sdtrain.train.optimizers import kept
-from lib_sdtrain.train.optimizers.registry import make_optimizer
+from lib_sdtrain.train.optimizers.registry import make_optimizer, moment_bytes
 from lib_sdtrain.train.plan import Plan
 from lib_sdtrain.train.prompts import PromptEncoder
 from lib_sdtrain.train.rates import SmoothedLoss, rate_factor
@@ -81,7 +81,9 @@ class Trainer:
         self._prepare_modules()
         self.optimizer = make_optimizer(self.settings, self.parts, self.device.type)
         train = self.settings.train
-        self.in_backward = BackwardSteps(self.optimizer, train.max_grad_norm) if train.step_in_backward else None
+        self.in_backward = BackwardSteps(
+            self.optimizer, train.max_grad_norm, moment_bytes(train.optimizer)
+        ) if train.step_in_backward else None
         growth = max(1, plan.in_steps(self.settings.train.grad_scaler_growth))
         half = self._precision == "fp16"
         self.scaler = torch.amp.GradScaler(self.device.type, growth_interval=growth) if half else None

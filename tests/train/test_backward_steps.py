@@ -95,6 +95,14 @@ def test_the_fused_form_gives_the_same_too():
     assert all(torch.equal(one, other) for one, other in zip(plain, ours, strict=True))
 
 
+def test_room_for_what_the_optimizer_keeps_is_let_go_as_it_is_made():
+    layer = nn.Linear(200, 200)
+    inside = BackwardSteps(torch.optim.AdamW(layer.parameters()), moment_bytes=8)
+    assert [room.numel() for room in inside._room.values()] == [8 * 200 * 200 + SMALL]  # the bias is too small
+    inside.backward(layer(torch.ones(1, 200)).sum())
+    assert inside._room == {}
+
+
 @pytest.mark.parametrize("norm", [0.0, 1.0])
 def test_a_gradient_in_two_parts_is_no_silent_second_step(monkeypatch, norm):
     """As reentrant checkpointing of a shared layer would give it."""

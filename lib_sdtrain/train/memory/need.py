@@ -21,7 +21,7 @@ from lib_sdtrain.train.frozen import narrows
 from lib_sdtrain.train.lora_layers import count_weights
 from lib_sdtrain.train.memory.plays import TOKENS, Step
 from lib_sdtrain.train.memory.table import DECODE, DRAW, ENCODE, other_peak, step_peak, vae_weights
-from lib_sdtrain.train.optimizers.registry import MOMENT_BYTES, SCHEDULE_FREE
+from lib_sdtrain.train.optimizers.registry import SCHEDULE_FREE, moment_bytes
 from lib_sdtrain.train.plan import Plan
 from lib_sdtrain.train.preview_requests import preview_requests
 from lib_sdtrain.train.spare_memory import spare_memory
@@ -30,7 +30,6 @@ from lib_sdtrain.train.text_cache import KEPT, keeps_text
 from lib_sdtrain.train.trainer import USE
 
 FP32, FP16 = 4, 2
-MOMENT_BYTES_OF_ADAMW = 8
 PROGRAM = 380 * 2**20
 """A process that has loaded torch, diffusers and transformers and opened the pictures (PyTorch 2.13, Linux)."""
 GAPS, GAPS_CHECKPOINTING = 0.17, 1.8
@@ -84,20 +83,16 @@ def trained_weights(plan: Plan) -> int:
     return sum(counts[part] for part in wanted)
 
 
-def moment_bytes(plan: Plan) -> int:
-    """What the optimizer keeps of each weight."""
-    return MOMENT_BYTES.get(plan.settings.train.optimizer, MOMENT_BYTES_OF_ADAMW)
-
-
 def state_bytes(plan: Plan) -> int:
     """What a saved state takes: trained weights, the optimizer's moments, the average."""
     average = 0 if plan.settings.ema.decay is None else FP32
-    return trained_weights(plan) * (FP32 + moment_bytes(plan) + average)
+    return trained_weights(plan) * (FP32 + moment_bytes(plan.settings.train.optimizer) + average)
 
 
 def _kept(plan: Plan) -> Row:
     """What is on the device from the first step on, beside the weights."""
-    return {"optimizer": trained_weights(plan) * moment_bytes(plan), "average": _average(plan)}
+    moments = trained_weights(plan) * moment_bytes(plan.settings.train.optimizer)
+    return {"optimizer": moments, "average": _average(plan)}
 
 
 def _training(plan: Plan, draws: Draws, table: Sequence[Mapping[str, Any]]) -> Row:

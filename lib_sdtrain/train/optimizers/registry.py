@@ -31,8 +31,13 @@ DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     "adafactor": {"scale_parameter": False, "relative_step": False, "warmup_init": False},
 }
 MOMENT_BYTES = {"adamw8bit": 2, "lion": 4, PRODIGY: 16, "adafactor": 0}
-"""What an optimizer keeps of each fp32 weight; 8 where it is not told."""
+MOMENT_BYTES_OF_ADAMW = 8
 NOT_ARGUMENTS = {"self", "params", "lr", "fused", "foreach", "capturable", "differentiable", "maximize"}
+
+
+def moment_bytes(name: str) -> int:
+    """What an optimizer keeps of each fp32 weight; as much as AdamW where that is not known."""
+    return MOMENT_BYTES.get(name, MOMENT_BYTES_OF_ADAMW)
 
 
 def optimizer_class(name: str) -> type[torch.optim.Optimizer]:
