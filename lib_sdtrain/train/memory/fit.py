@@ -211,7 +211,7 @@ REMEDIES = (
     Remedy("the moving average lies in main memory", _average_elsewhere),
     Remedy("products in 16 bits over 32-bit weights", _half),
     Remedy("the optimizer keeps its moments in 8 bits", _small_moments),
-    Remedy("weights move inside the backward pass, not in fp16; to be clipped, it is computed twice", _in_backward),
+    Remedy("weights move inside the backward pass, not in fp16; clipped up to 1.7 times as long", _in_backward),
     Remedy("the text encoder is not trained, nor a word's own vector", _without_text),
     Remedy("a LoRA is trained in place of the whole model, with its learning rate and no word's own vector", _as_lora),
 )
