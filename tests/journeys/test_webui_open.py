@@ -57,3 +57,16 @@ def mistakes(webui: Webui, settings: dict[str, str]) -> dict[str, str]:
     except urllib.error.HTTPError as error:
         return {problem["where"]: problem["what"] for problem in json.load(error)["problems"]}
     return {}
+
+
+def test_settings_that_do_not_matter_are_out_of_sight_until_they_do(webui, open_page):
+    page = open_page(webui.url)
+    page.locator("#tabs > .tab-nav button", has_text="SD Train").click()
+    wait_plan(page)
+    page.click("#sdtrain_train_more .label-wrap")
+    rank = page.locator("#sdtrain_train_method_rank")
+    page.locator("#sdtrain_train_train_batch_size").wait_for()
+    assert not rank.is_visible()
+    page.locator("#sdtrain_train_method_kind input[value=lora]").check()
+    rank.wait_for(state="visible")
+    page.locator("#sdtrain_train_save_vae").wait_for(state="hidden")
