@@ -10,6 +10,8 @@ from lib_sdtrain.settings.fields import BASIC, setting
 from lib_sdtrain.settings.lengths import Length
 from lib_sdtrain.settings.run_outputs import SDTRAIN, WEBUI
 
+IN_STEPS = (when("data.bucketing", "kohya", "least_waste"),)
+
 
 @dataclass(frozen=True)
 class Concept:
@@ -173,7 +175,7 @@ class DataSettings:
         maximum=8192,
         unit="pixels",
         default_text="256, or half of a small resolution",
-        applies=(when("data.bucketing", "kohya", "least_waste"),),
+        applies=IN_STEPS,
     )
     max_bucket_reso: int | None = setting(
         None,
@@ -183,7 +185,7 @@ class DataSettings:
         maximum=8192,
         unit="pixels",
         default_text="twice the resolution",
-        applies=(when("data.bucketing", "kohya", "least_waste"),),
+        applies=IN_STEPS,
     )
     bucket_reso_steps: int = setting(
         64,
@@ -193,7 +195,7 @@ class DataSettings:
         maximum=512,
         step=8,
         unit="pixels",
-        applies=(when("data.bucketing", "kohya", "least_waste"),),
+        applies=IN_STEPS,
     )
     bucket_no_upscale: bool = setting(
         False,

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 
 from lib_sdtrain.settings.applies import when
 from lib_sdtrain.settings.fields import setting
+from lib_sdtrain.settings.run_method import EMBEDDING
 
-WITH_WORD = (when("embedding.name") | when("method.kind", "embedding"),)
+WITH_WORD = (when("embedding.name") | when("method.kind", EMBEDDING),)
 
 
 @dataclass(frozen=True)

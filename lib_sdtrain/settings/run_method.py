@@ -11,7 +11,9 @@ from lib_sdtrain.settings.lengths import Length
 FULL, LORA, EMBEDDING = "full", "lora", "embedding"
 FULL_ONLY, LORA_ONLY = (when("method.kind", FULL),), (when("method.kind", LORA),)
 FULL_OR_LORA = when("method.kind", FULL, LORA)
+HUBER = (when("loss.kind", "huber", "smooth_l1"),)
 WITH_EMA = (when("ema.decay"),)
+WITH_POWER = (*WITH_EMA, when("ema.warm_up", "power"))
 
 
 @dataclass(frozen=True)
@@ -260,7 +262,7 @@ class LossSettings:
     )
     huber_c: float = setting(
         0.1, "Huber c", "huber, smooth_l1: where small ends.", minimum=0.0, exclusive_minimum=True,
-        applies=(when("loss.kind", "huber", "smooth_l1"),),
+        applies=HUBER,
     )
     huber_schedule: str = setting(
         "snr",
@@ -268,7 +270,7 @@ class LossSettings:
         "huber, smooth_l1: c over the timesteps. snr: large where there is little noise. exponential: 1 at step 0, c "
         "at the last. constant: always c.",
         choices=("snr", "exponential", "constant"),
-        applies=(when("loss.kind", "huber", "smooth_l1"),),
+        applies=HUBER,
     )
     min_snr_gamma: float | None = setting(
         None,
@@ -359,11 +361,11 @@ class EmaSettings:
     power: float = setting(
         2 / 3, "EMA power", "For warm_up power; 2/3 for long runs, 3/4 for shorter ones.", minimum=0.0, maximum=1.0,
         default_text="2/3",
-        applies=(*WITH_EMA, when("ema.warm_up", "power")),
+        applies=WITH_POWER,
     )
     inv_gamma: float = setting(
         1.0, "EMA inverse gamma", "For warm_up power.", minimum=0.0, exclusive_minimum=True,
-        applies=(*WITH_EMA, when("ema.warm_up", "power")),
+        applies=WITH_POWER,
     )
     after: Length = setting(
         Length(0), "EMA after", "Until then the average is the weights themselves.", minimum=0,

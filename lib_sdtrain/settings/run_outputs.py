@@ -7,6 +7,8 @@ from typing import Any
 from lib_sdtrain.settings.applies import when
 from lib_sdtrain.settings.fields import BASIC, setting
 from lib_sdtrain.settings.lengths import Length
+from lib_sdtrain.settings.run_embedding import WITH_WORD
+from lib_sdtrain.settings.run_method import FULL_ONLY
 
 HELD_OUT = (when("validation.dir") | when("validation.fraction"),)
 SDTRAIN, WEBUI = "sdtrain", "webui"
@@ -110,7 +112,7 @@ class SaveSettings:
     dir: str = setting("", "Folder", "Where checkpoints go.", kind="folder", default_text="the run's checkpoints/")
     embedding_dir: str = setting(
         "", "Embedding folder", "Where a trained embedding goes.", kind="folder", default_text="the run's embeddings/",
-        applies=(when("embedding.name") | when("method.kind", "embedding"),),
+        applies=WITH_WORD,
     )
     every: Length | None = setting(
         None,
@@ -136,11 +138,11 @@ class SaveSettings:
     )
     vae: bool = setting(
         True, "Save VAE", "Off: the file is smaller, and is used with a VAE of its own.",
-        applies=(when("method.kind", "full"),),
+        applies=FULL_ONLY,
     )
     text_encoder: bool = setting(
         True, "Save text encoder", "Off: only the UNet (and the VAE).",
-        applies=(when("method.kind", "full"),),
+        applies=FULL_ONLY,
     )
     ema: str = setting(
         "use",

@@ -18,6 +18,7 @@ from torch import Tensor
 from lib_sdtrain.errors import JobFailed, Problems, UserError
 from lib_sdtrain.settings.run_method import TrainGroup
 from lib_sdtrain.train.clipping import norms_of, share_of
+from lib_sdtrain.train.optimizers.kept import parameters_of
 from lib_sdtrain.train.optimizers.registry import PRODIGY, optimizer_class
 
 SETTING = "train.step_in_backward"
@@ -63,8 +64,7 @@ class BackwardSteps:
         self._norms = found
         loss.backward(retain_graph=True)
         self._norms = None
-        known = (parameter for group in self.optimizer.param_groups for parameter in group["params"])
-        return [found[parameter] for parameter in known if parameter in found]
+        return [found[parameter] for parameter in parameters_of(self.optimizer) if parameter in found]
 
     def finish(self) -> None:
         """Move what waited, and count the step in the groups, once each, also in those that no gradient reached."""
@@ -113,9 +113,9 @@ def _reserved(optimizer: torch.optim.Optimizer, moment_bytes: int) -> dict[Tenso
     They take no memory. Made in between activations, moments would leave gaps there that nothing fits into: up to 2 GB
     more for SD1.5, and slower steps.
     """
-    known = (parameter for group in optimizer.param_groups for parameter in group["params"])
     return {
-        parameter: torch.empty(moment_bytes * parameter.numel() + SMALL, dtype=torch.uint8) for parameter in known
+        parameter: torch.empty(moment_bytes * parameter.numel() + SMALL, dtype=torch.uint8)
+        for parameter in parameters_of(optimizer)
         if moment_bytes and parameter.numel() >= SMALL and not parameter.is_cuda
     }  # fmt: skip
 

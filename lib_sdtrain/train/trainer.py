@@ -259,8 +259,7 @@ class Trainer:
         if self.scaler:
             self.scaler.unscale_(self.optimizer)
         if self.settings.train.max_grad_norm:
-            parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-            clip(parameters, self.settings.train.max_grad_norm)
+            clip(kept.parameters_of(self.optimizer), self.settings.train.max_grad_norm)
         if self.scaler:
             self.scaler.step(self.optimizer)
             self.scaler.update()

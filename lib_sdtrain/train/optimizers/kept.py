@@ -11,6 +11,11 @@ OF_THE_RUN = {"params", "lr", "base_lr", "name"}
 """What a group holds that the settings say anew when a run goes on."""
 
 
+def parameters_of(optimizer: torch.optim.Optimizer) -> list[Tensor]:
+    """All that it moves, in the order of its groups."""
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
+
+
 def tensors_of(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """`3.exp_avg` -> tensor, by the parameter's number in the optimizer's own counting."""
     return {
@@ -54,7 +59,7 @@ def restore(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor], fac
 
 def _put_back_formats(optimizer: torch.optim.Optimizer, kept: Mapping[int, Mapping[str, Any]]) -> None:
     """torch casts whatever it loads to the parameter's number format; eight-bit codes are to stay codes."""
-    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    parameters = parameters_of(optimizer)
     for index, values in kept.items():
         state = optimizer.state[parameters[index]]
         for name, value in values.items():

@@ -100,14 +100,14 @@ class TrainTab:
 
     def _views(self, preset: str, values: Mapping[str, Any]) -> dict[Any, Any]:
         return {
-            self.parts.plan: self.handlers.plan(preset, values), self.parts.idle: idle_html(values),
+            self.parts.plan: self.handlers.plan(preset, values),
             self.parts.thumbnails: self.handlers.thumbnails(str(values.get(INSTANCE_DIR) or "")),
             self.parts.forget: update(visible=self.handlers.changed(preset, values)),
         }
 
     @property
     def _view_parts(self) -> list[Any]:
-        return [self.parts.plan, self.parts.idle, self.parts.thumbnails, self.parts.forget]
+        return [self.parts.plan, self.parts.thumbnails, self.parts.forget]
 
     @property
     def _concept_parts(self) -> list[Any]:
@@ -116,11 +116,12 @@ class TrainTab:
     @property
     def _everything(self) -> list[Any]:
         """All that another set of values changes."""
-        return [*self.paths, *self._concept_parts, *self._view_parts, *self._word_parts]
+        return [*self.paths, *self._concept_parts, *self._view_parts, *self._word_parts, self.parts.idle]
 
     def _shown(self, preset: str, values: Mapping[str, Any]) -> dict[Any, Any]:
         """The form with other values in it."""
-        return {**self._updates(values), **self._views(preset, values), **self._words(values)}
+        shown = {**self._updates(values), **self._views(preset, values), **self._words(values)}
+        return shown | {self.parts.idle: idle_html(values)}
 
     def _words(self, values: Mapping[str, Any]) -> dict[Any, Any]:
         found = read_prompts(str(values[PROMPT]), str(values[CLASS_PROMPT]))
