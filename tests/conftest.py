@@ -11,7 +11,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from lib_sdtrain.train import allocator
 from tests.tiny import write_tiny
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_allocator():
+    """Commands that tests run in their own process may not tune it: it would never give memory back."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(allocator, "keep_freed_memory", lambda: False)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,8 @@
 """The host that is no host: checkpoints of a folder, the whole machine, nothing to step aside."""
 from __future__ import annotations
 
+import gc
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -10,6 +12,7 @@ from pathlib import Path
 from lib_sdtrain.events import Event
 from lib_sdtrain.host.paths import confined, resolved
 from lib_sdtrain.host.protocol import CheckpointEntry
+from lib_sdtrain.train.allocator import give_freed_memory_back
 
 TOYBOX = CheckpointEntry("toybox", "toybox (built in, small)", Path(__file__).parents[1] / "toybox/toybox.safetensors")
 SUFFIXES = (".safetensors", ".ckpt")
@@ -56,8 +59,11 @@ class StandaloneHost:
 
     @contextmanager
     def step_aside(self) -> Iterator[None]:
-        """There is no other model."""
-        yield
+        """There is no other model; what the job took goes back to the system."""
+        try:
+            yield
+        finally:
+            _give_memory_back()
 
     def report(self, event: Event) -> bool:
         """Nobody else watches."""
@@ -93,3 +99,11 @@ class StandaloneHost:
 
     def refresh(self) -> None:
         """Folders are read anew each time."""
+
+
+def _give_memory_back() -> None:
+    gc.collect()  # the engine's modules refer to each other
+    torch = sys.modules.get("torch")
+    if torch and torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    give_freed_memory_back()

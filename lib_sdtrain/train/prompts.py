@@ -133,11 +133,14 @@ class PromptEncoder:
         """Where what an encoder says is wanted."""
         return self._away or next(self.model.text_encoders[index].parameters()).device
 
-    def put_away(self) -> None:
-        """Take the frozen encoders off the device: what they say is kept. `at_hand` brings them back for a moment."""
+    def put_away(self, for_good: bool = False) -> None:
+        """Take the frozen encoders off the device: what they say is kept. `at_hand` brings them back for a moment.
+
+        Their weights are let go with `for_good`.
+        """
         for encoder in self._frozen():
             self._away = self._away or next(encoder.parameters()).device
-            encoder.to("cpu")
+            encoder.to("meta" if for_good else "cpu")
 
     @contextmanager
     def at_hand(self) -> Iterator[None]:

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from lib_sdtrain.data.draws import Draws
 from lib_sdtrain.data.shards import ShardStore
 from lib_sdtrain.model.keys import TEXT_ENCODERS
 from lib_sdtrain.model.mapped import digest_tensor
@@ -93,6 +94,26 @@ def keeps_text(settings: RunSettings) -> bool:
 def wants_disk(settings: RunSettings) -> bool:
     """Whether it is kept on disk."""
     return settings.data.cache_text_embeddings == DISK
+
+
+def known_before(plan: Plan, draws: Draws) -> bool:
+    """Whether what frozen encoders say of all captions is made before training, after which they are put away.
+
+    On a CPU that frees memory where nothing is drawn, and costs nothing where the run says each caption anyway.
+    """
+    settings, words = plan.settings, draws.all_words()
+    if not keeps_text(settings) or settings.embedding.name or words is None:
+        return False
+    if wants_disk(settings):
+        return True
+    if captions(plan) >= KEPT or plan.device == "cuda":
+        return captions(plan) < KEPT
+    return not settings.preview.prompts and len({"", *words}) <= plan.samples_a_step * plan.steps
+
+
+def captions(plan: Plan) -> int:
+    """How many captions there may be at most."""
+    return 1 + plan.pictures + sum(len(material.class_pictures) for material in plan.materials)
 
 
 def text_folder(plan: Plan, outputs: Path) -> Path:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from lib_sdtrain.data.shards import ShardStore
 from lib_sdtrain.events import CancelToken, Event, Notice, Phase
-from lib_sdtrain.train.text_cache import KEPT, keeps_text, text_folder, text_keys, wants_disk
+from lib_sdtrain.train.text_cache import KEPT, keeps_text, known_before, text_folder, text_keys, wants_disk
 from lib_sdtrain.train.trainer import Trainer
 
 VARIED = "captions vary from sample to sample, so what the text encoder says of them is not kept on disk"
@@ -32,8 +32,8 @@ def prepare_words(trainer: Trainer, outputs: Path, more: Iterable[str], token: C
         store = ShardStore(text_folder(trainer.plan, outputs))
         yield from (_damaged(store.folder / file) for file in store.damaged)
         prompts.cache.use_disk(store, text_keys(trainer.plan, trainer.model.text_encoders, trainer.inversions))
-    elif trainer.device.type == "cpu":
-        return  # they are kept as they come, and there is nothing to be freed
+    elif trainer.device.type == "cpu" and not known_before(trainer.plan, trainer.draws):
+        return  # they are kept as they come
     yield from _remembered(trainer, chain([""], words, more), token)
 
 
@@ -53,4 +53,4 @@ def _remembered(trainer: Trainer, words: Iterable[str], token: CancelToken) -> I
                 yield Phase(name="encoding captions", done=min(done, total), total=total, unit="captions")
     finally:
         cache.flush()
-    trainer.prompts.put_away()
+    trainer.prompts.put_away(for_good=not trainer.settings.preview.prompts)

@@ -11,6 +11,7 @@ from lib_sdtrain.model import build, text
 from lib_sdtrain.model.checkpoint import open_checkpoint
 from lib_sdtrain.settings.run import ModelSettings
 from lib_sdtrain.train.prompts import PromptEncoder
+from lib_sdtrain.train.trainer import Trainer
 from tests.train.runs import finish, of_kind, run_settings
 
 
@@ -179,3 +180,41 @@ def test_encoders_leave_the_device_and_come_back_for_a_moment(tiny_checkpoint):
     with prompts.at_hand():
         assert len(places) == 4
     assert len(places) == 5
+
+
+def test_encoders_that_are_let_go_say_only_what_they_have_said(tiny_checkpoint):
+    model = build.load_model(open_checkpoint(str(tiny_checkpoint)), "cpu", torch.float32)
+    prompts = PromptEncoder(model, ModelSettings())
+    before = prompts.encode(["a dog"]).context
+    prompts.put_away(for_good=True)
+    assert all(weight.is_meta for weight in model.text_encoders[0].parameters())
+    assert torch.equal(prompts.encode(["a dog"]).context, before)
+    with pytest.raises(NotImplementedError, match="meta"):
+        prompts.encode(["a cat"])
+
+
+@pytest.mark.parametrize(
+    ("more", "gone"),
+    [
+        ({"train__length": 4}, True),  # three captions and the empty one
+        ({"train__length": 3}, False),  # it would say captions that the run does not see
+        ({"train__length": 4, "preview__prompts": ["a dog"]}, False),
+        ({"train__length": 4, "data__shuffle_caption": True}, False),
+        ({"train__length": 4, "data__cache_text_embeddings": "none"}, False),
+    ],
+)
+def test_frozen_encoders_leave_main_memory_where_nothing_asks_them_again(
+    tiny_checkpoint, picture_folder, tmp_path, monkeypatch, more, gone
+):
+    folder, seen, train_step = picture_folder("i", 3), [], Trainer.train_step
+    for number in range(3):
+        (folder / f"{number}.txt").write_text(f"number {number}")
+
+    def step(trainer):
+        seen.append(next(trainer.model.text_encoders[0].parameters()).is_meta)
+        return train_step(trainer)
+
+    monkeypatch.setattr(Trainer, "train_step", step)
+    settings = run_settings(tiny_checkpoint, folder, method__train_text_encoder=False, **more)
+    finish(train(settings, run_dir=tmp_path / "runs" / "a"))
+    assert set(seen) == {gone}

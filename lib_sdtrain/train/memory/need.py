@@ -16,7 +16,7 @@ from lib_sdtrain.sample.hires import sizes
 from lib_sdtrain.settings.run_method import EMBEDDING, FULL, LORA
 from lib_sdtrain.settings.run_outputs import WEBUI
 from lib_sdtrain.settings.sample import SampleRequest
-from lib_sdtrain.train.encoding import DISK, UNCACHED
+from lib_sdtrain.train.encoding import UNCACHED
 from lib_sdtrain.train.frozen import narrows
 from lib_sdtrain.train.lora_layers import count_weights
 from lib_sdtrain.train.memory.plays import TOKENS, Step
@@ -26,7 +26,7 @@ from lib_sdtrain.train.plan import Plan
 from lib_sdtrain.train.preview_requests import preview_requests
 from lib_sdtrain.train.spare_memory import spare_memory
 from lib_sdtrain.train.state_writer import SPARE
-from lib_sdtrain.train.text_cache import KEPT, keeps_text
+from lib_sdtrain.train.text_cache import KEPT, captions, keeps_text, known_before
 from lib_sdtrain.train.trainer import USE
 
 FP32, FP16 = 4, 2
@@ -218,12 +218,7 @@ def _cached_words(plan: Plan) -> int:
               if settings.method.kind == EMBEDDING or not settings.method.trains(name)]
     if not keeps_text(settings) or settings.embedding.name:
         return 0
-    return FP32 * TOKENS * sum(text.width for text in frozen) * min(_captions(plan), KEPT)
-
-
-def _captions(plan: Plan) -> int:
-    """How many captions there may be."""
-    return 1 + plan.pictures + sum(len(material.class_pictures) for material in plan.materials)
+    return FP32 * TOKENS * sum(text.width for text in frozen) * min(captions(plan), KEPT)
 
 
 def _encodes_on_the_way(plan: Plan) -> bool:
@@ -256,10 +251,8 @@ def _at_hand(plan: Plan, draws: Draws) -> set[str]:
     """The parts that are on the device while it trains: what is cached has left it."""
     counts, settings = set(_counts(plan)), plan.settings
     away = set() if _encodes_on_the_way(plan) else {VAE}
-    if plan.device != "cuda":  # where it is away from is where it is; it is let go when nothing is drawn
-        return counts if settings.preview.prompts else counts - away
-    on_disk = settings.data.cache_text_embeddings == DISK
-    kept = keeps_text(settings) and not settings.embedding.name and (on_disk or _captions(plan) < KEPT)
-    if kept and draws.all_words() is not None:
+    if known_before(plan, draws):
         away |= {part for part in TEXT_ENCODERS if not settings.method.trains(part)}
+    if plan.device != "cuda" and settings.preview.prompts:
+        return counts  # what is away is in main memory too; it is let go when nothing is drawn
     return counts - away
