@@ -1,31 +1,27 @@
 """Gradients scaled down to a common norm, with `torch.nn.utils.clip_grad_norm_`'s numbers."""
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
 
 
-def norms_of(gradients: Sequence[Tensor]) -> Sequence[Tensor]:
-    """The norm of each."""
-    return torch._foreach_norm(gradients)
-
-
-def share_of(norms: Sequence[Tensor], largest: float) -> Tensor | None:
-    """What to multiply gradients of these norms with, so that the norm of all of them is at most `largest`.
+def share_of(norms: Tensor, largest: float) -> Tensor | None:
+    """What to multiply gradients of these norms (N,) with, so that the norm of all of them is at most `largest`.
 
     None where nothing is to be done: `clip_grad_norm_` multiplies by 1 then, on a CPU a twelfth of a step of SD1.5.
     """
-    if not norms:
+    if not norms.numel():
         return None
-    share = largest / (torch.linalg.vector_norm(torch.stack(list(norms))) + 1e-6)
+    share = largest / (torch.linalg.vector_norm(norms) + 1e-6)
     return None if share >= 1 else share  # one that is no number is a share
 
 
 def clip(parameters: Iterable[nn.Parameter], largest: float) -> None:
     """Scale all gradients down to a common norm of `largest`."""
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    share = share_of(norms_of(gradients) if gradients else [], largest)
+    norms = torch.stack(torch._foreach_norm(gradients)) if gradients else torch.empty(0)
+    share = share_of(norms, largest)
     if share is not None:
         torch._foreach_mul_(gradients, share)

@@ -142,6 +142,8 @@ class Trainer:
         were before the step (but for memory that does not suffice for steps in backward).
         """
         lr = self._set_rate()
+        if self.in_backward:
+            self.in_backward.make_room()
         mean = self._gradients()
         self._check_loss(mean)
         self._update()

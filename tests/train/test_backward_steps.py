@@ -98,8 +98,11 @@ def test_the_fused_form_gives_the_same_too():
 def test_room_for_what_the_optimizer_keeps_is_let_go_as_it_is_made():
     layer = nn.Linear(200, 200)
     inside = BackwardSteps(torch.optim.AdamW(layer.parameters()), moment_bytes=8)
+    inside.make_room()
     assert [room.numel() for room in inside._room.values()] == [8 * 200 * 200 + SMALL]  # the bias is too small
     inside.backward(layer(torch.ones(1, 200)).sum())
+    assert inside._room == {}
+    inside.make_room()
     assert inside._room == {}
 
 
