@@ -37,8 +37,8 @@ GAPS, GAPS_CHECKPOINTING = 0.17, 1.8
 block taken from the system and given back (MALLOC_MMAP_THRESHOLD_=131072, half as fast) what is played through is
 measured to within a hundredth.
 """
-GAPS_IN_BACKWARD, GAPS_HALF = 0.3, 0.5
-"""Of the trained weights: where each gradient is let go at once (measured on SD1.5 in full, 0.23 to 0.42), and where
+GAPS_IN_BACKWARD, GAPS_HALF = 0.18, 0.5
+"""Of the trained weights: where each gradient is let go at once (measured on SD1.5 in full, 0.03 to 0.25), and where
 weights are narrowed for each product: what their copies leave is too small for gradients (0.5).
 """
 TRAINING, ENCODING, PREVIEWS, CLASS_PICTURES = "training", "encoding pictures", "previews", "class pictures"
