@@ -1,7 +1,6 @@
 """The host that is no host: checkpoints of a folder, the whole machine, nothing to step aside."""
 from __future__ import annotations
 
-import gc
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +11,7 @@ from pathlib import Path
 from lib_sdtrain.events import Event
 from lib_sdtrain.host.paths import confined, resolved
 from lib_sdtrain.host.protocol import CheckpointEntry
-from lib_sdtrain.train.allocator import give_freed_memory_back
+from lib_sdtrain.train.allocator import memory_given_back
 
 TOYBOX = CheckpointEntry("toybox", "toybox (built in, small)", Path(__file__).parents[1] / "toybox/toybox.safetensors")
 SUFFIXES = (".safetensors", ".ckpt")
@@ -60,10 +59,8 @@ class StandaloneHost:
     @contextmanager
     def step_aside(self) -> Iterator[None]:
         """There is no other model; what the job took goes back to the system."""
-        try:
+        with memory_given_back(_empty_cache):
             yield
-        finally:
-            _give_memory_back()
 
     def report(self, event: Event) -> bool:
         """Nobody else watches."""
@@ -101,9 +98,7 @@ class StandaloneHost:
         """Folders are read anew each time."""
 
 
-def _give_memory_back() -> None:
-    gc.collect()  # the engine's modules refer to each other
-    torch = sys.modules.get("torch")
+def _empty_cache() -> None:
+    torch = sys.modules.get("torch")  # the job has loaded it, if it needed it
     if torch and torch.cuda.is_available():
         torch.cuda.empty_cache()
-    give_freed_memory_back()

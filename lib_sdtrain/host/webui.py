@@ -1,7 +1,6 @@
 """AUTOMATIC1111 WebUI as a host. Imported only inside it, as are the other `webui_*` files: they import `modules.*`."""
 from __future__ import annotations
 
-import gc
 import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -19,7 +18,7 @@ from lib_sdtrain.host import webui_live, webui_settings
 from lib_sdtrain.host.paths import confined, resolved
 from lib_sdtrain.host.protocol import CheckpointEntry, LiveMerge, LiveTensors
 from lib_sdtrain.host.standalone import TOYBOX
-from lib_sdtrain.train.allocator import give_freed_memory_back
+from lib_sdtrain.train.allocator import memory_given_back
 from lib_sdtrain.train.studio import Studio
 
 T = TypeVar("T")
@@ -97,7 +96,7 @@ class WebuiHost:
             stack.callback(_come_back)
             if model is not None:
                 sd_models.send_model_to_cpu(model)
-            stack.callback(_give_memory_back)
+            stack.enter_context(memory_given_back(devices.torch_gc))
             yield
 
     def report(self, event: Event) -> bool:
@@ -182,12 +181,6 @@ def _come_back() -> None:
     model = sd_models.model_data.sd_model  # another object, where a preview's refiner has taken its place for a while
     if model is not None:
         sd_models.send_model_to_device(model)
-
-
-def _give_memory_back() -> None:
-    gc.collect()  # the engine's modules refer to each other
-    devices.torch_gc()
-    give_freed_memory_back()
 
 
 @contextmanager

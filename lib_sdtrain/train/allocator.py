@@ -9,7 +9,11 @@ from __future__ import annotations
 
 import ctypes
 import ctypes.util
+import gc
 import sys
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from lib_sdtrain.train.spare_memory import spare_memory
@@ -44,6 +48,33 @@ def _use_huge_pages(size: int) -> None:
     first = -(-start // HUGE_PAGE) * HUGE_PAGE
     madvise(first, size - 2 * HUGE_PAGE, MADV_HUGEPAGE)
     free(start)
+
+
+@contextmanager
+def memory_given_back(empty_cache: Callable[[], object] = lambda: None) -> Iterator[None]:
+    """What is done inside has memory while it is done: however it ends, all of it goes back to the system.
+
+    `empty_cache` empties the device's.
+    """
+    try:
+        yield
+    except BaseException as error:
+        _forget_locals(error)
+        raise
+    finally:
+        gc.collect()  # the engine's modules refer to each other
+        with suppress(RuntimeError):  # a card that has failed says so again; what it said first is what is told
+            empty_cache()
+        give_freed_memory_back()
+
+
+def _forget_locals(error: BaseException | None) -> None:
+    """An error's traceback holds the frames that it came through, and they the model; so do those that led to it."""
+    seen = set()
+    while error is not None and id(error) not in seen:  # two may name each other
+        seen.add(id(error))
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
 
 
 def give_freed_memory_back() -> bool:
