@@ -318,7 +318,8 @@ class DataSettings:
         "memory",
         "Cache text embeddings",
         "Keep what a text encoder that is not trained says of a caption. disk also serves the next run. Where captions "
-        "do not vary, all are encoded first, and the text encoder takes no memory of the GPU while training.",
+        "do not vary, all are encoded first, and the text encoder takes no memory of the GPU while training; without "
+        "previews none at all.",
         choices=("memory", "disk", "none"),
     )
     cache_dir: str = setting(

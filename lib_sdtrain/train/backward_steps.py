@@ -18,7 +18,7 @@ from torch import Tensor
 
 from lib_sdtrain.errors import JobFailed, Problems, UserError
 from lib_sdtrain.settings.run_method import TrainGroup
-from lib_sdtrain.train.clipping import share_of
+from lib_sdtrain.train.clipping import norms_of, share_of
 from lib_sdtrain.train.optimizers.kept import parameters_of
 from lib_sdtrain.train.optimizers.registry import PRODIGY, optimizer_class
 
@@ -41,8 +41,9 @@ class BackwardSteps:
     clipped to, 0 for not at all; `moment_bytes` what the optimizer keeps of each weight. The optimizer stays the one
     object that holds all states: what is saved of it does not differ.
 
-    What is noted while gradients come and go is kept in objects that are made before: one made beside a gradient lies
-    in the way of the next, which took 0.7 GB of SD1.5, some runs 1.4.
+    Nothing that stays is made while gradients come and go. glibc puts it right behind the gradient that is there, and
+    when that is let go, the next of its size finds the hole too small and takes new memory: 0.7 to 1.3 GB of SD1.5. So
+    norms and small gradients are copied into places of their own, and the groups are copied before backward.
     """
 
     def __init__(self, optimizer: torch.optim.Optimizer, largest_norm: float = 0.0, moment_bytes: int = 0) -> None:
@@ -52,11 +53,11 @@ class BackwardSteps:
         self._places = {parameter: place for place, parameter in enumerate(parameters_of(optimizer))}
         self._came = bytearray(len(self._places))
         self._waiting = {parameter: torch.empty_like(parameter, requires_grad=False) for parameter in self._places
-                         if parameter.numel() < SMALL}  # fmt: skip
+                         if parameter.numel() < SMALL}  # fmt: skip  # where small gradients wait for `finish`
         self._norms: Tensor | None = None  # of each parameter's gradient, while only they are wanted
         self._share: Tensor | None = None  # of each gradient that is used, where that is less than all of it
         self._before: list[dict[str, Any]] = []  # the groups as a step finds them
-        self._alone: list[dict[str, Any]] = []  # as the optimizer leaves them, with the parameters it had last
+        self._alone: list[dict[str, Any]] = []  # as the optimizer sees them: with one parameter after the other
         self._stepped: list[bool] = []
         for number, group in enumerate(optimizer.param_groups):
             for parameter in group["params"]:
@@ -74,6 +75,7 @@ class BackwardSteps:
     def backward(self, loss: Tensor) -> None:
         """From a loss to weights that have moved. Raises `JobFailed` for a gradient that comes in parts."""
         groups = self.optimizer.param_groups
+        self._forget()
         self._before, self._alone = [dict(group) for group in groups], [dict(group) for group in groups]
         self._stepped = [False] * len(groups)
         if self.largest_norm:
@@ -84,10 +86,14 @@ class BackwardSteps:
         """The norms of all gradients, in the order that clipping them together has; the graph is kept."""
         norms = self._norms = next(iter(self._places)).new_zeros(len(self._places))
         loss.backward(retain_graph=True)
-        self._norms = None
         found = norms[[place for place, came in enumerate(self._came) if came]]
-        self._came[:] = bytes(len(self._came))
+        self._forget()
         return found
+
+    def _forget(self) -> None:
+        """No gradient has come, and those to come are used."""
+        self._norms = None
+        self._came[:] = bytes(len(self._came))
 
     def finish(self) -> None:
         """Move what waited, and count the step in the groups, once each, also in those that no gradient reached."""
@@ -96,7 +102,7 @@ class BackwardSteps:
             if waiting or not self._stepped[number]:
                 self._step(number, waiting)
             group |= {**self._alone[number], "params": group["params"]}
-        self._came[:] = bytes(len(self._came))
+        self._room = {}  # what no gradient has reached needs none
 
     def _take(self, number: int, parameter: Tensor) -> None:
         """A parameter's gradient has come."""
@@ -107,7 +113,7 @@ class BackwardSteps:
             )
         self._came[place] = True
         if self._norms is not None:
-            self._norms[place] = torch._foreach_norm([parameter.grad])[0]  # as `clip` has it, to the bit
+            self._norms[place] = norms_of([parameter.grad])[0]
             parameter.grad = None
             return
         if self._share is not None:
@@ -120,7 +126,10 @@ class BackwardSteps:
             self._step(number, [parameter])
 
     def _step(self, number: int, parameters: list[Tensor]) -> None:
-        """One step of the optimizer as if it had these parameters of a group alone; their gradients are let go."""
+        """One step of the optimizer as if it had these parameters of a group alone; their gradients are let go.
+
+        It finds the group as the step began, without what it noted there for the parameter before.
+        """
         groups, before, alone = self.optimizer.param_groups, self._before[number], self._alone[number]
         for name in alone.keys() - before.keys():
             del alone[name]
@@ -138,8 +147,8 @@ class BackwardSteps:
 def _reserved(parameters: Iterable[Tensor], moment_bytes: int) -> dict[Tensor, Tensor]:
     """Addresses in main memory for what the optimizer will keep of each parameter, let go as it is made.
 
-    They take no memory. Made in between activations, moments would leave gaps there that nothing fits into: up to 2 GB
-    more for SD1.5, and slower steps.
+    No memory is taken for them. Made in between activations, moments would leave gaps there that nothing fits into: up
+    to 2 GB more for SD1.5, and slower steps.
     """
     return {
         parameter: torch.empty(moment_bytes * parameter.numel() + SMALL, dtype=torch.uint8)

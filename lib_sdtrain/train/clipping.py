@@ -1,10 +1,15 @@
 """Gradients scaled down to a common norm, with `torch.nn.utils.clip_grad_norm_`'s numbers."""
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
+
+
+def norms_of(gradients: Sequence[Tensor]) -> Sequence[Tensor]:
+    """The norm of each."""
+    return torch._foreach_norm(gradients)
 
 
 def share_of(norms: Tensor, largest: float) -> Tensor | None:
@@ -21,7 +26,7 @@ def share_of(norms: Tensor, largest: float) -> Tensor | None:
 def clip(parameters: Iterable[nn.Parameter], largest: float) -> None:
     """Scale all gradients down to a common norm of `largest`."""
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    norms = torch.stack(torch._foreach_norm(gradients)) if gradients else torch.empty(0)
+    norms = torch.stack(norms_of(gradients)) if gradients else torch.empty(0)
     share = share_of(norms, largest)
     if share is not None:
         torch._foreach_mul_(gradients, share)

@@ -49,7 +49,7 @@ class PromptEncoder:
         self.limit, self.form = int(settings.max_token_length), settings.long_prompts
         self.names = TEXT_ENCODERS[: len(model.text_encoders)]
         self.trained = [name in trained or self.inversions.trained is not None for name in self.names]
-        self.cache = TextCache(len(self.names), keeps)
+        self.cache = TextCache([bool(config.projection) for config in model.family.text], keeps)
         self._away: torch.device | None = None
 
     def encode(self, prompts: Sequence[str]) -> Words:

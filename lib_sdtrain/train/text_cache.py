@@ -11,6 +11,7 @@ from torch import nn
 
 from lib_sdtrain.data.draws import Draws
 from lib_sdtrain.data.shards import ShardStore
+from lib_sdtrain.model.family import TextConfig
 from lib_sdtrain.model.keys import TEXT_ENCODERS
 from lib_sdtrain.model.mapped import digest_tensor
 from lib_sdtrain.model.text import Encoded
@@ -27,12 +28,13 @@ Chunk = tuple[int, ...]
 class TextCache:
     """Encoded chunks by encoder and ids. In memory the last KEPT; with a `store` all of them are on disk too.
 
-    `keys` tell the encoders on disk apart. Nothing is kept without `keeps`.
+    `keys` tell the encoders on disk apart; `pooled` says which of them have a pooled output. Nothing is kept without
+    `keeps`.
     """
 
-    def __init__(self, count: int, keeps: bool = True) -> None:
-        self.keeps, self.keys, self.store = keeps, [""] * count, None
-        self._memory: list[OrderedDict[Chunk, Encoded]] = [OrderedDict() for _ in range(count)]
+    def __init__(self, pooled: Sequence[bool], keeps: bool = True) -> None:
+        self.keeps, self.keys, self.store, self._pooled = keeps, [""] * len(pooled), None, pooled
+        self._memory: list[OrderedDict[Chunk, Encoded]] = [OrderedDict() for _ in pooled]
 
     def use_disk(self, store: ShardStore, keys: Sequence[str]) -> None:
         """Keep what comes from now on on disk too."""
@@ -80,8 +82,8 @@ class TextCache:
 
     def _read(self, index: int, chunk: Chunk, device: torch.device) -> Encoded | None:
         hidden = self.store.get(self._name(index, chunk, "hidden"))
-        pooled = self.store.get(self._name(index, chunk, "pooled"))
-        if hidden is None:
+        pooled = self.store.get(self._name(index, chunk, "pooled")) if self._pooled[index] else None
+        if hidden is None or (self._pooled[index] and pooled is None):
             return None
         return Encoded(hidden.to(device), None if pooled is None else pooled.to(device))
 
@@ -96,24 +98,39 @@ def wants_disk(settings: RunSettings) -> bool:
     return settings.data.cache_text_embeddings == DISK
 
 
-def known_before(plan: Plan, draws: Draws) -> bool:
-    """Whether what frozen encoders say of all captions is made before training, after which they are put away.
+def known_before(plan: Plan, draws: Draws, samples: int) -> bool:
+    """Whether what frozen encoders say of all captions is made before the `samples` to come; then they are put away.
 
-    On a CPU that frees memory where nothing is drawn, and costs nothing where the run says each caption anyway.
+    On a CPU that frees memory only where they are let go for good, and it takes no time only where the samples say
+    every caption anyway: each is said once, then or now.
     """
-    settings, words = plan.settings, draws.all_words()
-    if not keeps_text(settings) or settings.embedding.name or words is None:
+    words = draws.all_words() if frozen_encoders(plan) else None
+    if words is None or not keeps_text(plan.settings):
         return False
-    if wants_disk(settings):
+    if wants_disk(plan.settings):
         return True
-    if captions(plan) >= KEPT or plan.device == "cuda":
-        return captions(plan) < KEPT
-    return not settings.preview.prompts and len({"", *words}) <= plan.samples_a_step * plan.steps
+    if plan.device != "cpu":
+        return chunks_at_most(plan) < KEPT
+    return lets_go(plan) and len({"", *words}) <= samples
 
 
-def captions(plan: Plan) -> int:
-    """How many captions there may be at most."""
-    return 1 + plan.pictures + sum(len(material.class_pictures) for material in plan.materials)
+def frozen_encoders(plan: Plan) -> dict[str, TextConfig]:
+    """The text encoders that say the same of a caption at every step. None does while an embedding is trained."""
+    settings = plan.settings
+    return {name: text for name, text in zip(TEXT_ENCODERS, plan.family.text, strict=False)
+            if not settings.embedding.name and not settings.method.trains(name)}  # fmt: skip
+
+
+def lets_go(plan: Plan) -> bool:
+    """Whether encoders that are put away are asked no more: nothing is drawn, and all that they said is in memory."""
+    return not plan.settings.preview.prompts and chunks_at_most(plan) < KEPT
+
+
+def chunks_at_most(plan: Plan) -> int:
+    """How many chunks there may be of all captions: each may be as long as the run lets it, each may be another."""
+    class_pictures = sum(len(material.class_pictures) for material in plan.materials) + sum(plan.missing_class)
+    forms = 2 if plan.settings.data.replace_words else 1
+    return (1 + plan.pictures + class_pictures) * forms * (int(plan.settings.model.max_token_length) // 75)
 
 
 def text_folder(plan: Plan, outputs: Path) -> Path:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from lib_sdtrain.data.shards import ShardStore
 from lib_sdtrain.events import CancelToken, Event, Notice, Phase
-from lib_sdtrain.train.text_cache import KEPT, keeps_text, known_before, text_folder, text_keys, wants_disk
+from lib_sdtrain.train.text_cache import KEPT, keeps_text, known_before, lets_go, text_folder, text_keys, wants_disk
 from lib_sdtrain.train.trainer import Trainer
 
 VARIED = "captions vary from sample to sample, so what the text encoder says of them is not kept on disk"
@@ -15,7 +15,8 @@ EVERY = 16
 
 
 def prepare_words(trainer: Trainer, outputs: Path, more: Iterable[str], token: CancelToken) -> Iterator[Event]:
-    """Encode all prompts of a run, and `more`, once, where they are always the same; then the encoders are put away.
+    """Encode all prompts of a run, and `more`, once, where they are always the same; then the encoders are put away,
+    for good where they will not be asked again.
 
     In memory there is room for KEPT of them; where there are more, and not on disk, the encoders stay on the device.
     Stopping keeps what is done.
@@ -32,7 +33,7 @@ def prepare_words(trainer: Trainer, outputs: Path, more: Iterable[str], token: C
         store = ShardStore(text_folder(trainer.plan, outputs))
         yield from (_damaged(store.folder / file) for file in store.damaged)
         prompts.cache.use_disk(store, text_keys(trainer.plan, trainer.model.text_encoders, trainer.inversions))
-    elif trainer.device.type == "cpu" and not known_before(trainer.plan, trainer.draws):
+    elif trainer.device.type == "cpu" and not known_before(trainer.plan, trainer.draws, _samples_left(trainer)):
         return  # they are kept as they come
     yield from _remembered(trainer, chain([""], words, more), token)
 
@@ -53,4 +54,8 @@ def _remembered(trainer: Trainer, words: Iterable[str], token: CancelToken) -> I
                 yield Phase(name="encoding captions", done=min(done, total), total=total, unit="captions")
     finally:
         cache.flush()
-    trainer.prompts.put_away(for_good=not trainer.settings.preview.prompts)
+    trainer.prompts.put_away(for_good=lets_go(trainer.plan) and cache.most() < KEPT)
+
+
+def _samples_left(trainer: Trainer) -> int:
+    return trainer.plan.samples_a_step * (trainer.plan.steps - trainer.step)

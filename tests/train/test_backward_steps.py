@@ -16,6 +16,7 @@ from lib_sdtrain.train.backward_steps import SMALL, BackwardSteps, check_backwar
 from lib_sdtrain.train.optimizers import kept
 from lib_sdtrain.train.optimizers.registry import DEFAULTS, optimizer_class
 from lib_sdtrain.train.resume import resume
+from lib_sdtrain.train.trainer import Trainer
 from tests.train.runs import finish, run_settings
 from tests.train.test_ema import result_of
 from tests.train.test_step import make_trainer
@@ -102,8 +103,69 @@ def test_room_for_what_the_optimizer_keeps_is_let_go_as_it_is_made():
     assert [room.numel() for room in inside._room.values()] == [8 * 200 * 200 + SMALL]  # the bias is too small
     inside.backward(layer(torch.ones(1, 200)).sum())
     assert inside._room == {}
+
+
+def test_a_resumed_optimizer_needs_no_room():
+    layer = nn.Linear(200, 200)
+    optimizer = torch.optim.AdamW(layer.parameters())
+    layer(torch.ones(1, 200)).sum().backward()
+    optimizer.step()
+    inside = BackwardSteps(optimizer, moment_bytes=8)
     inside.make_room()
     assert inside._room == {}
+
+
+def test_room_that_no_gradient_asks_for_is_let_go():
+    used, unused = nn.Linear(200, 200), nn.Linear(200, 200)
+    inside = BackwardSteps(torch.optim.AdamW([*used.parameters(), *unused.parameters()]), moment_bytes=8)
+    inside.make_room()
+    inside.backward(used(torch.ones(1, 200)).sum())
+    assert list(inside._room) == [unused.weight]
+    inside.finish()
+    assert inside._room == {}
+
+
+def test_small_gradients_wait_in_the_same_place_at_every_step():
+    """What autograd makes beside a large gradient and stays would lie in the way of the next."""
+    layer, places = nn.Linear(200, 200), set()
+    inside = BackwardSteps(torch.optim.SGD(layer.parameters(), lr=0.1))
+    between = []
+    for _ in range(4):
+        inside.backward(layer(torch.ones(1, 200)).sum())
+        places.add(layer.bias.grad.data_ptr())
+        inside.finish()
+        between.append(torch.empty(200))  # so that no place is free by chance
+    assert len(places) == 1
+
+
+class Counting(torch.optim.SGD):
+    """Notes its steps in a group, as some do, from the first one on."""
+
+    def step(self):
+        for group in self.param_groups:
+            group["steps"] = group.get("steps", 0) + 1
+        return super().step()
+
+
+def test_what_an_optimizer_notes_in_a_group_counts_steps_and_not_weights(monkeypatch):
+    monkeypatch.setattr(backward_steps, "SMALL", 0)
+    layers = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
+    optimizer = Counting(layers.parameters(), lr=0.1)
+    inside = BackwardSteps(optimizer)
+    for step in range(1, 4):
+        inside.backward(layers(torch.ones(2, 3)).sum())
+        inside.finish()
+        assert optimizer.param_groups[0]["steps"] == step
+    assert optimizer.param_groups[0]["params"] == list(layers.parameters())
+
+
+def test_room_is_made_before_the_first_forward_pass(tiny_checkpoint, picture_folder, tmp_path, monkeypatch):
+    seen, make_room, answer = [], BackwardSteps.make_room, Trainer.answer
+    monkeypatch.setattr(BackwardSteps, "make_room", lambda steps: seen.append("room") or make_room(steps))
+    monkeypatch.setattr(Trainer, "answer", lambda trainer, batch: seen.append("answer") or answer(trainer, batch))
+    settings = run_settings(tiny_checkpoint, picture_folder("i", 1), train__length=1, train__step_in_backward=True)
+    finish(train(settings, run_dir=tmp_path / "run"))
+    assert seen == ["room", "answer"]
 
 
 @pytest.mark.parametrize("norm", [0.0, 1.0])

@@ -4,13 +4,19 @@ from pathlib import Path
 import pytest
 import torch
 
-from lib_sdtrain import train
+from lib_sdtrain import events, train
 from lib_sdtrain.data import latents as latents_module
+from lib_sdtrain.data.shards import ShardStore
 from lib_sdtrain.events import CancelToken, Finished, Notice, Phase, Stopped
 from lib_sdtrain.model import build, text
 from lib_sdtrain.model.checkpoint import open_checkpoint
+from lib_sdtrain.model.text import Encoded
 from lib_sdtrain.settings.run import ModelSettings
+from lib_sdtrain.train import text_cache
+from lib_sdtrain.train.data_plan import draws_of
+from lib_sdtrain.train.plan import make_plan
 from lib_sdtrain.train.prompts import PromptEncoder
+from lib_sdtrain.train.text_cache import TextCache
 from lib_sdtrain.train.trainer import Trainer
 from tests.train.runs import finish, of_kind, run_settings
 
@@ -189,8 +195,58 @@ def test_encoders_that_are_let_go_say_only_what_they_have_said(tiny_checkpoint):
     prompts.put_away(for_good=True)
     assert all(weight.is_meta for weight in model.text_encoders[0].parameters())
     assert torch.equal(prompts.encode(["a dog"]).context, before)
-    with pytest.raises(NotImplementedError, match="meta"):
-        prompts.encode(["a cat"])
+
+
+def test_words_are_all_that_training_may_say(tiny_checkpoint, picture_folder, tmp_path):
+    """Encoders that are let go could not say another."""
+    folder = picture_folder("i", 3)
+    for number in range(3):
+        (folder / f"{number}.txt").write_text(f"a dog, number {number}")
+    settings = run_settings(
+        tiny_checkpoint, folder, picture_folder("c", 3), data__caption_dropout_rate=0.4, data__flip_p=0.5,
+        data__replace_words={"dog": "wolf"}, data__replace_words_from=10,
+    )
+    draws = draws_of(events.result_of(make_plan(settings, tmp_path, "cpu", CancelToken()), print))
+    said = {draw.prompt for index in range(60) for draw in (draws.at(index), draws.class_at(index))}
+    assert len(said) > 5
+    assert said <= set(draws.all_words())
+
+
+def test_the_pooled_output_that_is_lost_is_made_again(tmp_path):
+    """It may lie in another file than the hidden state of the same chunk."""
+    chunk, said = (1, 2), Encoded(torch.ones(1, 77, 4), torch.ones(1, 4))
+    for lost in ("hidden", "pooled"):
+        cache = TextCache([True])
+        cache.use_disk(ShardStore(tmp_path / lost), ["key"])
+        cache.put(0, chunk, said)
+        cache.flush()
+        again = TextCache([True])
+        again.use_disk(cache.store, ["key"])
+        assert torch.equal(again.get(0, chunk, torch.device("cpu")).pooled, said.pooled)
+        cache.store.forget([cache._name(0, chunk, lost)])
+        again._memory[0].clear()
+        assert again.get(0, chunk, torch.device("cpu")) is None
+
+
+def test_more_chunks_on_disk_than_in_memory_keep_the_encoders(tiny_checkpoint, picture_folder, tmp_path, monkeypatch):
+    """A file of theirs may be dropped by another run: they must be able to say it again."""
+    monkeypatch.setattr(text_cache, "KEPT", 3)
+    folder, seen, train_step = picture_folder("i", 3), [], Trainer.train_step
+    for number in range(3):
+        (folder / f"{number}.txt").write_text(f"number {number}")
+
+    def step(trainer):
+        for file in trainer.prompts.cache.store.folder.glob("*.shard"):
+            trainer.prompts.cache.store.drop(file.name)
+        seen.append(next(trainer.model.text_encoders[0].parameters()).is_meta)
+        return train_step(trainer)
+
+    monkeypatch.setattr(Trainer, "train_step", step)
+    settings = run_settings(tiny_checkpoint, folder, method__train_text_encoder=False, train__length=6,
+                            data__cache_text_embeddings="disk")
+    result_of_run = finish(train(settings, run_dir=tmp_path / "runs" / "a"))
+    assert isinstance(result_of_run[-1], Finished)
+    assert seen == [False] * 6
 
 
 @pytest.mark.parametrize(

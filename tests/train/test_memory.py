@@ -203,6 +203,17 @@ def test_in_main_memory_everything_counts(planned, monkeypatch):
     assert "state_copy" not in needed(planned(**every))
 
 
+def test_frozen_encoders_count_in_main_memory_while_something_may_ask_them(planned):
+    counts = open_checkpoint("toybox").parameter_counts()
+    alone = {"method__train_text_encoder": False, "train__length": 4}
+    shown = [{"prompt": "a cat", "width": 64, "height": 64}]
+    assert needed(planned(**alone))["weights"] == 4 * counts["unet"]
+    assert needed(planned(**alone, preview__prompts=shown))["weights"] == 4 * sum(counts.values())
+    for asking in ({"train__length": 1}, {"data__shuffle_caption": True}, {"data__cache_text_embeddings": "none"}):
+        row = needed(planned(**{**alone, **asking}))
+        assert row["weights"] == 4 * (counts["unet"] + counts["text_encoder"]), asking
+
+
 def test_the_hungriest_part_of_a_run_counts(planned):
     small = {"method__kind": "embedding", "embedding__name": "sks", "embedding__init_words": "cat"}
     large = [{"prompt": "a cat", "width": 1024, "height": 1024}]

@@ -26,7 +26,14 @@ from lib_sdtrain.train.plan import Plan
 from lib_sdtrain.train.preview_requests import preview_requests
 from lib_sdtrain.train.spare_memory import spare_memory
 from lib_sdtrain.train.state_writer import SPARE
-from lib_sdtrain.train.text_cache import KEPT, captions, keeps_text, known_before
+from lib_sdtrain.train.text_cache import (
+    KEPT,
+    chunks_at_most,
+    frozen_encoders,
+    keeps_text,
+    known_before,
+    lets_go,
+)  # fmt: skip
 from lib_sdtrain.train.trainer import USE
 
 FP32, FP16 = 4, 2
@@ -37,9 +44,9 @@ GAPS, GAPS_CHECKPOINTING = 0.17, 1.8
 block taken from the system and given back (MALLOC_MMAP_THRESHOLD_=131072, half as fast) what is played through is
 measured to within a hundredth.
 """
-GAPS_IN_BACKWARD, GAPS_HALF = 0.18, 0.5
-"""Of the trained weights: where each gradient is let go at once (measured on SD1.5 in full, 0.03 to 0.25), and where
-weights are narrowed for each product: what their copies leave is too small for gradients (0.5).
+GAPS_IN_BACKWARD, GAPS_HALF = 0.2, 0.5
+"""Of the trained weights: where each gradient is let go at once (SD1.5 in full, AdamW: 0.2 to 0.25, clipped 0.03 to
+0.14), and where weights are narrowed for each product: what their copies leave is too small for gradients (0.5).
 """
 TRAINING, ENCODING, PREVIEWS, CLASS_PICTURES = "training", "encoding pictures", "previews", "class pictures"
 LOADING, SAVING = "loading the model", "saving"
@@ -60,7 +67,8 @@ def need(plan: Plan, draws: Draws, table: Sequence[Mapping[str, Any]]) -> Row:
     (gradients, and what is computed), `gaps`, `cached` latents and captions, `state_copy`, `program`; their sum is
     `total`. `table` has the sizes of the pictures in training (`bucket_table`).
     """
-    rows = [_training(plan, draws, table), *_before(plan, table), *_in_between(plan, draws)]
+    weights = _weights(plan, _at_hand(plan, draws))
+    rows = [_training(plan, weights, table), *_before(plan, table), *_in_between(plan, weights)]
     if plan.device != "cuda":
         rows = [_in_main_memory(plan, row, table) for row in rows]
     totals = [sum(value for value in row.values() if isinstance(value, int)) for row in rows]
@@ -99,7 +107,7 @@ def _kept(plan: Plan) -> Row:
     return {"optimizer": moments, "average": _average(plan)}
 
 
-def _training(plan: Plan, draws: Draws, table: Sequence[Mapping[str, Any]]) -> Row:
+def _training(plan: Plan, weights: int, table: Sequence[Mapping[str, Any]]) -> Row:
     settings, area = plan.settings, _area(plan, table)
     with_class = any(material.concept.class_prompt for material in plan.materials)
     step = Step(
@@ -114,7 +122,7 @@ def _training(plan: Plan, draws: Draws, table: Sequence[Mapping[str, Any]]) -> R
     if step.in_backward and settings.train.max_grad_norm:  # activations are kept until the second pass is over
         working += _largest_gradient(plan)
     cached = 0 if plan.device != "cuda" else _cached_words(plan)
-    return {"phase": TRAINING, "weights": _weights(plan, _at_hand(plan, draws)), **_kept(plan), "working": working,
+    return {"phase": TRAINING, "weights": weights, **_kept(plan), "working": working,
             "cached": cached}  # fmt: skip
 
 
@@ -150,13 +158,14 @@ def _before(plan: Plan, table: Sequence[Mapping[str, Any]]) -> list[Row]:
     return [*rows, {"phase": LOADING, "weights": weights}]
 
 
-def _in_between(plan: Plan, draws: Draws) -> list[Row]:
+def _in_between(plan: Plan, weights: int) -> list[Row]:
     """Saving, and previews of our own."""
-    weights, shown = _weights(plan, set(_counts(plan))), {"shown": _shown_beside(plan)}
-    rows = [{"phase": SAVING, "weights": _weights(plan, _at_hand(plan, draws)), **_kept(plan), **shown}]
+    shown = {"shown": _shown_beside(plan)}
+    rows = [{"phase": SAVING, "weights": weights, **_kept(plan), **shown}]
     if plan.settings.preview.drawn_by != WEBUI and (requests := preview_requests(plan.settings, plan.target)):
         working = max(_drawing(plan, *_pixels(plan, request)) for request in requests)
-        rows.append({"phase": PREVIEWS, "weights": weights, **_kept(plan), **shown, "working": working})
+        everything = _weights(plan, set(_counts(plan)))
+        rows.append({"phase": PREVIEWS, "weights": everything, **_kept(plan), **shown, "working": working})
     return rows
 
 
@@ -213,12 +222,8 @@ def _cached(plan: Plan, table: Sequence[Mapping[str, Any]]) -> int:
 
 def _cached_words(plan: Plan) -> int:
     """What frozen text encoders said, kept where the UNet is."""
-    settings = plan.settings
-    frozen = [text for name, text in zip(TEXT_ENCODERS, plan.family.text, strict=False)
-              if settings.method.kind == EMBEDDING or not settings.method.trains(name)]
-    if not keeps_text(settings) or settings.embedding.name:
-        return 0
-    return FP32 * TOKENS * sum(text.width for text in frozen) * min(captions(plan), KEPT)
+    widths = sum(text.width for text in frozen_encoders(plan).values())
+    return FP32 * TOKENS * widths * min(chunks_at_most(plan), KEPT) if keeps_text(plan.settings) else 0
 
 
 def _encodes_on_the_way(plan: Plan) -> bool:
@@ -249,10 +254,9 @@ def _weights(plan: Plan, parts: set[str]) -> int:
 
 def _at_hand(plan: Plan, draws: Draws) -> set[str]:
     """The parts that are on the device while it trains: what is cached has left it."""
-    counts, settings = set(_counts(plan)), plan.settings
-    away = set() if _encodes_on_the_way(plan) else {VAE}
-    if known_before(plan, draws):
-        away |= {part for part in TEXT_ENCODERS if not settings.method.trains(part)}
-    if plan.device != "cuda" and settings.preview.prompts:
-        return counts  # what is away is in main memory too; it is let go when nothing is drawn
-    return counts - away
+    vae = set() if _encodes_on_the_way(plan) else {VAE}
+    texts = set(frozen_encoders(plan)) if known_before(plan, draws, plan.samples_a_step * plan.steps) else set()
+    if plan.device != "cuda":  # where they are away from is where they are, unless they are let go
+        vae = set() if plan.settings.preview.prompts else vae
+        texts = texts if lets_go(plan) else set()
+    return set(_counts(plan)) - vae - texts
