@@ -72,7 +72,7 @@ class TrainService:
         """The settings in force. Raises `UserError` with every wrong value."""
         here, given = self._here(), [Layer(TAB, self._named(choice.changes))]
         if choice.preset:
-            given.insert(0, Layer(f"preset {choice.preset}", self._named(self.presets.values(choice.preset))))
+            given.insert(0, Layer(f"preset {choice.preset}", self._named(self.presets.values(choice.preset)), True))
         resolved = self.engine.resolve([Layer(self.host.name, here), *given], self.host.device())
         folder = self.host.lora_dir() if resolved.settings.method.kind == LORA else None
         if folder is None:
@@ -110,6 +110,7 @@ class TrainService:
         if not problems.found:
             try:
                 document = self.timed(resolved.settings, self.engine.plan(resolved.settings, self.place))
+                document = {**document, "notices": [*resolved.notices(), *document.get("notices", ())]}
             except UserError as error:
                 problems.absorb(error)
         _collect(problems, check_writable, self.host.output_dir(), "outputs")

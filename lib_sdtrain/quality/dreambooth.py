@@ -80,7 +80,7 @@ def train_subject(folder: Path, checkpoint: str, preserve: bool, token: CancelTo
     changes: dict[str, Any] = {"model.checkpoint": checkpoint, "preview.prompts": []}
     if not preserve:
         changes |= {"data.concepts.0.class_dir": "", "data.concepts.0.class_prompt": ""}
-    layers = [Layer(f"preset {PRESET}", read_preset(PRESET)), Layer("measurement", changes)]
+    layers = [Layer(f"preset {PRESET}", read_preset(PRESET), gives_way=True), Layer("measurement", changes)]
     for event in train(resolve_run(layers, pick_device()).settings, token, run_dir=folder):
         if isinstance(event, Finished):
             return Trained(Path(event.result["checkpoint"]), float(event.result["seconds"]))

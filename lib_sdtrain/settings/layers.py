@@ -3,11 +3,12 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, Generic, TypeVar
 
 from lib_sdtrain.errors import Problems, UserError
 from lib_sdtrain.settings.fields import declared, get_path, item_class
+from lib_sdtrain.settings.idle import idle_paths
 from lib_sdtrain.settings.lengths import Length
 from lib_sdtrain.settings.parse import build, flatten
 
@@ -16,22 +17,38 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Layer:
-    """Nested (or dotted) raw values and the name people know them by: `preset toybox-dreambooth`, `--set`."""
+    """Nested (or dotted) raw values and the name people know them by: `preset toybox-dreambooth`, `--set`.
+
+    What a layer that `gives_way`, a preset, says of a setting that later layers leave no use for is left out.
+    """
 
     name: str
     values: Mapping[str, Any]
+    gives_way: bool = False
 
 
 @dataclass(frozen=True)
 class Resolved(Generic[T]):
-    """The settings in force and, for each dotted path that is not a default, the layer it came from."""
+    """The settings in force and, for each dotted path that is not a default, the layer it came from.
+
+    `left_out`: what a layer said that gave way, path to layer.
+    """
 
     settings: T
     origins: Mapping[str, str]
+    left_out: Mapping[str, str] = field(default_factory=dict)
 
     def origin(self, path: str) -> str:
         """The layer's name, `default` where none set it."""
         return self.origins.get(path, "default")
+
+    def notices(self) -> list[str]:
+        """What to tell of that which was left out: a line a layer."""
+        by_layer: dict[str, list[str]] = {}
+        for path, name in self.left_out.items():
+            by_layer.setdefault(name, []).append(path)
+        return [f"{name}: without {', '.join(paths)}, for which the other settings leave no use"
+                for name, paths in by_layer.items()]  # fmt: skip
 
 
 def resolve(cls: type[T], layers: Sequence[Layer]) -> Resolved[T]:
@@ -40,13 +57,24 @@ def resolve(cls: type[T], layers: Sequence[Layer]) -> Resolved[T]:
     A path such as `data.concepts.0.weight` changes one entry of a list that an earlier layer gave.
     Raises `UserError` with the mistakes of all layers.
     """
-    problems = Problems()
+    found, left_out = _merged(cls, layers), {}
+    for number, layer in enumerate(layers):
+        if layer.gives_way:
+            idle = idle_paths(found.settings) - idle_paths(_merged(cls, layers[: number + 1]).settings)
+            left_out |= {path: layer.name for path in sorted(idle) if found.origins.get(path) == layer.name}
+    return replace(_merged(cls, layers, left_out), left_out=left_out) if left_out else found
+
+
+def _merged(cls: type[T], layers: Sequence[Layer], left_out: Mapping[str, str] | None = None) -> Resolved[T]:
+    problems, left_out = Problems(), left_out or {}
     values: dict[str, Any] = {}
     origins: dict[str, str] = {}
     lists = {item.path for item in declared(cls) if item_class(item)}
     for layer in layers:
         plain, indexed = _split_indexed(layer.values, lists)
         for path, value in flatten(cls, plain, problems).items():
+            if left_out.get(path) == layer.name:
+                continue
             values[path] = copy.deepcopy(value)
             origins[path] = layer.name
         for path, (index, rest), value in indexed:

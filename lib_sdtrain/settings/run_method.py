@@ -11,6 +11,7 @@ from lib_sdtrain.settings.lengths import Length
 FULL, LORA, EMBEDDING = "full", "lora", "embedding"
 FULL_ONLY, LORA_ONLY = (when("method.kind", FULL),), (when("method.kind", LORA),)
 FULL_OR_LORA = when("method.kind", FULL, LORA)
+WHOLE_TEXT = (*FULL_ONLY, when("method.train_text_encoder") | when("method.train_text_encoder_2"))
 HUBER = (when("loss.kind", "huber", "smooth_l1"),)
 WITH_EMA = (when("ema.decay"),)
 WITH_POWER = (*WITH_EMA, when("ema.warm_up", "power"))
@@ -147,7 +148,7 @@ class TrainGroup:
         "and the language kept. Off: the same as their text encoder.",
         minimum=0.0,
         default_text="as the text encoder's",
-        applies=FULL_ONLY,
+        applies=WHOLE_TEXT,
     )
     token_embedding_words: str = setting(
         "",
@@ -155,7 +156,7 @@ class TrainGroup:
         "full: the words whose vectors are trained, with commas between; all others keep theirs. Usually the name that "
         "calls the subject, as in: sks.",
         default_text="all words of the captions",
-        applies=FULL_ONLY,
+        applies=WHOLE_TEXT,
     )
     token_embedding_init: str = setting(
         "",
@@ -163,7 +164,7 @@ class TrainGroup:
         "token_embedding_words: what their vectors begin as, the mean of these words' vectors. A word that the model "
         "listens to: where it does not know the name at all, much time passes until it finds one. Off: as they are.",
         default_text="as they are",
-        applies=(*FULL_ONLY, when("train.token_embedding_words")),
+        applies=(*WHOLE_TEXT, when("train.token_embedding_words")),
     )
     scale_lr: str = setting(
         "none",

@@ -94,6 +94,15 @@ def test_the_dry_run_tells_what_will_happen_and_touches_nothing(config, tmp_path
     assert "train.batch_size = 1    (default)" in text
 
 
+@pytest.mark.parametrize("own", ["method.kind=lora", "method.train_text_encoder=false"])
+def test_another_choice_than_the_presets_is_no_mistake_and_told(capsys, own):
+    """The preset trains a word's own vector, which neither does."""
+    assert main(["train", "--preset", "toybox-dreambooth", "--set", own, "--dry-run"]) == 0
+    told = capsys.readouterr()
+    assert "preset toybox-dreambooth: without train.t" in told.err
+    assert "train.token_embedding_words = sks" not in told.out
+
+
 def test_a_run_can_be_run_again_from_its_own_config(config, tmp_path):
     first = document_of(run("--config", config, "--run-dir", tmp_path / "a", "--set", "train.length=2"))
     again = document_of(run("--config", tmp_path / "a" / "config.yaml", "--run-dir", tmp_path / "b"))

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import pytest
 
-from lib_sdtrain.settings.applies import applies, when
+from lib_sdtrain.settings.applies import When, applies, when
 from lib_sdtrain.settings.fields import declared
 from lib_sdtrain.settings.run import Concept, RunSettings
 
@@ -45,4 +45,13 @@ def test_what_something_depends_on_is_in_sight_when_that_matters():
     """Nothing is out of sight because of a setting that is out of sight itself, while its own conditions hold."""
     for path, condition in CONDITIONS:
         for one in condition.alternatives:
-            assert set(SETTINGS[one.path].meta.applies) <= set(SETTINGS[path].meta.applies), (path, one)
+            for needed in SETTINGS[one.path].meta.applies:
+                assert any(implies(own, needed) for own in SETTINGS[path].meta.applies), (path, needed)
+
+
+def implies(one, other):
+    """Whether the other condition holds wherever this one does."""
+    return one == other or any(
+        one.path == way.path and set(one.values) <= set(way.values) for way in other.alternatives
+        if isinstance(one, When) and one.values
+    )

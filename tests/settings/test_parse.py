@@ -44,6 +44,26 @@ def test_later_layers_win_and_each_value_knows_its_origin():
     assert resolved.origin("train.seed") == "default"
 
 
+def test_what_a_preset_says_gives_way_where_later_layers_leave_no_use_for_it():
+    values = {"train": {"token_embedding_words": "sks", "seed": 3}, "method": {"rank": 4}}
+    preset, lora = Layer("preset a", values, gives_way=True), {"method.kind": "lora"}
+
+    def words(*layers):
+        resolved = resolve(RunSettings, layers)
+        assert (resolved.settings.train.seed, resolved.settings.method.rank) == (3, 4)
+        return resolved.settings.train.token_embedding_words, dict(resolved.left_out)
+
+    gone = ("", {"train.token_embedding_words": "preset a"})
+    assert words(preset) == ("sks", {})  # the rank matters as little by itself, and nobody took its use away
+    assert words(preset, Layer("tab", lora)) == gone
+    assert words(preset, Layer("tab", {"method.train_text_encoder": False})) == gone
+    assert words(preset, Layer("tab", {**lora, "train.token_embedding_words": "cat"})) == ("cat", {})
+    assert words(preset, Layer("tab", {**lora, "stages": [{"method.kind": "full"}]})) == ("sks", {})
+    assert words(Layer("my.yaml", values), Layer("tab", lora)) == ("sks", {})
+    (line,) = resolve(RunSettings, [preset, Layer("tab", lora)]).notices()
+    assert line.startswith("preset a: without train.token_embedding_words, ")
+
+
 def test_resolved_settings_survive_the_way_through_yaml():
     settings = resolve(RunSettings, [Layer("f", {
         "train": {"length": "2.5 epochs", "text_encoder_lr": 5e-7, "mixed_precision": False},

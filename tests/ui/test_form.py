@@ -214,6 +214,14 @@ def test_what_was_changed_and_what_a_stage_may_turn_on_stays_in_sight():
     assert idle_controls({**values, "stages": '{"loss.masked": true}'}) == []
 
 
+def test_what_a_preset_filled_in_and_nothing_uses_is_out_of_sight():
+    base = {**default_values(), "train.token_embedding_words": "sks"}
+    values = {**base, "method.kind": "lora"}
+    assert "train.token_embedding_words" not in idle_controls(base, base)
+    assert "train.token_embedding_words" in idle_controls(values, base)
+    assert "train.token_embedding_words" not in idle_controls({**values, "train.token_embedding_words": "cat"}, base)
+
+
 def test_the_page_is_told_what_to_keep_out_of_sight():
     found = re.search("data-idle='([^']*)'", idle_html({**default_values(), "method.kind": "lora"}))[1].split()
     assert "sdtrain_train_ema_power" in found

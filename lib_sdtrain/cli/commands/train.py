@@ -51,6 +51,7 @@ def run(args: argparse.Namespace) -> int:
     if args.resume:
         return _resume(args)
     resolved = resolve_layers(args, args.fit)
+    sys.stderr.writelines(f"{line}\n" for line in resolved.notices())
     if args.dry_run:
         return _dry_run(resolved, args.json)
     from lib_sdtrain.train.allocator import keep_freed_memory
@@ -79,7 +80,7 @@ def resolve_layers(args: argparse.Namespace, gigabytes: float | None = None) -> 
 
     layers = []
     if args.preset:
-        layers.append(Layer(f"preset {args.preset}", read_preset(args.preset)))
+        layers.append(Layer(f"preset {args.preset}", read_preset(args.preset), gives_way=True))
     if args.config:
         layers.append(Layer(str(args.config), textfiles.read_mapping(args.config)))
     own = Layer("--set", parse_assignments(args.assignments))
@@ -120,8 +121,10 @@ def _dry_run(resolved: Resolved[RunSettings], as_json: bool) -> int:
     from lib_sdtrain.train.stages import plan_stages
     from lib_sdtrain.train.starting import pick_device
 
-    plans = result_of(plan_stages(resolved.settings, OUTPUTS, pick_device(), CancelToken()), Terminal().show)
-    show_document(forecast_stages(plans), as_json, lambda document: forecast_text(document, resolved))
+    terminal = Terminal()
+    plans = result_of(plan_stages(resolved.settings, OUTPUTS, pick_device(), CancelToken()), terminal.show)
+    document = result_of(forecast_stages(plans), terminal.show)
+    show_document(document, as_json, lambda document: forecast_text(document, resolved))
     return DONE
 
 

@@ -34,8 +34,9 @@ def default_values() -> dict[str, Any]:
     return {**values, CONCEPTS: Concepts((blank_entry(),)).as_state()}
 
 
-def idle_controls(values: Mapping[str, Any]) -> list[str]:
-    """The paths of settings that do not matter as the others stand, and stand as they do by themselves.
+def idle_controls(values: Mapping[str, Any], base: Mapping[str, Any] | None = None) -> list[str]:
+    """The paths of settings that do not matter as the others stand, and stand as they do by themselves or in `base`,
+    which is what a preset filled in.
 
     What a further stage may turn on matters.
     """
@@ -46,13 +47,14 @@ def idle_controls(values: Mapping[str, Any]) -> list[str]:
         beside = path.removesuffix(item.path)  # a concept's settings name each other without the concept
         return applies(item.meta.applies, lambda name: values[beside + name if beside + name in values else name])
 
-    untouched = default_values()
-    return [path for path, item in form_items() if values[path] == untouched[path] and not matters(path, item)]
+    untouched = (default_values(), base or {})
+    return [path for path, item in form_items()
+            if not matters(path, item) and any(path in own and values[path] == own[path] for own in untouched)]
 
 
-def idle_html(values: Mapping[str, Any]) -> str:
+def idle_html(values: Mapping[str, Any], base: Mapping[str, Any] | None = None) -> str:
     """Tells the page which controls to keep out of sight."""
-    return f"<span data-idle='{' '.join(map(element_id, idle_controls(values)))}'></span>"
+    return f"<span data-idle='{' '.join(map(element_id, idle_controls(values, base)))}'></span>"
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,16 @@ from lib_sdtrain.errors import UserError
 from lib_sdtrain.ui.controls import raw, shown
 from lib_sdtrain.ui.texts import notes_html, problems_html
 from lib_sdtrain.ui.train.concepts import Concepts
-from lib_sdtrain.ui.train.form import CLASS_PROMPT, INSTANCE_DIR, PREVIEWS, PROMPT, Form, default_values, form_items
+from lib_sdtrain.ui.train.form import (
+    CLASS_PROMPT,
+    INSTANCE_DIR,
+    PREVIEWS,
+    PROMPT,
+    Form,
+    default_values,
+    form_items,
+    idle_html,
+)
 from lib_sdtrain.ui.train.layout import NO_PRESET
 from lib_sdtrain.ui.train.pictures import keep_dropped, thumbnails_html
 from lib_sdtrain.ui.train.plan_view import plan_html
@@ -90,6 +99,14 @@ class TrainHandlers:
             return bool(self.form.choice(self.name_of(preset), values).changes)
         except UserError:
             return True
+
+    def idle(self, preset: str, values: Mapping[str, Any]) -> str:
+        """What to keep out of sight."""
+        try:
+            base = self.form.filled(Choice(self.name_of(preset)))
+        except UserError:
+            base = {}  # a broken preset: the plan says so
+        return idle_html(values, base)
 
     def plan(self, preset: str, values: Mapping[str, Any]) -> str:
         """The plan for what the form holds."""

@@ -10,7 +10,7 @@ from lib_sdtrain.errors import UserError
 from lib_sdtrain.ui.seam import listen, update
 from lib_sdtrain.ui.texts import problems_html
 from lib_sdtrain.ui.train.concepts import CONCEPTS, Concepts
-from lib_sdtrain.ui.train.form import CLASS_PROMPT, INSTANCE_DIR, PROMPT, default_values, idle_html
+from lib_sdtrain.ui.train.form import CLASS_PROMPT, INSTANCE_DIR, PROMPT, default_values
 from lib_sdtrain.ui.train.handlers import Opening, TrainHandlers, wish_of
 from lib_sdtrain.ui.train.layout import NO_PRESET, TrainParts, build_train
 from lib_sdtrain.ui.train.words import read_prompts, reading_html
@@ -121,7 +121,7 @@ class TrainTab:
     def _shown(self, preset: str, values: Mapping[str, Any]) -> dict[Any, Any]:
         """The form with other values in it."""
         shown = {**self._updates(values), **self._views(preset, values), **self._words(values)}
-        return shown | {self.parts.idle: idle_html(values)}
+        return shown | {self.parts.idle: self.handlers.idle(preset, values)}
 
     def _words(self, values: Mapping[str, Any]) -> dict[Any, Any]:
         found = read_prompts(str(values[PROMPT]), str(values[CLASS_PROMPT]))
@@ -134,7 +134,7 @@ class TrainTab:
             return self._views(data[self.parts.preset], self._values(data))
 
         def idle(data: Mapping[Any, Any]) -> str:
-            return idle_html(self._values(data))
+            return self.handlers.idle(data[self.parts.preset], self._values(data))
 
         for control in self.parts.controls.values():
             for event in _settling_events(control.component):
