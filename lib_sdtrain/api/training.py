@@ -42,7 +42,8 @@ class TrainingEngine:
         told: list[Event] = []
         plans = result_of(events, told.append)
         notices = [str(event) for event in told if isinstance(event, Notice)]
-        return {**forecast_stages(plans), "notices": notices, "workload": workload(plans[0])}
+        document = result_of(forecast_stages(plans), told.append)
+        return {**document, "notices": notices, "workload": workload(plans[0])}
 
     def fit(self, settings: RunSettings, place: Place, gigabytes: float | None) -> dict[str, Any]:
         """See `Engine.fit`."""

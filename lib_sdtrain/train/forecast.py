@@ -2,11 +2,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from typing import Any
 
 from lib_sdtrain.data.captions import ZEROED
 from lib_sdtrain.data.draws import Draws
+from lib_sdtrain.events import Event, Phase
 from lib_sdtrain.settings.fields import declared, get_path, item_class
 from lib_sdtrain.settings.layers import Resolved
 from lib_sdtrain.settings.run import RunSettings
@@ -22,12 +23,14 @@ from lib_sdtrain.train.data_plan import (
 )  # fmt: skip
 from lib_sdtrain.train.layout import child_specs, size_of
 from lib_sdtrain.train.memory.need import FP32, memory_text, need, state_bytes, trained_weights
+from lib_sdtrain.train.memory.table import is_known
 from lib_sdtrain.train.plan import Plan
 from lib_sdtrain.train.spare_memory import whole_memory
 
 SHOWN_PROMPTS = 20
 NOTHING = "(nothing)"
 """What stands for the words of a caption that is dropped altogether."""
+WORKING_OUT = "working out the memory of a model of another architecture"
 LORA_BYTES = 2
 
 
@@ -63,11 +66,20 @@ def outline(plan: Plan, draws: Draws) -> dict[str, Any]:
     }
 
 
-def forecast_stages(plans: Sequence[Plan]) -> dict[str, Any]:
+def forecast_stages(plans: Sequence[Plan]) -> Generator[Event, None, dict[str, Any]]:
     """The document of a run of one or more stages: the first one's, with the steps and disk of all, the most memory of
     any, and under `stages` what each comes to.
+
+    Where the table does not have the model, so that working it out takes seconds, that is told.
     """
-    documents = [forecast(plan) for plan in plans]
+    documents = []
+    for done, plan in enumerate(plans, 1):
+        unknown = not is_known(plan.family, plan.settings.method)
+        if unknown:
+            yield Phase(name=WORKING_OUT, done=done - 1, total=len(plans))
+        documents.append(forecast(plan))
+        if unknown:
+            yield Phase(name=WORKING_OUT, done=done, total=len(plans))
     if len(plans) == 1:
         return documents[0]
     rows = [

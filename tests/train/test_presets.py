@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from lib_sdtrain import train
-from lib_sdtrain.events import CancelToken, Finished, Step
+from lib_sdtrain.events import CancelToken, Finished, Step, result_of
 from lib_sdtrain.presets import preset_names, preset_title, read_preset
 from lib_sdtrain.settings.fields import declared
 from lib_sdtrain.settings.layers import Layer
@@ -39,7 +39,7 @@ def planned(settings, tmp_path):
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_preset_can_be_planned_as_it_stands(name, tmp_path):
     settings = resolve_run([Layer(name, read_preset(name))], "cpu").settings
-    document = forecast_stages(planned(settings, tmp_path))
+    document = result_of(forecast_stages(planned(settings, tmp_path)), print)
     assert document["steps"] > 0
     assert document["images"] > 0
     assert preset_title(name) != name

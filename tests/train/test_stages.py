@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 
 from lib_sdtrain import train
 from lib_sdtrain.errors import UserError
-from lib_sdtrain.events import CancelToken, Finished, Notice, Preview, Saved, Started, Step, Stopped
+from lib_sdtrain.events import CancelToken, Finished, Notice, Preview, Saved, Started, Step, Stopped, result_of
 from lib_sdtrain.settings.layers import Layer, resolve
 from lib_sdtrain.settings.run import RunSettings
 from lib_sdtrain.train.forecast import forecast_stages
@@ -128,7 +128,9 @@ def test_the_dry_run_tells_of_every_stage(settings, tmp_path):
 
     plans = []
     finish(planned())
-    document = forecast_stages(plans)
+    told = []
+    document = result_of(forecast_stages(plans), told.append)
+    assert [event.done for event in told] == [0, 1, 1, 2, 2, 3]  # a tiny model is not among those that are known
     assert document["steps"] == 7
     assert [(row["resolution"], row["steps"]) for row in document["stages"]] == [("64", 3), ("96", 2), ("64", 2)]
     assert [row["buckets"][0]["size"] for row in document["stages"]] == [[64, 64], [96, 96], [64, 64]]

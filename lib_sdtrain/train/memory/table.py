@@ -55,6 +55,11 @@ def other_peak(family: Family, what: str, pixels: int, together: int = 1) -> int
     return peak(_other(family, what), together, pixels)
 
 
+def is_known(family: Family, method: MethodSettings) -> bool:
+    """Whether the table has a model's steps; others are played through, which takes seconds."""
+    return bool(_known(family)) and not method.block_weights
+
+
 @lru_cache(maxsize=8)
 def vae_weights(family: Family) -> int:
     """How many weights the family's VAE has."""
@@ -67,7 +72,7 @@ def _of_rank(step: Step, rank: int, conv: bool) -> Step:
 
 @lru_cache(maxsize=256)
 def _step(family: Family, step: Step) -> list[Moment]:
-    found = [] if step.method.block_weights else _found(family, name_of(step))
+    found = _found(family, name_of(step)) if is_known(family, step.method) else []
     return found or plays.step_moments(family, step)
 
 
