@@ -61,7 +61,7 @@ def resolve(cls: type[T], layers: Sequence[Layer]) -> Resolved[T]:
     for number, layer in enumerate(layers):
         if layer.gives_way:
             idle = idle_paths(found.settings) - idle_paths(_merged(cls, layers[: number + 1]).settings)
-            left_out |= {path: layer.name for path in sorted(idle) if found.origins.get(path) == layer.name}
+            left_out |= {path: name for path, name in found.origins.items() if name == layer.name and path in idle}
     return replace(_merged(cls, layers, left_out), left_out=left_out) if left_out else found
 
 

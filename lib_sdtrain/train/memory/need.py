@@ -39,7 +39,7 @@ from lib_sdtrain.train.trainer import USE
 FP32, FP16 = 4, 2
 PROGRAM = 380 * 2**20
 """A process that has loaded torch, diffusers and transformers and opened the pictures (PyTorch 2.13, Linux)."""
-GAPS, GAPS_CHECKPOINTING = 0.17, 1.8
+GAPS, GAPS_CHECKPOINTING = 0.13, 1.8
 """Of the activations: what lies in between that glibc cannot use for another size. Measured on toybox; with every large
 block taken from the system and given back (MALLOC_MMAP_THRESHOLD_=131072, half as fast) what is played through is
 measured to within a hundredth.
