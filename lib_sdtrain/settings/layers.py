@@ -47,7 +47,7 @@ class Resolved(Generic[T]):
         by_layer: dict[str, list[str]] = {}
         for path, name in self.left_out.items():
             by_layer.setdefault(name, []).append(path)
-        return [f"{name}: without {', '.join(paths)}, for which the other settings leave no use"
+        return [f"left out of {name}, as nothing uses it with the other settings: {', '.join(paths)}"
                 for name, paths in by_layer.items()]  # fmt: skip
 
 

@@ -99,7 +99,7 @@ def test_another_choice_than_the_presets_is_no_mistake_and_told(capsys, own):
     """The preset trains a word's own vector, which neither does."""
     assert main(["train", "--preset", "toybox-dreambooth", "--set", own, "--dry-run"]) == 0
     told = capsys.readouterr()
-    assert "preset toybox-dreambooth: without train.t" in told.err
+    assert "left out of preset toybox-dreambooth, " in told.err
     assert "train.token_embedding_words = sks" not in told.out
 
 

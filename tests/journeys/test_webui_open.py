@@ -71,5 +71,5 @@ def test_settings_that_do_not_matter_are_out_of_sight_until_they_do(webui, open_
     rank.wait_for(state="visible")
     page.locator("#sdtrain_train_save_vae").wait_for(state="hidden")
     page.locator("#sdtrain_train_train_token_embedding_words").wait_for(state="hidden")  # the preset's word
-    page.locator(".sdtrain-plan", has_text="without train.token_embedding_lr").wait_for()
+    page.locator(".sdtrain-plan", has_text="left out of preset toybox-dreambooth").wait_for()
     assert "8 pictures" in wait_plan(page)

@@ -61,7 +61,8 @@ def test_what_a_preset_says_gives_way_where_later_layers_leave_no_use_for_it():
     assert words(preset, Layer("tab", {**lora, "stages": [{"method.kind": "full"}]})) == ("sks", {})
     assert words(Layer("my.yaml", values), Layer("tab", lora)) == ("sks", {})
     (line,) = resolve(RunSettings, [preset, Layer("tab", lora)]).notices()
-    assert line.startswith("preset a: without train.token_embedding_words, ")
+    assert line.startswith("left out of preset a, ")
+    assert line.endswith(": train.token_embedding_words")
 
 
 def test_resolved_settings_survive_the_way_through_yaml():
