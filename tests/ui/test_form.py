@@ -222,6 +222,22 @@ def test_what_a_preset_filled_in_and_nothing_uses_is_out_of_sight():
     assert "train.token_embedding_words" not in idle_controls({**values, "train.token_embedding_words": "cat"}, base)
 
 
+def test_what_is_left_out_of_a_preset_comes_back_with_its_use(tmp_path):
+    class Engine(FakeEngine):
+        def preset(self, name):
+            shipped = super().preset(name)
+            return {**shipped, "train": {**shipped["train"], "token_embedding_words": "sks"}}
+
+    service = Services(StandaloneHost(tmp_path), Engine("/pictures")).train
+    form, lora = Form(service), {"method.kind": "lora"}
+    assert service.resolve(Choice(PRESET, lora)).settings.train.token_embedding_words == ""
+    values = form.filled(Choice(PRESET, lora))
+    assert values["train.token_embedding_words"] == "sks"
+    assert form.choice(PRESET, values).changes == lora
+    again = form.choice(PRESET, {**values, "method.kind": "full"})
+    assert service.resolve(again).settings.train.token_embedding_words == "sks"
+
+
 def test_the_page_is_told_what_to_keep_out_of_sight():
     found = re.search("data-idle='([^']*)'", idle_html({**default_values(), "method.kind": "lora"}))[1].split()
     assert "sdtrain_train_ema_power" in found

@@ -64,13 +64,19 @@ class Form:
     service: TrainService
 
     def filled(self, choice: Choice) -> dict[str, Any]:
-        """What every control shows for a choice. Raises `UserError` for a broken preset."""
-        settings = self.service.resolve(choice).settings
+        """What every control shows for a choice. Raises `UserError` for a broken preset.
+
+        What was left out of the preset is shown as the preset has it: it comes back when there is a use for it again.
+        """
+        resolved = self.service.resolve(choice)
+        settings = resolved.settings
         concepts = Concepts(tuple(map(shown_entry, settings.data.concepts)) or (blank_entry(),))
         values = {path: shown(item, get_path(settings, path))
                   for path, item in form_items() if not path.startswith(FIRST)}  # fmt: skip
         values["model.checkpoint"] = self.title_of(settings.model.checkpoint)
-        return {**values, **concepts.controls(), CONCEPTS: concepts.as_state()}
+        base = self.filled(Choice(choice.preset)) if resolved.left_out else {}
+        kept = {path: base[path] for path in resolved.left_out if path in values}
+        return {**values, **kept, **concepts.controls(), CONCEPTS: concepts.as_state()}
 
     def title_of(self, checkpoint: str) -> str:
         """What the page calls a checkpoint."""
