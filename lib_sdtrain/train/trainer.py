@@ -100,7 +100,9 @@ class Trainer:
             module.requires_grad_(True)
         prepare_vectors(self.settings, self.model, self.model_parts)
         choose_attention(self.model.unet, self.device.type, self._precision)
-        choose_convolutions(self.model.unet, self.device.type, self._precision)
+        choose_convolutions(
+            self.model.unet, self.device.type, self._precision, self.settings.train.gradient_checkpointing
+        )
         if narrows(self.settings):
             narrow(self.model.unet, self.device.type, _HALF[self._precision])
         for module in (self.model.unet, *self.model.text_encoders, *self.parts.values()):

@@ -1,15 +1,20 @@
 """A convolution over few pixels as a product of matrices is another way to the same numbers."""
 from __future__ import annotations
 
-from functools import partial
-
 import pytest
 import torch
 from torch import nn
 
-from lib_sdtrain.train import convolutions
+from lib_sdtrain.train import convolutions, winograd
+from tests.tiny import write_tiny
+from tests.train.runs import run_settings
+from tests.train.test_step import double_batch, make_trainer
 
 ALWAYS = 0
+
+
+def product(layer, channels_a_pixel=ALWAYS):
+    return convolutions.Convolution(layer, channels_a_pixel, tiled=False)
 
 
 def answers(layer, forward, x):
@@ -27,7 +32,7 @@ def test_values_and_gradients_are_those_of_the_convolution(kernel, stride, paddi
     layer = nn.Conv2d(6, 10, kernel, stride, padding, bias=bias).double().requires_grad_(not frozen)
     x = torch.randn(2, 6, 7, 5, dtype=torch.float64)
     expected = answers(layer, layer, x)
-    got = answers(layer, partial(convolutions.convolve, layer, ALWAYS), x)
+    got = answers(layer, product(layer), x)
     for one, other in zip(expected, got, strict=True):
         assert one.shape == other.shape
         assert torch.allclose(one, other, atol=1e-12)
@@ -37,10 +42,10 @@ def test_values_and_gradients_are_those_of_the_convolution(kernel, stride, paddi
 def test_where_there_are_more_pixels_it_is_torchs_own_kernel():
     torch.manual_seed(0)
     layer, x = nn.Conv2d(4, 64, 3, padding=1), torch.randn(1, 4, 2, 2)
-    assert torch.equal(convolutions.convolve(layer, 17, x), layer(x))
-    for channels_a_pixel, product in ((16, True), (17, False)):  # 64 channels, 4 pixels
-        made = convolutions.convolve(layer, channels_a_pixel, x)
-        assert (type(made.grad_fn).__name__ == "ConvolutionBackward0") != product
+    assert torch.equal(product(layer, 17)(x), layer(x))
+    for channels_a_pixel, multiplied in ((16, True), (17, False)):  # 64 channels, 4 pixels
+        made = product(layer, channels_a_pixel)(x)
+        assert (type(made.grad_fn).__name__ == "ConvolutionBackward0") != multiplied
 
 
 @pytest.mark.parametrize(("device", "precision", "chosen"), [
@@ -48,7 +53,7 @@ def test_where_there_are_more_pixels_it_is_torchs_own_kernel():
 ])  # fmt: skip
 def test_only_a_cpu_is_faster_so_and_only_with_kernels_of_several_pixels(device, precision, chosen):
     unet = nn.Sequential(nn.Conv2d(4, 4, 3), nn.Conv2d(4, 4, 1), nn.Linear(4, 4))
-    convolutions.choose_convolutions(unet, device, precision)
+    convolutions.choose_convolutions(unet, device, precision, spares_memory=False)
     assert ["forward" in vars(layer) for layer in unet] == [chosen, False, False]
 
 
@@ -56,13 +61,97 @@ def test_what_is_only_drawn_is_drawn_as_everywhere(monkeypatch):
     monkeypatch.delattr(convolutions, "unfold")
     layer, x = nn.Conv2d(32, 64, 3, padding=1), torch.randn(1, 32, 2, 2)
     with torch.no_grad():
-        assert torch.equal(convolutions.convolve(layer, ALWAYS, x), layer(x))
+        assert torch.equal(product(layer)(x), layer(x))
 
 
 def test_mixed_precision_narrows_it_as_it_narrows_a_convolution():
     torch.manual_seed(0)
     layer, x = nn.Conv2d(32, 64, 3, padding=1), torch.randn(1, 32, 2, 2)
     with torch.autocast("cpu", torch.bfloat16):
-        expected, got = layer(x), convolutions.convolve(layer, ALWAYS, x)
+        expected, got = layer(x), product(layer)(x)
     assert got.dtype == torch.bfloat16
     assert torch.allclose(expected.float(), got.float(), atol=2**-7)
+
+
+TILED = "TiledConvolutionBackward"
+
+
+def chosen(device="cpu", precision="no", spares_memory=False, trained=False, **facts):
+    layer = nn.Conv2d(**{"in_channels": 256, "out_channels": 320, "kernel_size": 3, "padding": 1, **facts})
+    layer.requires_grad_(trained)
+    convolutions.choose_convolutions(nn.Sequential(layer), device, precision, spares_memory)
+    return layer
+
+
+def way(layer, side):
+    """Which way a batch of one picture goes."""
+    x = torch.zeros(1, layer.in_channels, side, side, requires_grad=True)
+    return type(layer(x).grad_fn).__name__
+
+
+def test_untrained_weights_are_prepared_for_tiles_where_there_are_pixels_enough():
+    layer = chosen()
+    assert way(layer, 16) == TILED
+    assert way(layer, 15) != TILED  # 225 pixels, 320 channels
+    assert way(chosen(out_channels=255), 16) != TILED
+    assert way(chosen(in_channels=255), 16) != TILED
+
+
+@pytest.mark.parametrize("facts", [
+    {"trained": True}, {"spares_memory": True}, {"precision": "bf16"}, {"precision": "fp16"}, {"device": "cuda"},
+    {"stride": 2}, {"kernel_size": 1, "padding": 0}, {"padding": 0},
+])  # fmt: skip
+def test_everything_else_goes_another_way(facts):
+    assert way(chosen(**facts), 33) != TILED
+
+
+@pytest.fixture
+def prepared(monkeypatch):
+    """The weights that have been prepared for tiles."""
+    weights = []
+
+    def prepare(weight):
+        weights.append(weight)
+        return winograd.tile_kernels(weight)
+
+    monkeypatch.setattr(convolutions, "tile_kernels", prepare)
+    return weights
+
+
+def test_what_is_prepared_is_prepared_once(prepared):
+    layer, x = chosen(), torch.randn(1, 256, 16, 16)
+    assert torch.equal(layer(x), layer(x))
+    assert len(prepared) == 1
+
+
+def test_tiles_are_for_training_only():
+    layer, x = chosen(), torch.randn(1, 256, 16, 16)
+    with torch.no_grad():
+        assert torch.equal(layer(x), nn.Conv2d.forward(layer, x))
+
+
+@pytest.mark.parametrize("method", [
+    {"method__kind": "lora", "method__conv_rank": 2}, {"method__train_unet": False},
+    {"method__kind": "embedding", "embedding__name": "sks", "embedding__init_words": "cat"},
+])  # fmt: skip
+def test_a_run_in_tiles_has_the_same_gradients(method, prepared, monkeypatch, picture_folder, tmp_path):
+    """Whatever is trained beside a UNet that stays as it is; in double precision."""
+    monkeypatch.setattr(convolutions, "TILED_CHANNELS", 1)
+    settings = run_settings(write_tiny(tmp_path / "model.safetensors", "sd1"), picture_folder("i", 3), **method)
+
+    def gradients(channels_a_pixel):
+        monkeypatch.setattr(convolutions, "TILED_CHANNELS_A_PIXEL", channels_a_pixel)
+        trainer = make_trainer(settings, tmp_path)
+        trained = [parameter for part in trainer.parts.values() for parameter in part.double().parameters()]
+        for parameter in trained:
+            parameter.data += 0.01  # a LoRA starts at zero
+        trainer.loss(double_batch(trainer)).backward()
+        return [parameter.grad for parameter in trained if parameter.grad is not None]
+
+    plain = gradients(0)
+    assert not prepared
+    tiled = gradients(1000)
+    assert prepared
+    assert len(tiled) == len(plain) > 0
+    for one, other in zip(tiled, plain, strict=True):
+        assert torch.allclose(one, other, rtol=1e-6, atol=1e-12)

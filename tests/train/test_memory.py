@@ -14,13 +14,16 @@ from lib_sdtrain.events import CancelToken, result_of
 from lib_sdtrain.merge.bench.measure import run_process
 from lib_sdtrain.model.checkpoint import open_checkpoint
 from lib_sdtrain.model.family import PUBLISHED
+from lib_sdtrain.model.keys import UNET
 from lib_sdtrain.settings.run_method import EMBEDDING, FULL, LORA, MethodSettings
+from lib_sdtrain.train import convolutions
 from lib_sdtrain.train.data_plan import draws_of
 from lib_sdtrain.train.memory import need as need_module
 from lib_sdtrain.train.memory import plays, table
 from lib_sdtrain.train.memory.counting import Moment, peak, worst_moments
-from lib_sdtrain.train.memory.need import PROGRAM, need
+from lib_sdtrain.train.memory.need import PROGRAM, memory_text, need
 from lib_sdtrain.train.memory.plays import Step, step_moments
+from lib_sdtrain.train.memory.tiles import kernel_bytes
 from lib_sdtrain.train.plan import make_plan
 from tests.train.runs import run_settings
 
@@ -119,6 +122,24 @@ def test_an_inpainting_model_is_in_the_table_a_scaled_down_one_is_not():
     assert (table._known(inpainting), table._known(smaller)) == ("sd1", "")
 
 
+@pytest.mark.parametrize(("name", "batch", "side"), [("sd1", 2, 32), ("sd1", 1, 64), ("sdxl", 1, 64)])
+def test_weights_prepared_for_tiles_are_those_of_layers_with_pixels_enough(name, batch, side):
+    family, seen = table.families()[name], []
+    unet = plays._module(family, UNET, "meta")
+    for layer in unet.modules():
+        if isinstance(layer, nn.Conv2d):
+            layer.register_forward_hook(lambda layer, inputs, made: seen.append((layer, made.shape)))
+    words = torch.empty(batch, 77, family.unet.context_dim, device="meta")
+    pooled = torch.empty(batch, family.text[-1].projection, device="meta") if family.is_sdxl else None
+    plays._predict(family, unet, torch.empty(batch, 4, side, side, device="meta"), words, pooled)
+    expected = sum(
+        layer.weight.nbytes * 4 for layer, (count, out, height, width) in seen
+        if layer.kernel_size == (3, 3) and layer.stride == (1, 1) and min(layer.in_channels, out) >= 256
+        and count * height * width * 1.25 >= out
+    )
+    assert kernel_bytes(family, batch * side * side) == expected > 0
+
+
 @pytest.fixture
 def planned(picture_folder, tmp_path):
     """A plan on toybox, on a device, with changed settings."""
@@ -212,6 +233,20 @@ def test_frozen_encoders_count_in_main_memory_while_something_may_ask_them(plann
     for asking in ({"train__length": 1}, {"data__shuffle_caption": True}, {"data__cache_text_embeddings": "none"}):
         row = needed(planned(**{**alone, **asking}))
         assert row["weights"] == 4 * (counts["unet"] + counts["text_encoder"]), asking
+
+
+def test_weights_that_are_prepared_for_convolutions_count(planned, monkeypatch):
+    monkeypatch.setattr(convolutions, "TILED_CHANNELS", 64)  # toybox has few
+    kernel_bytes.cache_clear()
+    lora = {"method__kind": "lora"}
+    row, size = needed(planned(**lora)), 128 * 128 // 8**2
+    assert row["prepared"] == kernel_bytes(FAMILY, size) > 0
+    assert "weights prepared for convolutions" in memory_text(row)
+    assert needed(planned(**lora, train__batch_size=2), (64, 64))["prepared"] == kernel_bytes(FAMILY, size // 2)
+    for without in ({"train__gradient_checkpointing": True}, {"train__mixed_precision": "bf16"},
+                    {"method__kind": "full"}, {"device": "cuda"}):  # fmt: skip
+        assert needed(planned(**{**lora, **without}))["prepared"] == 0
+    kernel_bytes.cache_clear()
 
 
 def test_the_hungriest_part_of_a_run_counts(planned):

@@ -16,11 +16,13 @@ from lib_sdtrain.sample.hires import sizes
 from lib_sdtrain.settings.run_method import EMBEDDING, FULL, LORA
 from lib_sdtrain.settings.run_outputs import WEBUI
 from lib_sdtrain.settings.sample import SampleRequest
+from lib_sdtrain.train.convolutions import prepares_tiles
 from lib_sdtrain.train.encoding import UNCACHED
 from lib_sdtrain.train.frozen import narrows
 from lib_sdtrain.train.lora_layers import count_weights
 from lib_sdtrain.train.memory.plays import TOKENS, Step
 from lib_sdtrain.train.memory.table import DECODE, DRAW, ENCODE, other_peak, step_peak, vae_weights
+from lib_sdtrain.train.memory.tiles import kernel_bytes
 from lib_sdtrain.train.optimizers.registry import SCHEDULE_FREE, moment_bytes
 from lib_sdtrain.train.plan import Plan
 from lib_sdtrain.train.preview_requests import preview_requests
@@ -52,7 +54,8 @@ TRAINING, ENCODING, PREVIEWS, CLASS_PICTURES = "training", "encoding pictures", 
 LOADING, SAVING = "loading the model", "saving"
 
 WORDS = {
-    "weights": "weights", "optimizer": "optimizer", "average": "moving average",
+    "weights": "weights", "prepared": "weights prepared for convolutions", "optimizer": "optimizer",
+    "average": "moving average",
     "working": "gradients and activations", "gaps": "gaps between them", "cached": "cached latents and captions",
     "shown": "what is shown in place of the weights", "state_copy": "copy of a state being saved",
     "program": "the program",
@@ -63,12 +66,12 @@ Row = dict[str, Any]
 
 
 def need(plan: Plan, draws: Draws, table: Sequence[Mapping[str, Any]]) -> Row:
-    """The run's most hungry part: `phase`, and the bytes of `weights`, `optimizer`, `average` (EMA), `working`
-    (gradients, and what is computed), `gaps`, `cached` latents and captions, `state_copy`, `program`; their sum is
-    `total`. `table` has the sizes of the pictures in training (`bucket_table`).
+    """The run's most hungry part: `phase`, and the bytes of `weights`, those `prepared` for convolutions, `optimizer`,
+    `average` (EMA), `working` (gradients, and what is computed), `gaps`, `cached` latents and captions, `state_copy`,
+    `program`; their sum is `total`. `table` has the sizes of the pictures in training (`bucket_table`).
     """
     weights = _weights(plan, _at_hand(plan, draws))
-    rows = [_training(plan, weights, table), *_before(plan, table), *_in_between(plan, weights)]
+    rows = [_training(plan, weights, table), *_before(plan, table), *_in_between(plan, weights, table)]
     if plan.device != "cuda":
         rows = [_in_main_memory(plan, row, table) for row in rows]
     totals = [sum(value for value in row.values() if isinstance(value, int)) for row in rows]
@@ -101,20 +104,33 @@ def state_bytes(plan: Plan) -> int:
     return trained_weights(plan) * (FP32 + moment_bytes(plan.settings.train.optimizer) + average)
 
 
-def _kept(plan: Plan) -> Row:
+def _kept(plan: Plan, table: Sequence[Mapping[str, Any]]) -> Row:
     """What is on the device from the first step on, beside the weights."""
     moments = trained_weights(plan) * moment_bytes(plan.settings.train.optimizer)
-    return {"optimizer": moments, "average": _average(plan)}
+    return {"optimizer": moments, "average": _average(plan), "prepared": _prepared(plan, table)}
+
+
+def _prepared(plan: Plan, table: Sequence[Mapping[str, Any]]) -> int:
+    """Untrained weights of the UNet, prepared for convolutions in tiles."""
+    train, method = plan.settings.train, plan.settings.method
+    trained = method.kind == FULL and method.train_unet
+    if trained or not prepares_tiles(plan.device, train.mixed_precision, train.gradient_checkpointing):
+        return 0
+    return kernel_bytes(plan.family, _together(plan) * _area(plan, table))
+
+
+def _together(plan: Plan) -> int:
+    """Pictures of a batch, those of the class among them."""
+    with_class = any(material.concept.class_prompt for material in plan.materials)
+    return plan.settings.train.batch_size * (2 if with_class else 1)
 
 
 def _training(plan: Plan, weights: int, table: Sequence[Mapping[str, Any]]) -> Row:
-    settings, area = plan.settings, _area(plan, table)
-    with_class = any(material.concept.class_prompt for material in plan.materials)
+    settings, area, batch = plan.settings, _area(plan, table), _together(plan)
     step = Step(
         settings.method, settings.train.gradient_checkpointing, settings.train.mixed_precision != "no",
         settings.train.step_in_backward and settings.method.kind == FULL,
     )
-    batch = settings.train.batch_size * (2 if with_class else 1)
     working = step_peak(plan.family, step, batch, area) + _longer_prompts(plan, step, batch, area)
     if _encodes_on_the_way(plan):
         encoding = other_peak(plan.family, ENCODE, area)
@@ -122,7 +138,7 @@ def _training(plan: Plan, weights: int, table: Sequence[Mapping[str, Any]]) -> R
     if step.in_backward and settings.train.max_grad_norm:  # activations are kept until the second pass is over
         working += _largest_gradient(plan)
     cached = 0 if plan.device != "cuda" else _cached_words(plan)
-    return {"phase": TRAINING, "weights": weights, **_kept(plan), "working": working,
+    return {"phase": TRAINING, "weights": weights, **_kept(plan, table), "working": working,
             "cached": cached}  # fmt: skip
 
 
@@ -158,14 +174,14 @@ def _before(plan: Plan, table: Sequence[Mapping[str, Any]]) -> list[Row]:
     return [*rows, {"phase": LOADING, "weights": weights}]
 
 
-def _in_between(plan: Plan, weights: int) -> list[Row]:
+def _in_between(plan: Plan, weights: int, table: Sequence[Mapping[str, Any]]) -> list[Row]:
     """Saving, and previews of our own."""
-    shown = {"shown": _shown_beside(plan)}
-    rows = [{"phase": SAVING, "weights": weights, **_kept(plan), **shown}]
+    kept = {**_kept(plan, table), "shown": _shown_beside(plan)}
+    rows = [{"phase": SAVING, "weights": weights, **kept}]
     if plan.settings.preview.drawn_by != WEBUI and (requests := preview_requests(plan.settings, plan.target)):
         working = max(_drawing(plan, *_pixels(plan, request)) for request in requests)
         everything = _weights(plan, set(_counts(plan)))
-        rows.append({"phase": PREVIEWS, "weights": everything, **_kept(plan), **shown, "working": working})
+        rows.append({"phase": PREVIEWS, "weights": everything, **kept, "working": working})
     return rows
 
 
