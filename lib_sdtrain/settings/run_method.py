@@ -224,12 +224,28 @@ class TrainGroup:
         "Gradient checkpointing",
         "Compute activations twice to save memory; about a third slower.",
     )
+    prepared_convolutions: bool = setting(
+        True,
+        "Prepared convolutions",
+        "On a CPU in fp32, while the UNet stays as it is: its weights are prepared for a faster way. A step of a LoRA "
+        "takes a tenth less, for 1 GB of memory (SD1.5 at 256 pixels).",
+        applies=(
+            when("method.kind", LORA, EMBEDDING) | when("method.train_unet", "False"),
+            when("train.mixed_precision", "no"), when("train.gradient_checkpointing", "False"),
+        ),
+    )
     step_in_backward: bool = setting(
         False,
         "Step in backward",
         "Use each gradient at once and let it go: saves nearly as much memory as the trained weights take, at nearly "
         "the same speed and with the same result. To be clipped, gradients are computed twice for it: a step takes "
         "1.4 to 1.7 times as long, unless max_grad_norm is 0. Not with accumulation, fp16 or prodigy.",
+    )
+    optimizer_on_cpu: bool = setting(
+        False,
+        "Moments in main memory",
+        "On a GPU: what the optimizer remembers of each weight lies in main memory and is on the card only for its "
+        "step. SD1.5 in full takes 7 GB less of the card, and as much main memory. Not with prodigy.",
     )
     seed: int = setting(
         0, "Seed", "The same seed and settings give the same file.", minimum=0, maximum=2**63 - 1, step=1

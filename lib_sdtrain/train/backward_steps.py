@@ -11,16 +11,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from lib_sdtrain.errors import JobFailed, Problems, UserError
+from lib_sdtrain.errors import JobFailed, Problems
 from lib_sdtrain.settings.run_method import TrainGroup
-from lib_sdtrain.train.clipping import norms_of, share_of
+from lib_sdtrain.train.clipping import check_norms, norms_of, share_of
+from lib_sdtrain.train.optimizers.in_turn import InTurn
 from lib_sdtrain.train.optimizers.kept import parameters_of
-from lib_sdtrain.train.optimizers.registry import PRODIGY, optimizer_class
+from lib_sdtrain.train.optimizers.registry import PRODIGY, treats_each_alone
 
 SETTING = "train.step_in_backward"
 SMALL = 2**14
@@ -31,7 +31,6 @@ PIECES_REMEDY = (
     f"lower train.batch_size or data.resolution, turn on train.gradient_checkpointing, choose train.optimizer "
     f"adamw8bit, train a LoRA, or turn {SETTING} off"
 )
-_EACH_ALONE = ("torch.optim", "bitsandbytes.optim", "lib_sdtrain.train.optimizers", "transformers.optimization")
 
 
 class BackwardSteps:
@@ -56,9 +55,7 @@ class BackwardSteps:
                          if parameter.numel() < SMALL}  # fmt: skip  # where small gradients wait for `finish`
         self._norms: Tensor | None = None  # of each parameter's gradient, while only they are wanted
         self._share: Tensor | None = None  # of each gradient that is used, where that is less than all of it
-        self._before: list[dict[str, Any]] = []  # the groups as a step finds them
-        self._alone: list[dict[str, Any]] = []  # as the optimizer sees them: with one parameter after the other
-        self._stepped: list[bool] = []
+        self._turns: InTurn | None = None  # the step that is being taken
         for number, group in enumerate(optimizer.param_groups):
             for parameter in group["params"]:
                 parameter.register_post_accumulate_grad_hook(partial(self._take, number))
@@ -73,13 +70,17 @@ class BackwardSteps:
             self._room = _reserved(new, self._moment_bytes)
 
     def backward(self, loss: Tensor) -> None:
-        """From a loss to weights that have moved. Raises `JobFailed` for a gradient that comes in parts."""
-        groups = self.optimizer.param_groups
+        """From a loss to weights that have moved.
+
+        Raises `JobFailed` for a gradient that comes in parts, and where it clips `NotFiniteError` for one that is no
+        number.
+        """
         self._forget()
-        self._before, self._alone = [dict(group) for group in groups], [dict(group) for group in groups]
-        self._stepped = [False] * len(groups)
+        self._turns = InTurn(self.optimizer, self.optimizer.step)
         if self.largest_norm:
-            self._share = share_of(self._norms_of(loss), self.largest_norm)
+            norms = self._norms_of(loss)
+            check_norms(norms)
+            self._share = share_of(norms, self.largest_norm)
         loss.backward()
 
     def _norms_of(self, loss: Tensor) -> Tensor:
@@ -99,9 +100,9 @@ class BackwardSteps:
         """Move what waited, and count the step in the groups, once each, also in those that no gradient reached."""
         for number, group in enumerate(self.optimizer.param_groups):
             waiting = [parameter for parameter in group["params"] if parameter.grad is not None]
-            if waiting or not self._stepped[number]:
+            if waiting:
                 self._step(number, waiting)
-            group |= {**self._alone[number], "params": group["params"]}
+        self._turns.finish()
         self._room = {}  # what no gradient has reached needs none
 
     def _take(self, number: int, parameter: Tensor) -> None:
@@ -126,22 +127,10 @@ class BackwardSteps:
             self._step(number, [parameter])
 
     def _step(self, number: int, parameters: list[Tensor]) -> None:
-        """One step of the optimizer as if it had these parameters of a group alone; their gradients are let go.
-
-        It finds the group as the step began, without what it noted there for the parameter before.
-        """
-        groups, before, alone = self.optimizer.param_groups, self._before[number], self._alone[number]
-        for name in alone.keys() - before.keys():
-            del alone[name]
-        alone.update(before, params=parameters)
-        self.optimizer.param_groups = [alone]
-        try:
-            self.optimizer.step()
-        finally:
-            self.optimizer.param_groups = groups
+        """One step of the optimizer as if it had these parameters of a group alone; their gradients are let go."""
+        self._turns.step(number, parameters)
         for parameter in parameters:
             parameter.grad = None
-        self._stepped[number] = True
 
 
 def _reserved(parameters: Iterable[Tensor], moment_bytes: int) -> dict[Tensor, Tensor]:
@@ -177,17 +166,8 @@ def check_backward_steps(train: TrainGroup, problems: Problems) -> None:
             "prodigy finds one rate from all gradients together", where="train.optimizer",
             fix=f"choose adamw8bit, adamw, lion, adafactor or schedule_free, {off}",
         )
-    elif not _each_alone(train.optimizer):
+    elif not treats_each_alone(train.optimizer):
         problems.add(
             f"it is not known whether {train.optimizer} treats each weight on its own", where="train.optimizer",
             fix=f"choose an optimizer that is named here or of torch.optim, {off}",
         )
-
-
-def _each_alone(name: str) -> bool:
-    """Whether the optimizer treats each parameter on its own. One that cannot be found is told of elsewhere."""
-    try:
-        module = optimizer_class(name).__module__
-    except UserError:
-        return True
-    return module.startswith(_EACH_ALONE)

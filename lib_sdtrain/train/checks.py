@@ -9,6 +9,7 @@ from lib_sdtrain.train.boards import check_boards
 from lib_sdtrain.train.data_checks import check_data
 from lib_sdtrain.train.embeddings import check_embedding
 from lib_sdtrain.train.held_out import check_validation
+from lib_sdtrain.train.optimizers.elsewhere import check_elsewhere
 from lib_sdtrain.train.optimizers.registry import SCHEDULE_FREE, check_optimizer
 from lib_sdtrain.train.rates import check_schedule
 from lib_sdtrain.train.token_vectors import check_token_vectors
@@ -28,6 +29,7 @@ def check_settings(settings: RunSettings, device: str, problems: Problems) -> No
     check_embedding(settings, problems)
     check_optimizer(settings.train, problems)
     check_backward_steps(settings.train, problems)
+    check_elsewhere(settings.train, problems)
     check_token_vectors(settings, problems)
     check_schedule(settings.train.lr_scheduler, settings.train.lr_scheduler_args, problems)
     _check_saving(settings, problems)

@@ -15,45 +15,53 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear, unfold
 
+from lib_sdtrain.settings.run import RunSettings
+from lib_sdtrain.settings.run_method import FULL
 from lib_sdtrain.train.winograd import TiledConvolution, tile_kernels
 
 CHANNELS_A_PIXEL = {"no": 16, "bf16": 10}
 """By precision: how many channels come out for each pixel of the batch, at least, where the product is the faster."""
 TILED_CHANNELS_A_PIXEL = 1.25
-"""How many at most where tiles are: for fewer pixels, what is prepared takes too much memory for what it saves."""
+"""Channels that come out for each pixel, at most, where tiles are used: over fewer pixels, prepared weights take too
+much memory for the time that they save."""
 TILED_CHANNELS = 256
-"""Channels that go in and out, at least: what is done to the tiles is little then beside the products."""
+"""Channels that go in and out, at least, where tiles are used: cutting and joining them takes little time then."""
 
 
-def choose_convolutions(unet: nn.Module, device: str, precision: str, spares_memory: bool) -> None:
-    """Give the UNet's convolutions the faster ways for training in `precision` (`no`, `bf16`, `fp16`) on `device`.
-
-    Where a run spares memory, nothing is prepared.
-    """
+def choose_convolutions(unet: nn.Module, device: str, settings: RunSettings) -> None:
+    """Give the UNet's convolutions the faster ways for training on `device`."""
+    precision = settings.train.mixed_precision
     if device != "cpu" or precision not in CHANNELS_A_PIXEL:
         return
-    tiled = prepares_tiles(device, precision, spares_memory)
+    tiled = prepares_tiles(device, settings)
     for layer in unet.modules():
         if isinstance(layer, nn.Conv2d) and max(layer.kernel_size) > 1:
-            layer.forward = Convolution(layer, CHANNELS_A_PIXEL[precision], tiled and not layer.weight.requires_grad)
+            layer.forward = Convolution(layer, CHANNELS_A_PIXEL[precision], tiled and _keeps_size(layer))
 
 
-def prepares_tiles(device: str, precision: str, spares_memory: bool) -> bool:
-    """Whether a run's untrained weights are prepared for tiles: in 32 bits, where errors are of no account."""
-    return device == "cpu" and precision == "no" and not spares_memory
+def prepares_tiles(device: str, settings: RunSettings) -> bool:
+    """Whether weights of the UNet are prepared for tiles: those that stay, in 32 bits, unless memory is spared."""
+    method, train = settings.method, settings.train
+    stays = method.kind != FULL or not method.train_unet
+    wanted = train.prepared_convolutions and not train.gradient_checkpointing
+    return stays and wanted and device == "cpu" and train.mixed_precision == "no"
 
 
-def worth_tiles(layer: nn.Conv2d, pixels: int) -> bool:
+def worth_tiles(channels_in: int, channels_out: int, pixels: int) -> bool:
     """Whether a layer's weights should be prepared for tiles when a batch's results have so many pixels."""
-    usual = (layer.kernel_size, layer.stride, layer.padding) == ((3, 3), (1, 1), (1, 1))
-    enough = min(layer.in_channels, layer.out_channels) >= TILED_CHANNELS
-    return usual and enough and pixels * TILED_CHANNELS_A_PIXEL >= layer.out_channels
+    enough = min(channels_in, channels_out) >= TILED_CHANNELS
+    return enough and pixels * TILED_CHANNELS_A_PIXEL >= channels_out
+
+
+def _keeps_size(layer: nn.Conv2d) -> bool:
+    return (layer.kernel_size, layer.stride, layer.padding) == ((3, 3), (1, 1), (1, 1))
 
 
 class Convolution:
     """What `layer` makes of pictures (B, C, h, w), by the fastest way for so many pixels.
 
-    For layers with zeros around the picture, without groups and dilation, as a UNet's are.
+    For layers with zeros around the picture, without groups and dilation, as a UNet's are. Weights of a layer that is
+    `tiled` must not change any more.
     """
 
     def __init__(self, layer: nn.Conv2d, channels_a_pixel: float, tiled: bool) -> None:
@@ -64,7 +72,7 @@ class Convolution:
         pixels = len(x) * height * width
         if not torch.is_grad_enabled():  # previews are the sampler's
             return type(layer).forward(layer, x)
-        if self.tiled and worth_tiles(layer, pixels):
+        if self.tiled and worth_tiles(layer.in_channels, layer.out_channels, pixels):
             return TiledConvolution.apply(x, self._kernels, layer.bias)
         if pixels * self.channels_a_pixel > layer.out_channels:
             return type(layer).forward(layer, x)

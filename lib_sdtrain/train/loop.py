@@ -2,13 +2,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from itertools import chain
 from pathlib import Path
 
 from lib_sdtrain.data.refreshing import Refresher
-from lib_sdtrain.errors import Cancelled
+from lib_sdtrain.errors import Cancelled, JobFailed
 from lib_sdtrain.events import CancelToken, Event, Finished, Notice, Phase, Started, Step, Stopped
 from lib_sdtrain.model.space import check_space
 from lib_sdtrain.places import check_writable
@@ -25,11 +25,12 @@ from lib_sdtrain.train.plan import Plan, rescan_class_pictures
 from lib_sdtrain.train.previews import draw_previews
 from lib_sdtrain.train.run_dir import RunDir, new_run_path
 from lib_sdtrain.train.shown import off_device
+from lib_sdtrain.train.soundness import Unsound
 from lib_sdtrain.train.stages import plan_stages, run_stages
 from lib_sdtrain.train.starting import load_for_training, pick_device
 from lib_sdtrain.train.state import SavedState
 from lib_sdtrain.train.studio import Studio
-from lib_sdtrain.train.trainer import Trainer
+from lib_sdtrain.train.trainer import StepResult, Trainer
 from lib_sdtrain.train.validation import Validator
 from lib_sdtrain.train.words import prepare_words
 
@@ -145,7 +146,7 @@ def _train(
     while trainer.step < plan.steps and not token.stopping:
         before = trainer.pieces
         refresher.follow(trainer.samples)
-        result = trainer.train_step()
+        result = yield from _taken(trainer, outputs, token)
         if trainer.pieces != before:
             yield Notice(text=f"{OUT_OF_MEMORY} {trainer.pieces} pieces: slower, with the same result")
         done = trainer.step - first
@@ -160,6 +161,20 @@ def _train(
         if trainer.step < plan.steps and not token.stopping:
             yield from _in_between(trainer, outputs, token)
     yield from _end(trainer, outputs, token, steps_per_second=(trainer.step - first) / (time.monotonic() - began))
+
+
+def _taken(trainer: Trainer, outputs: Outputs, token: CancelToken) -> Generator[Event, None, StepResult]:
+    """A step. Before the run fails at one that found no numbers, what was there before it is saved."""
+    try:
+        return trainer.train_step()
+    except Unsound as error:
+        if trainer.is_sound():
+            yield from outputs.save_state(token, wait=True)
+            kept = "the state before that step is saved: change this, and go on with the run"
+        else:
+            kept = "the last saved state is good" if outputs.run.has_state() else "no state had been saved yet"
+        problem = error.problem
+        raise JobFailed(problem.what, problem.where, f"{problem.fix}; {kept}") from error
 
 
 def _left_over(trainer: Trainer, run: RunDir, validator: Validator, token: CancelToken) -> Iterator[Event]:

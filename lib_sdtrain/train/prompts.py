@@ -52,23 +52,29 @@ class PromptEncoder:
         self.cache = TextCache([bool(config.projection) for config in model.family.text], keeps)
         self._away: torch.device | None = None
 
-    def encode(self, prompts: Sequence[str]) -> Words:
-        """The words of each prompt; equal prompts are encoded once. All get as many chunks as the longest has."""
+    def encode(self, prompts: Sequence[str], chunks: int = 1) -> Words:
+        """The words of each prompt; equal prompts are encoded once. All get as many chunks as the longest has, and
+        `chunks` at least.
+        """
         unique = list(dict.fromkeys(prompts))
-        said = [self._said(index, chunks) for index, chunks in enumerate(self._chunks(unique))]
+        said = [self._said(index, by_prompt) for index, by_prompt in enumerate(self._chunks(unique, chunks))]
         rows = torch.tensor([unique.index(prompt) for prompt in prompts], device=said[0].hidden.device)
         context = said[0].hidden if len(said) == 1 else torch.cat([one.hidden for one in said], dim=2)
         pooled = said[-1].pooled
         words = Words(context[rows], None if pooled is None else pooled[rows])
         return _without_dropped(words, prompts) if ZEROED in unique else words
 
-    def _chunks(self, prompts: Sequence[str]) -> list[list[list[Chunk]]]:
-        """Chunks by encoder and prompt, the same number everywhere."""
+    def chunk_count(self, prompts: Sequence[str]) -> int:
+        """How many chunks the longest of these prompts has."""
+        return len(self._chunks(prompts)[0][0])
+
+    def _chunks(self, prompts: Sequence[str], least: int = 1) -> list[list[list[Chunk]]]:
+        """Chunks by encoder and prompt, the same number everywhere, and `least` of them at least."""
         tokenizers = self.model.tokenizers[: len(self.trained)]
         find = self.inversions.library.find
         found = [[chunks_of(tokenizer, prompt, self.limit, self.form, find) for prompt in prompts]
                  for tokenizer in tokenizers]  # fmt: skip
-        most = max(len(chunks) for by_prompt in found for chunks in by_prompt)
+        most = max(least, *(len(chunks) for by_prompt in found for chunks in by_prompt))
         for tokenizer, by_prompt in zip(tokenizers, found, strict=True):
             for chunks in by_prompt:
                 chunks += [empty_chunk(tokenizer)] * (most - len(chunks))

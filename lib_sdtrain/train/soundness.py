@@ -1,4 +1,4 @@
-"""Weights that are numbers: looked at before training begins and before anything is saved."""
+"""Numbers that are none: looked for before training begins, in each step, and before anything is saved."""
 from __future__ import annotations
 
 from collections.abc import Iterable
@@ -6,8 +6,16 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from lib_sdtrain.errors import UserError
+from lib_sdtrain.errors import JobFailed, UserError
 from lib_sdtrain.model.build import LoadedModel
+
+
+class NotFiniteError(ArithmeticError):
+    """What a step computed is infinite or no number; no weight has moved."""
+
+
+class Unsound(JobFailed):
+    """A step found no numbers. Weights and counters are as they were before it, so that they can be saved."""
 
 
 def all_finite(tensors: Iterable[Tensor]) -> bool:

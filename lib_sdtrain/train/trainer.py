@@ -2,25 +2,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from lib_sdtrain.data.draws import Draw, Draws
 from lib_sdtrain.data.latents import Latents
 from lib_sdtrain.data.randomness import key
 from lib_sdtrain.errors import JobFailed
 from lib_sdtrain.model.build import LoadedModel
-from lib_sdtrain.model.keys import TEXT_ENCODERS, UNET
-from lib_sdtrain.settings.run import RunSettings
-from lib_sdtrain.settings.run_method import EMBEDDING, FULL, LORA, LossSettings
+from lib_sdtrain.settings.run_method import EMBEDDING, FULL, LossSettings
+from lib_sdtrain.train import loss_scale
 from lib_sdtrain.train.attention import choose_attention
 from lib_sdtrain.train.backward_steps import NOT_IN_PIECES, PIECES_REMEDY, BackwardSteps
 from lib_sdtrain.train.batches import Batch, make_batch
+from lib_sdtrain.train.causes import likely_cause
 from lib_sdtrain.train.clipping import clip
 from lib_sdtrain.train.conditioning import Conditioning
 from lib_sdtrain.train.convolutions import choose_convolutions
@@ -28,20 +28,21 @@ from lib_sdtrain.train.criterion import Criterion
 from lib_sdtrain.train.ema import Average
 from lib_sdtrain.train.embeddings import inversions_of
 from lib_sdtrain.train.frozen import autocast, narrow, narrows
-from lib_sdtrain.train.lora_layers import attach
 from lib_sdtrain.train.optimizers import kept
+from lib_sdtrain.train.optimizers.elsewhere import MomentsElsewhere, lie_elsewhere
 from lib_sdtrain.train.optimizers.registry import make_optimizer, moment_bytes
+from lib_sdtrain.train.parts import swapped, trained_parts
 from lib_sdtrain.train.plan import Plan
 from lib_sdtrain.train.prompts import PromptEncoder
 from lib_sdtrain.train.rates import SmoothedLoss, rate_factor
-from lib_sdtrain.train.soundness import all_finite
+from lib_sdtrain.train.soundness import NotFiniteError, Unsound, all_finite
 from lib_sdtrain.train.splitting import doubled, pieces
 from lib_sdtrain.train.state import State
 from lib_sdtrain.train.text_cache import keeps_text
 from lib_sdtrain.train.token_vectors import prepare_vectors
 
 USE = "use"
-RUINED = "lower train.learning_rate, or use mixed_precision no; the last saved state is good"
+RUINED = "lower train.learning_rate; no such weights are saved"
 _HALF = {"fp16": torch.float16, "bf16": torch.bfloat16}
 
 
@@ -65,6 +66,7 @@ class Trainer:
         self.latents, self.draws = latents, draws
         self.step = self.samples = self._rows = 0
         self.pieces = 1
+        self._batch: Batch | None = None  # the last one, to tell of it when a step finds no numbers
         self.smoothed = SmoothedLoss()
         self.device = torch.device(plan.device)
         family = model.family
@@ -81,12 +83,12 @@ class Trainer:
         self._prepare_modules()
         self.optimizer = make_optimizer(self.settings, self.parts, self.device.type)
         train = self.settings.train
+        self.elsewhere = MomentsElsewhere(self.optimizer) if lie_elsewhere(train, self.device.type) else None
         self.in_backward = BackwardSteps(
             self.optimizer, train.max_grad_norm, moment_bytes(train.optimizer)
         ) if train.step_in_backward else None
         growth = max(1, plan.in_steps(self.settings.train.grad_scaler_growth))
-        half = self._precision == "fp16"
-        self.scaler = torch.amp.GradScaler(self.device.type, growth_interval=growth) if half else None
+        self.scaler = loss_scale.make_scaler(self.device.type, growth) if self._precision == "fp16" else None
         self.average = self._new_average()
 
     @property
@@ -100,9 +102,7 @@ class Trainer:
             module.requires_grad_(True)
         prepare_vectors(self.settings, self.model, self.model_parts)
         choose_attention(self.model.unet, self.device.type, self._precision)
-        choose_convolutions(
-            self.model.unet, self.device.type, self._precision, self.settings.train.gradient_checkpointing
-        )
+        choose_convolutions(self.model.unet, self.device.type, self.settings)
         if narrows(self.settings):
             narrow(self.model.unet, self.device.type, _HALF[self._precision])
         for module in (self.model.unet, *self.model.text_encoders, *self.parts.values()):
@@ -140,23 +140,36 @@ class Trainer:
     def train_step(self) -> StepResult:
         """One optimiser step over `gradient_accumulation_steps` micro-batches.
 
-        Raises `JobFailed` when the loss is not a finite number, or memory does not suffice; weights are then as they
-        were before the step (but for memory that does not suffice for steps in backward).
+        Raises `Unsound` when the loss, or a gradient that is clipped, is no finite number, and `JobFailed` when memory
+        does not suffice; weights are then as they were before the step (but for memory that does not suffice for steps
+        in backward).
         """
+        first = self.samples
+        try:
+            return self._step()
+        except NotFiniteError as error:
+            self.samples = first
+            self.optimizer.zero_grad(set_to_none=True)
+            rates = [group["lr"] for group in self.optimizer.param_groups]
+            cause = likely_cause(self.settings, self._batch, rates)
+            raise Unsound(f"{error} at step {self.step + 1}", where="training", fix=cause) from error
+
+    def _step(self) -> StepResult:
         lr = self._set_rate()
         if self.in_backward:
             self.in_backward.make_room()
         mean = self._gradients()
-        self._check_loss(mean)
         self._update()
         self.step += 1
         if self.average and self.step % max(1, self.plan.in_steps(self.settings.ema.every)) == 0:
             self.average.update()
         return StepResult(mean, self.smoothed.update(mean), lr)
 
-    def _check_loss(self, loss: float) -> None:
-        if not math.isfinite(loss):
-            raise JobFailed(f"the loss is {loss} at step {self.step + 1}", where="training", fix=RUINED)
+    def _finite(self, loss: Tensor) -> float:
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            raise NotFiniteError(f"the loss is {value}")
+        return value
 
     def _gradients(self) -> float:
         """Gradients of a step; the mean loss. Where memory runs out, the step begins anew with more, smaller pieces."""
@@ -174,20 +187,22 @@ class Trainer:
             torch.cuda.empty_cache()
 
     def _micro_step(self, batch: Batch) -> float:
-        """Add a micro-batch's gradients; its loss."""
-        count, self._rows = self.settings.train.gradient_accumulation_steps, len(batch.prompts)
+        """Add a micro-batch's gradients; its loss, which is finite."""
+        self._batch, self._rows = batch, len(batch.prompts)
+        count = self.settings.train.gradient_accumulation_steps
         if self.pieces == 1:
             loss = self.loss(batch)
             self._backward(loss / count)
-            return float(loss.detach())
-        total, shares = 0.0, self.criterion.shares(batch).to(self.device)
+            return self._finite(loss)
+        total, shares = torch.zeros(()), self.criterion.shares(batch).to(self.device)
+        chunks = self.prompts.chunk_count(batch.prompts)  # as many in each piece as the batch's longest caption has
         for part, rows in pieces(batch, self.pieces):
-            prediction, target = self.answer(part)
+            prediction, target = self.answer(part, chunks)
             losses = self.criterion.per_sample(prediction, target, part.timesteps, part.mask)
             loss = (losses * shares[rows.to(self.device)]).sum()
             self._backward(loss / count)
-            total += float(loss.detach())
-        return total
+            total += loss.detach().cpu()
+        return self._finite(total)
 
     def next_batch(self) -> Batch:
         """The next micro-batch; moves the sample counter on."""
@@ -225,12 +240,15 @@ class Trainer:
         prediction, target = self.answer(batch)
         return self.criterion.total(prediction, target, batch)
 
-    def answer(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """What the model says to a micro-batch, and what it should have said, (B, 4, h, w) each."""
+    def answer(self, batch: Batch, chunks: int = 1) -> tuple[Tensor, Tensor]:
+        """What the model says to a micro-batch, and what it should have said, (B, 4, h, w) each.
+
+        Captions are read in `chunks` of 75 tokens at least.
+        """
         clean = batch.latents.to(self.device)
         noisy = self.criterion.noisy(batch, clean)
         with self._autocast():
-            words = self.prompts.encode(batch.prompts)
+            words = self.prompts.encode(batch.prompts, chunks)
             steps = batch.timesteps.to(self.device)
             prediction = self.conditioning.predict(self.model.unet, noisy, steps, words, batch)
         return prediction, self.criterion.target(batch, clean)
@@ -241,7 +259,7 @@ class Trainer:
 
     def _backward(self, loss: Tensor) -> None:
         if self.in_backward:
-            self._check_loss(float(loss.detach()))  # afterwards the weights have moved
+            self._finite(loss)  # afterwards the weights have moved
             self.in_backward.backward(loss)
         else:
             (self.scaler.scale(loss) if self.scaler else loss).backward()
@@ -263,10 +281,10 @@ class Trainer:
         if self.scaler:
             self.scaler.unscale_(self.optimizer)
         if self.settings.train.max_grad_norm:
-            clip(kept.parameters_of(self.optimizer), self.settings.train.max_grad_norm)
+            clip(kept.parameters_of(self.optimizer), self.settings.train.max_grad_norm, checked=not self.scaler)
         if self.scaler:
             self.scaler.step(self.optimizer)
-            self.scaler.update()
+            loss_scale.update(self.scaler)
         else:
             self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
@@ -278,6 +296,10 @@ class Trainer:
                 raise JobFailed(
                     f"a weight of {name} is no number any more at step {self.step}", where="training", fix=RUINED
                 )
+
+    def is_sound(self) -> bool:
+        """Whether all trained weights are finite numbers."""
+        return all(all_finite(part.parameters()) for part in self.parts.values())
 
     def state(self) -> State:
         """Everything that is needed to go on from here, bit for bit."""
@@ -307,7 +329,10 @@ class Trainer:
         self.smoothed.total, self.smoothed.weight = state.facts["smoothed"]
         for name, part in self.parts.items():
             part.load_state_dict(_under(state.tensors, f"weights.{name}."))
-        kept.restore(self.optimizer, _under(state.tensors, "optimizer."), state.facts.get("optimizer", {}))
+        kept.restore(
+            self.optimizer, _under(state.tensors, "optimizer."), state.facts.get("optimizer", {}),
+            elsewhere=self.elsewhere is not None,
+        )
         if self.average and state.facts.get("average_updates") is not None:
             self.average.load(_under(state.tensors, "average."), state.facts["average_updates"])
         elif self.average:  # it was turned on while the run stood still
@@ -316,37 +341,5 @@ class Trainer:
             self.scaler.load_state_dict(state.facts["scaler"])
 
 
-@contextmanager
-def swapped(pairs: Iterable[tuple[Tensor, Tensor]]) -> Iterator[None]:
-    """While open, each parameter holds the other values; afterwards its own again, bit for bit."""
-    own = []
-    try:
-        for parameter, value in pairs:
-            own.append((parameter, parameter.data))
-            parameter.data = value.to(parameter.data)
-        yield
-    finally:
-        for parameter, before in own:
-            parameter.data = before
-
-
 def _under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {key[len(prefix):]: value for key, value in tensors.items() if key.startswith(prefix)}
-
-
-def trained_parts(settings: RunSettings, model: LoadedModel) -> dict[str, nn.Module]:
-    """The modules that are trained, by the name under which the state keeps them: parts of the model, or their LoRA.
-
-    An embedding is trained beside them.
-    """
-    method, parts = settings.method, {}
-    if method.kind == EMBEDDING:
-        return parts
-    for name in (UNET, *TEXT_ENCODERS):
-        if name in model.parts and method.trains(name):
-            parts[name] = model.parts[name]
-    if method.kind == LORA:
-        return {
-            name: attach(model.family, name, part, method, settings.train.seed) for name, part in parts.items()
-        }
-    return parts

@@ -31,8 +31,8 @@ def tile_kernels(weight: Tensor) -> Tensor:
 class TiledConvolution(torch.autograd.Function):
     """`apply(x, kernels, bias)`: x (B, in, h, w) through a 3x3 convolution with one pixel of zeros around it.
 
-    `kernels` are `tile_kernels` of its weights, `bias` is (out,) or None; neither gets a gradient. That of x is the
-    computation's own, each of its steps backward.
+    `kernels` are `tile_kernels` of its weights, `bias` is (out,) or None; neither gets a gradient. That of x is found
+    by the transpose of each step, in reverse.
     """
 
     @staticmethod

@@ -15,7 +15,7 @@ from lib_sdtrain.settings.parse import build
 from lib_sdtrain.settings.run import RunSettings
 from lib_sdtrain.train.bench import loop, measure
 from lib_sdtrain.train.bench.watch import Watched, a_step, counted, step_ends, watch
-from lib_sdtrain.train.trainer import trained_parts
+from lib_sdtrain.train.parts import trained_parts
 
 
 def _settings(checkpoint, **changes):

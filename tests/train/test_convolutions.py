@@ -1,4 +1,4 @@
-"""A convolution over few pixels as a product of matrices is another way to the same numbers."""
+"""Convolutions by a product of matrices and in tiles: other ways to the same numbers."""
 from __future__ import annotations
 
 import pytest
@@ -11,6 +11,10 @@ from tests.train.runs import run_settings
 from tests.train.test_step import double_batch, make_trainer
 
 ALWAYS = 0
+
+
+def settings_of(**changes):
+    return run_settings("toybox", "pictures", **changes)
 
 
 def product(layer, channels_a_pixel=ALWAYS):
@@ -53,7 +57,7 @@ def test_where_there_are_more_pixels_it_is_torchs_own_kernel():
 ])  # fmt: skip
 def test_only_a_cpu_is_faster_so_and_only_with_kernels_of_several_pixels(device, precision, chosen):
     unet = nn.Sequential(nn.Conv2d(4, 4, 3), nn.Conv2d(4, 4, 1), nn.Linear(4, 4))
-    convolutions.choose_convolutions(unet, device, precision, spares_memory=False)
+    convolutions.choose_convolutions(unet, device, settings_of(train__mixed_precision=precision))
     assert ["forward" in vars(layer) for layer in unet] == [chosen, False, False]
 
 
@@ -76,10 +80,10 @@ def test_mixed_precision_narrows_it_as_it_narrows_a_convolution():
 TILED = "TiledConvolutionBackward"
 
 
-def chosen(device="cpu", precision="no", spares_memory=False, trained=False, **facts):
+def chosen(device="cpu", settings=None, **facts):
     layer = nn.Conv2d(**{"in_channels": 256, "out_channels": 320, "kernel_size": 3, "padding": 1, **facts})
-    layer.requires_grad_(trained)
-    convolutions.choose_convolutions(nn.Sequential(layer), device, precision, spares_memory)
+    choices = {"method__kind": "lora", **(settings or {})}
+    convolutions.choose_convolutions(nn.Sequential(layer.requires_grad_(False)), device, settings_of(**choices))
     return layer
 
 
@@ -97,9 +101,18 @@ def test_untrained_weights_are_prepared_for_tiles_where_there_are_pixels_enough(
     assert way(chosen(in_channels=255), 16) != TILED
 
 
+@pytest.mark.parametrize("settings", [
+    {"method__kind": "embedding"}, {"method__kind": "full", "method__train_unet": False},
+])  # fmt: skip
+def test_tiles_are_for_every_unet_that_stays_as_it_is(settings):
+    assert way(chosen(settings=settings), 33) == TILED
+
+
 @pytest.mark.parametrize("facts", [
-    {"trained": True}, {"spares_memory": True}, {"precision": "bf16"}, {"precision": "fp16"}, {"device": "cuda"},
-    {"stride": 2}, {"kernel_size": 1, "padding": 0}, {"padding": 0},
+    {"device": "cuda"}, {"stride": 2}, {"kernel_size": 1, "padding": 0}, {"padding": 0},
+    *({"settings": settings} for settings in (
+        {"method__kind": "full"}, {"train__gradient_checkpointing": True}, {"train__prepared_convolutions": False},
+        {"train__mixed_precision": "bf16"}, {"train__mixed_precision": "fp16"})),
 ])  # fmt: skip
 def test_everything_else_goes_another_way(facts):
     assert way(chosen(**facts), 33) != TILED

@@ -25,6 +25,7 @@ from lib_sdtrain.train.memory.need import PROGRAM, memory_text, need
 from lib_sdtrain.train.memory.plays import Step, step_moments
 from lib_sdtrain.train.memory.tiles import kernel_bytes
 from lib_sdtrain.train.plan import make_plan
+from tests.hollow import write_hollow
 from tests.train.runs import run_settings
 
 FAMILY = open_checkpoint("toybox").family
@@ -122,22 +123,24 @@ def test_an_inpainting_model_is_in_the_table_a_scaled_down_one_is_not():
     assert (table._known(inpainting), table._known(smaller)) == ("sd1", "")
 
 
-@pytest.mark.parametrize(("name", "batch", "side"), [("sd1", 2, 32), ("sd1", 1, 64), ("sdxl", 1, 64)])
-def test_weights_prepared_for_tiles_are_those_of_layers_with_pixels_enough(name, batch, side):
-    family, seen = table.families()[name], []
+@pytest.mark.parametrize(("name", "batch", "size"), [("sd1", 2, (32, 32)), ("sd1", 4, (65, 63)), ("sdxl", 1, (48, 80))])
+def test_weights_prepared_for_tiles_are_those_of_layers_with_pixels_enough(name, batch, size, tmp_path):
+    """65x63 is halved to 33x32, 17x16 and 9x8."""
+    checkpoint = open_checkpoint(write_hollow(tmp_path / "model.safetensors", name))
+    family, seen = checkpoint.family, []
     unet = plays._module(family, UNET, "meta")
     for layer in unet.modules():
         if isinstance(layer, nn.Conv2d):
             layer.register_forward_hook(lambda layer, inputs, made: seen.append((layer, made.shape)))
     words = torch.empty(batch, 77, family.unet.context_dim, device="meta")
     pooled = torch.empty(batch, family.text[-1].projection, device="meta") if family.is_sdxl else None
-    plays._predict(family, unet, torch.empty(batch, 4, side, side, device="meta"), words, pooled)
+    plays._predict(family, unet, torch.empty(batch, 4, *size, device="meta"), words, pooled)
     expected = sum(
         layer.weight.nbytes * 4 for layer, (count, out, height, width) in seen
         if layer.kernel_size == (3, 3) and layer.stride == (1, 1) and min(layer.in_channels, out) >= 256
         and count * height * width * 1.25 >= out
     )
-    assert kernel_bytes(family, batch * side * side) == expected > 0
+    assert kernel_bytes(checkpoint, batch, [(8, 8), size]) == expected > 0
 
 
 @pytest.fixture
@@ -235,18 +238,23 @@ def test_frozen_encoders_count_in_main_memory_while_something_may_ask_them(plann
         assert row["weights"] == 4 * (counts["unet"] + counts["text_encoder"]), asking
 
 
-def test_weights_that_are_prepared_for_convolutions_count(planned, monkeypatch):
+def test_weights_that_are_prepared_for_convolutions_count(planned, monkeypatch, picture_folder):
     monkeypatch.setattr(convolutions, "TILED_CHANNELS", 64)  # toybox has few
-    kernel_bytes.cache_clear()
-    lora = {"method__kind": "lora"}
-    row, size = needed(planned(**lora)), 128 * 128 // 8**2
-    assert row["prepared"] == kernel_bytes(FAMILY, size) > 0
+    lora, toybox = {"method__kind": "lora"}, open_checkpoint("toybox")
+    row = needed(planned(**lora))
+    assert row["prepared"] == kernel_bytes(toybox, 1, [(16, 16)]) > 0
     assert "weights prepared for convolutions" in memory_text(row)
-    assert needed(planned(**lora, train__batch_size=2), (64, 64))["prepared"] == kernel_bytes(FAMILY, size // 2)
-    for without in ({"train__gradient_checkpointing": True}, {"train__mixed_precision": "bf16"},
-                    {"method__kind": "full"}, {"device": "cuda"}):  # fmt: skip
+    own = {"name": "sks", "instance_prompt": "a", "instance_dir": str(picture_folder("some", 3)), "class_prompt": "a",
+           "class_dir": str(picture_folder("class", 3)), "num_class_images": 3}  # fmt: skip
+    both = needed(planned(**lora, data__concepts=[own], train__batch_size=2))
+    assert both["prepared"] == kernel_bytes(toybox, 4, [(16, 16)]) > row["prepared"]
+    sizes = [{"size": size, "images": 1} for size in ((64, 64), (128, 128), (64, 128))]
+    plan = planned(**lora)
+    assert need(plan, draws_of(plan), sizes)["prepared"] == row["prepared"]
+    assert needed(planned(method__train_unet=False))["prepared"] == row["prepared"]
+    for without in ({"train__gradient_checkpointing": True}, {"train__prepared_convolutions": False},
+                    {"train__mixed_precision": "bf16"}, {"method__kind": "full"}, {"device": "cuda"}):  # fmt: skip
         assert needed(planned(**{**lora, **without}))["prepared"] == 0
-    kernel_bytes.cache_clear()
 
 
 def test_the_hungriest_part_of_a_run_counts(planned):

@@ -13,7 +13,7 @@ from lib_sdtrain.errors import Problems
 from lib_sdtrain.events import CancelToken, Stopped
 from lib_sdtrain.settings.layers import Layer
 from lib_sdtrain.settings.run_method import TrainGroup
-from lib_sdtrain.train.optimizers import kept
+from lib_sdtrain.train.optimizers import kept, registry
 from lib_sdtrain.train.optimizers.adamw8bit import AdamW8bit
 from lib_sdtrain.train.optimizers.lion import Lion
 from lib_sdtrain.train.optimizers.prodigy import Prodigy
@@ -324,3 +324,14 @@ def test_prodigys_learning_rate_is_one_unless_given(tiny_checkpoint):
     assert resolve_run([Layer("test", values)], "cpu").settings.train.learning_rate == 1.0
     given = Layer("test", {**values, "train.learning_rate": 0.5})
     assert resolve_run([given], "cpu").settings.train.learning_rate == 0.5
+
+
+@pytest.mark.parametrize("name", [*registry.names(), "SGD", "RAdam"])
+def test_what_is_kept_of_each_weight_is_as_told(name):
+    more = {"SGD": {"momentum": 0.9}}.get(name, registry.DEFAULTS.get(name, {}))
+    weight = torch.randn(512, 512, requires_grad=True)
+    optimizer = registry.optimizer_class(name)([weight], lr=1e-3, **more)
+    weight.grad = torch.randn(512, 512)
+    optimizer.step()
+    kept = sum(value.nbytes for value in optimizer.state[weight].values() if isinstance(value, torch.Tensor))
+    assert kept / weight.numel() == pytest.approx(registry.moment_bytes(name), abs=0.05)

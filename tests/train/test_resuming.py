@@ -13,7 +13,7 @@ from lib_sdtrain.data import latents, scanning
 from lib_sdtrain.errors import UserError
 from lib_sdtrain.events import CancelToken, Notice, Preview, Step, Validation
 from lib_sdtrain.model.writer import write_checkpoint
-from lib_sdtrain.train import checks
+from lib_sdtrain.train import checks, convolutions
 from lib_sdtrain.train import resume as resume_module
 from lib_sdtrain.train.resume import resume
 from lib_sdtrain.train.state import newest_state
@@ -41,6 +41,9 @@ CASES = {
         "train.lr_scheduler": "piecewise_constant", "train.lr_scheduler_args": {"step_rules": "1:2,0.1"},
         "data.concepts.0.weighting": "kohya", "data.cache_latents": "disk", "data.bucketing": "least_waste",
         "ema.decay": 0.9, "ema.warm_up": "power", "ema.every": 2, "ema.on_cpu": True,
+    },
+    "a LoRA with convolutions beside those in tiles, buckets": {
+        "method.kind": "lora", "method.conv_rank": 2, "data.bucketing": "least_waste",
     },
     "every noise, Lion, batches of two in two parts": {
         "loss.noise_offset": 0.1, "loss.multires_noise_iterations": 3, "loss.input_perturbation": 0.1,
@@ -94,6 +97,8 @@ def test_a_run_that_was_stopped_twice_tells_and_writes_the_same(tiny_checkpoint,
     check = checks.check_settings
     monkeypatch.setattr("lib_sdtrain.train.plan.check_settings", lambda settings, device, problems: check(
         settings, "cuda" if settings.train.mixed_precision == "fp16" else device, problems))
+    for limit, value in (("TILED_CHANNELS", 1), ("TILED_CHANNELS_A_PIXEL", 1000)) if "tiles" in case else ():
+        monkeypatch.setattr(convolutions, limit, value)
     settings = settings_of(tiny_checkpoint, pictures, CASES[case])
     straight = told(tmp_path / "a" / "run", finish(train(settings, run_dir=tmp_path / "a" / "run", device="cpu")))
     run, seen, token = tmp_path / "b" / "run", [], CancelToken()

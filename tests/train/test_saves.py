@@ -141,9 +141,49 @@ def test_a_checkpoint_whose_weights_are_no_numbers_is_refused(tmp_path, tiny_che
 
 def test_a_loss_that_is_no_number_ends_the_run_and_names_the_step(settings, tmp_path, monkeypatch):
     spoiling(monkeypatch, 1, float("inf"))
-    seen = until_it_fails(train(settings, run_dir=tmp_path / "run"), JobFailed, "the loss is nan at step 2")
+    said = "the loss is nan at step 2; .*; no state had been saved yet"
+    seen = until_it_fails(train(settings, run_dir=tmp_path / "run"), JobFailed, said)
     assert of_kind(seen, Step)[-1].step == 1
     assert not (tmp_path / "run" / "state").exists()
+
+
+def losing(monkeypatch, at: int, spoil) -> None:
+    """Spoil the loss of a step, while the weights are good."""
+    right = Trainer.loss
+    monkeypatch.setattr(Trainer, "loss", lambda trainer, batch: spoil(right(trainer, batch)) if trainer.step == at - 1
+                        else right(trainer, batch))  # fmt: skip
+
+
+class NoGradient(torch.autograd.Function):
+    """A number as it is, whose gradient is none."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient * float("nan")
+
+
+@pytest.mark.parametrize("in_backward", [False, True])
+@pytest.mark.parametrize(("spoil", "what"), [
+    (lambda loss: loss * float("inf"), "the loss is inf"),
+    (NoGradient.apply, "a gradient is infinite or no number"),
+])  # fmt: skip
+@pytest.mark.fault("the step, the likely cause, and that the state before it is saved; a run goes on from there")
+def test_what_was_there_before_a_step_without_numbers_is_saved(
+    settings, tmp_path, monkeypatch, spoil, what, in_backward
+):
+    own = replace(settings, train=replace(settings.train, step_in_backward=in_backward))
+    straight = finish(train(own, run_dir=tmp_path / "straight"))[-1].result
+    losing(monkeypatch, 2, spoil)
+    said = f"{what} at step 2; .*; the state before that step is saved"
+    seen = until_it_fails(train(own, run_dir=tmp_path / "run"), JobFailed, said)
+    assert of_kind(seen, Step)[-1].step == 1
+    assert newest_state(tmp_path / "run" / "state").facts["step"] == 1
+    monkeypatch.undo()
+    assert finish(resume(tmp_path / "run"))[-1].result["sha256"] == straight["sha256"]
 
 
 def test_weights_beyond_the_files_format_are_not_saved_as_infinite(settings, tmp_path, monkeypatch):

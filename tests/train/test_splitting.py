@@ -7,6 +7,7 @@ import torch
 from lib_sdtrain.errors import JobFailed
 from lib_sdtrain.train import objective
 from lib_sdtrain.train.splitting import REMEDY, doubled, pieces
+from tests.tiny import write_tiny
 from tests.train.runs import run_settings
 from tests.train.test_step import double_batch, gradients, make_trainer
 
@@ -39,6 +40,28 @@ def test_gradients_are_the_same_in_pieces(tiny_checkpoint, picture_folder, tmp_p
         assert total == pytest.approx(trainer.loss(batch).item(), rel=1e-6)
     sizes = [len(part.prompts) for part, _ in pieces(batch, 4)]
     assert sizes == [2, 2, 1, 1]
+
+
+@pytest.mark.parametrize("family", ["sd1", "sdxl"])
+def test_captions_of_several_lengths_are_read_the_same_in_pieces(family, picture_folder, tmp_path):
+    """The longest caption of the batch decides how long all are, whichever piece it is in."""
+    folder = picture_folder("i", 3)
+    for index, words in enumerate((2, 100, 180)):
+        (folder / f"{index}.txt").write_text("cat " * words)
+    settings = run_settings(
+        write_tiny(tmp_path / "model.safetensors", family), folder, train__batch_size=3, train__max_grad_norm=0.0,
+        model__max_token_length="225",
+    )
+    trainer = make_trainer(settings, tmp_path)
+    batch = double_batch(trainer)
+    assert sorted(len(prompt.split()) for prompt in batch.prompts) == [2, 100, 180]
+    whole = gradients(trainer, trainer.loss(batch))
+    trainer.pieces = 3
+    for part in trainer.parts.values():
+        part.zero_grad(set_to_none=True)
+    trainer._micro_step(batch)
+    grads = [p.grad.flatten() for part in trainer.parts.values() for p in part.parameters() if p.grad is not None]
+    assert float((torch.cat(grads) - whole).norm() / whole.norm()) < 1e-6
 
 
 def test_a_step_that_does_not_fit_begins_anew_with_smaller_pieces(

@@ -16,11 +16,12 @@ from lib_sdtrain.settings.parse import flatten
 from lib_sdtrain.settings.run import RunSettings
 from lib_sdtrain.settings.run_method import EMBEDDING, FULL, LORA
 from lib_sdtrain.train.backward_steps import check_backward_steps
+from lib_sdtrain.train.convolutions import prepares_tiles
 from lib_sdtrain.train.data_plan import bucket_table, draws_of
 from lib_sdtrain.train.encoding import UNCACHED
 from lib_sdtrain.train.layout import KEEP
 from lib_sdtrain.train.memory.need import need
-from lib_sdtrain.train.optimizers.registry import ADAMW, PRODIGY
+from lib_sdtrain.train.optimizers.registry import ADAMW, PRODIGY, treats_each_alone
 from lib_sdtrain.train.plan import Plan
 from lib_sdtrain.train.starting import LORA_RATE
 from lib_sdtrain.train.trainer import USE
@@ -150,6 +151,10 @@ def _in_smaller_batches(settings: RunSettings, device: str) -> Changes:
             "train.gradient_accumulation_steps": train.batch_size * train.gradient_accumulation_steps}  # fmt: skip
 
 
+def _unprepared(settings: RunSettings, device: str) -> Changes:
+    return {"train.prepared_convolutions": False} if prepares_tiles(device, settings) else {}
+
+
 def _checkpointing(settings: RunSettings, device: str) -> Changes:
     return {"train.gradient_checkpointing": True}
 
@@ -166,6 +171,10 @@ def _small_moments(settings: RunSettings, device: str) -> Changes:
     train = settings.train
     plain = train.optimizer == ADAMW and set(train.optimizer_args) <= {"betas", "eps", "weight_decay"}
     return {"train.optimizer": "adamw8bit"} if plain else {}
+
+
+def _moments_elsewhere(settings: RunSettings, device: str) -> Changes:
+    return {"train.optimizer_on_cpu": True} if device == "cuda" and treats_each_alone(settings.train.optimizer) else {}
 
 
 def _in_backward(settings: RunSettings, device: str) -> Changes:
@@ -207,11 +216,13 @@ def _as_lora(settings: RunSettings, device: str) -> Changes:
 REMEDIES = (
     Remedy("latents and text are cached, so that what makes them can leave the device", _cached),
     Remedy("one picture at a time, gradients added up: as many pictures a step as before", _in_smaller_batches),
+    Remedy("no weights are prepared for convolutions: a tenth slower", _unprepared),
     Remedy("activations are computed twice (gradient checkpointing): a third slower, the same result", _checkpointing),
     Remedy("the moving average lies in main memory", _average_elsewhere),
     Remedy("products in 16 bits over 32-bit weights", _half),
     Remedy("the optimizer keeps its moments in 8 bits", _small_moments),
     Remedy("weights move inside the backward pass, not in fp16; clipped up to 1.7 times as long", _in_backward),
+    Remedy("the optimizer's moments lie in main memory, and visit the card for its step", _moments_elsewhere),
     Remedy("the text encoder is not trained, nor a word's own vector", _without_text),
     Remedy("a LoRA is trained in place of the whole model, with its learning rate and no word's own vector", _as_lora),
 )

@@ -23,6 +23,7 @@ from lib_sdtrain.train.lora_layers import count_weights
 from lib_sdtrain.train.memory.plays import TOKENS, Step
 from lib_sdtrain.train.memory.table import DECODE, DRAW, ENCODE, other_peak, step_peak, vae_weights
 from lib_sdtrain.train.memory.tiles import kernel_bytes
+from lib_sdtrain.train.optimizers.elsewhere import TOGETHER, lie_elsewhere
 from lib_sdtrain.train.optimizers.registry import SCHEDULE_FREE, moment_bytes
 from lib_sdtrain.train.plan import Plan
 from lib_sdtrain.train.preview_requests import preview_requests
@@ -107,16 +108,18 @@ def state_bytes(plan: Plan) -> int:
 def _kept(plan: Plan, table: Sequence[Mapping[str, Any]]) -> Row:
     """What is on the device from the first step on, beside the weights."""
     moments = trained_weights(plan) * moment_bytes(plan.settings.train.optimizer)
-    return {"optimizer": moments, "average": _average(plan), "prepared": _prepared(plan, table)}
+    if lie_elsewhere(plan.settings.train, plan.device):  # a few at a time, those of an optimizer's step
+        moments = min(moments, TOGETHER // FP32 * moment_bytes(plan.settings.train.optimizer))
+    return {"optimizer": moments, "average": _average(plan), "prepared": _prepared_weights(plan, table)}
 
 
-def _prepared(plan: Plan, table: Sequence[Mapping[str, Any]]) -> int:
+def _prepared_weights(plan: Plan, table: Sequence[Mapping[str, Any]]) -> int:
     """Untrained weights of the UNet, prepared for convolutions in tiles."""
-    train, method = plan.settings.train, plan.settings.method
-    trained = method.kind == FULL and method.train_unet
-    if trained or not prepares_tiles(plan.device, train.mixed_precision, train.gradient_checkpointing):
+    if not prepares_tiles(plan.device, plan.settings):
         return 0
-    return kernel_bytes(plan.family, _together(plan) * _area(plan, table))
+    scale = plan.family.vae.downscale
+    sizes = [(height // scale, width // scale) for width, height in (row["size"] for row in table)]
+    return kernel_bytes(plan.checkpoint, _together(plan), sizes)
 
 
 def _together(plan: Plan) -> int:

@@ -1,31 +1,40 @@
 """What the weights that are prepared for convolutions in tiles take."""
 from __future__ import annotations
 
-from functools import lru_cache
+from collections.abc import Iterable, Iterator
 
-from torch import nn
-
-from lib_sdtrain.model.build import empty_module
-from lib_sdtrain.model.family import Family
-from lib_sdtrain.model.keys import UNET
+from lib_sdtrain.model.checkpoint import Checkpoint
+from lib_sdtrain.model.keys import UNET, part_rows
 from lib_sdtrain.train.convolutions import worth_tiles
 from lib_sdtrain.train.winograd import KERNEL_BYTES
 
 
-@lru_cache(maxsize=64)
-def kernel_bytes(family: Family, pixels: int) -> int:
-    """Bytes of all `tile_kernels` of an untrained UNet in training; `pixels` are those of a batch's latents."""
-    unet = empty_module(family, UNET)
-    innermost = len(unet.down_blocks) - 1
-    return sum(
-        KERNEL_BYTES * layer.in_channels * layer.out_channels
-        for name, layer in unet.named_modules()
-        if isinstance(layer, nn.Conv2d) and worth_tiles(layer, pixels // 4 ** _level(name, innermost))
-    )
+def kernel_bytes(checkpoint: Checkpoint, batch: int, sizes: Iterable[tuple[int, int]]) -> int:
+    """Bytes of all `tile_kernels` of an untrained UNet once it has seen batches of latents of these `sizes`.
+
+    A layer that is worth it at one size is prepared for all of them.
+    """
+    every, halved = list(sizes), len(checkpoint.family.unet.channel_mult) - 1
+    seen = [max(batch * _halved(high, level) * _halved(wide, level) for high, wide in every)
+            for level in range(halved + 1)]  # fmt: skip
+    return sum(KERNEL_BYTES * channels[0] * channels[1]
+               for level, channels in _layers(checkpoint, halved) if worth_tiles(*channels, seen[level]))  # fmt: skip
+
+
+def _halved(side: int, times: int) -> int:
+    """Each convolution that halves a picture rounds its sides up."""
+    return -(-side // 2**times)
+
+
+def _layers(checkpoint: Checkpoint, innermost: int) -> Iterator[tuple[int, tuple[int, int]]]:
+    """How often pictures have been halved before each 3x3 convolution that keeps their size, and its channels."""
+    for row in part_rows(checkpoint.family)[UNET]:
+        out, into, *kernel = (*checkpoint.shape(row.key), 1, 1)
+        if kernel[:2] == [3, 3] and "downsamplers" not in row.names[0]:
+            yield _level(row.names[0], innermost), (into, out)
 
 
 def _level(name: str, innermost: int) -> int:
-    """How often the pixels that a layer sees have been halved each way."""
     block, *below = name.split(".")
     if block == "mid_block":
         return innermost

@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lib_sdtrain.train.optimizers.elsewhere import at_home, is_large
+
 OF_THE_RUN = {"params", "lr", "base_lr", "name"}
 """What a group holds that the settings say anew when a run goes on."""
 
@@ -43,18 +45,26 @@ def _plain(value: Any) -> bool:
     return value is None or isinstance(value, (bool, int, float, str))
 
 
-def restore(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
-    """Give a new optimizer of the same parameters the memory of another."""
+def restore(
+    optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor], facts: Mapping[str, Any], elsewhere: bool = False
+) -> None:
+    """Give a new optimizer of the same parameters the memory of another; with `elsewhere`, in main memory."""
     kept: dict[int, dict[str, Any]] = {}
     for key, value in tensors.items():
         index, _, name = key.partition(".")
         kept.setdefault(int(index), {})[name] = value
     for index, values in facts.get("values", {}).items():
         kept.setdefault(int(index), {}).update(values)
+    away = [(index, name) for index, values in kept.items() for name, value in values.items()
+            if elsewhere and is_large(value)]  # fmt: skip
+    apart = [(index, name, kept[index].pop(name)) for index, name in away]  # torch takes all it loads to the device
     optimizer.load_state_dict({**optimizer.state_dict(), "state": kept})
     for group, values in zip(optimizer.param_groups, facts.get("groups", ()), strict=False):
         group |= values
     _put_back_formats(optimizer, kept)
+    parameters = parameters_of(optimizer)
+    for index, name, value in apart:
+        optimizer.state[parameters[index]][name] = at_home(value, parameters[index])
 
 
 def _put_back_formats(optimizer: torch.optim.Optimizer, kept: Mapping[int, Mapping[str, Any]]) -> None:

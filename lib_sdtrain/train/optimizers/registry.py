@@ -30,8 +30,12 @@ DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     # a learning rate of one's own; the rest as in Shazeer & Stern 2018
     "adafactor": {"scale_parameter": False, "relative_step": False, "warmup_init": False},
 }
-MOMENT_BYTES = {"adamw8bit": 2, "lion": 4, PRODIGY: 16, "adafactor": 0}
+MOMENT_BYTES = {
+    "adamw8bit": 2, "lion": 4, PRODIGY: 16, "adafactor": 0, "SGD": 4, "bitsandbytes.optim.AdamW8bit": 2,
+    "bitsandbytes.optim.Adam8bit": 2, "bitsandbytes.optim.PagedAdamW8bit": 2, "bitsandbytes.optim.Lion8bit": 1,
+}
 MOMENT_BYTES_OF_ADAMW = 8
+_EACH_ALONE = ("torch.optim", "bitsandbytes.optim", "lib_sdtrain.train.optimizers", "transformers.optimization")
 NOT_ARGUMENTS = {"self", "params", "lr", "fused", "foreach", "capturable", "differentiable", "maximize"}
 
 
@@ -64,6 +68,15 @@ def optimizer_class(name: str) -> type[torch.optim.Optimizer]:
     if closure is not None and closure.default is inspect.Parameter.empty:
         raise UserError(f"{name} asks for the loss many times a step", where=WHERE, fix=f"choose {', '.join(names())}")
     return found
+
+
+def treats_each_alone(name: str) -> bool:
+    """Whether it is known to treat each parameter on its own. One that cannot be found is told of elsewhere."""
+    try:
+        module = optimizer_class(name).__module__
+    except UserError:
+        return True
+    return name != PRODIGY and module.startswith(_EACH_ALONE)
 
 
 def names() -> list[str]:
@@ -152,8 +165,17 @@ def make_optimizer(settings: RunSettings, parts: Mapping[str, nn.Module], device
             groups.append(_group(name, rest, rates[name] * factor))
     given = arguments(train)
     if train.optimizer == ADAMW:
-        given["fused"] = device in ("cpu", "cuda")
+        given["fused"] = device in ("cpu", "cuda") and _has_fused_adamw(device)
     return optimizer_class(train.optimizer)(groups, lr=train.learning_rate, **given)
+
+
+def _has_fused_adamw(device: str) -> bool:
+    """Whether this torch has the fused form there: on a CPU from 2.4 on, the WebUI comes with 2.1.2."""
+    try:
+        torch.optim.AdamW([torch.zeros(1, device=device, requires_grad=True)], fused=True)
+    except RuntimeError:
+        return False
+    return True
 
 
 def _group(name: str, parameters: list[nn.Parameter], rate: float) -> dict[str, Any]:

@@ -59,4 +59,4 @@ class ScheduleFreeAdamW(torch.optim.Optimizer):
         for group in self.param_groups:
             for y in group["params"]:
                 z = self.state[y].get("z")
-                yield y, y if z is None else y.lerp(z, 1 - 1 / group["betas"][0])
+                yield y, y if z is None else y.lerp(z.to(y.device), 1 - 1 / group["betas"][0])

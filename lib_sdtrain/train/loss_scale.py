@@ -1,0 +1,31 @@
+"""fp16's loss scale: gradients that would be too small for 16 bits are made larger, and smaller again in 32."""
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from lib_sdtrain.train.soundness import NotFiniteError
+
+INITIAL = 65536.0
+"""2**16, torch's own and bigASP's."""
+LEAST = 2.0**-10
+"""What no sound run comes down to: with it, sums of 16 bits would have to be thousands of times too large."""
+
+
+def make_scaler(device: str, growth_interval: int) -> Any:
+    """torch's GradScaler: half the scale after an overflow, whose step is left out, twice after so many steps without.
+
+    torch before 2.3, as the WebUI comes with it, has it under another name.
+    """
+    made = getattr(torch.amp, "GradScaler", None)
+    if made is None:
+        return torch.cuda.amp.GradScaler(init_scale=INITIAL, growth_interval=growth_interval)
+    return made(device, init_scale=INITIAL, growth_interval=growth_interval)
+
+
+def update(scaler: Any) -> None:
+    """Have the scale follow what the step found. Raises `NotFiniteError` where steps overflow however small it is."""
+    scaler.update()
+    if scaler.get_scale() < LEAST:
+        raise NotFiniteError("all gradients overflow fp16")
