@@ -41,6 +41,7 @@
             job.runDir = event.run_dir || "";
             job.stepTimes = [];
             job.points = job.points.filter((point) => point[0] <= event.step); // a crash may have lost the last ones
+            app.series.goBack(job.validations, event.step);
         },
         phase: (job, event) => { job.phase = event; },
         step: (job, event) => {
@@ -58,7 +59,7 @@
             if (!job.previews.has(event.step)) job.previews.set(event.step, new Map());
             job.previews.get(event.step).set(event.index, event.infotext);
         },
-        validation: (job, event) => { job.validations.push([event.step, event.loss]); },
+        validation: (job, event) => { app.series.take(job.validations, event); },
         saved: (job, event) => { if (event.kind !== "picture") job.saved.push(event); },
         notice: (job, event) => { job.notices.push((event.where ? event.where + ": " : "") + event.text); },
         finished: (job, event) => { job.end = event; },

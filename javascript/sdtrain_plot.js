@@ -1,10 +1,11 @@
-// The loss plot: raw and smoothed lines, validation points, and a reading under the pointer.
+// The loss plot: raw and smoothed lines, what validation measured, and a reading under the pointer.
 (function () {
     "use strict";
 
     const app = window.sdtrain;
     const WIDTH = 640, HEIGHT = 200, LEFT = 52, RIGHT = 10, TOP = 10, BOTTOM = 24;
     const MAX_POINTS = 800;
+    const pointers = new WeakMap(); // the last move over each plot
     let clips = 0; // several plots on one page, each with its own
 
     function thinned(points) {
@@ -13,10 +14,12 @@
         return points.filter((_, index) => index % every === 0 || index === points.length - 1);
     }
 
+    const measured = (job) => job.validations.flatMap((series) => series.points);
+
     // The range of what is drawn; single spikes of the raw loss may leave the picture.
     function rangeOf(job) {
         const raw = job.points.map((point) => point[1]).filter(Number.isFinite).sort((a, b) => a - b);
-        const rest = [...job.points.map((point) => point[2]), ...job.validations.map((point) => point[1])];
+        const rest = [...job.points.map((point) => point[2]), ...measured(job).map((point) => point[1])];
         const values = [...raw.slice(Math.floor(raw.length * 0.01), Math.ceil(raw.length * 0.99)), ...rest]
             .filter(Number.isFinite);
         if (!values.length) return [0, 1];
@@ -28,7 +31,7 @@
     function scales(job) {
         const first = job.points.length ? job.points[0][0] : 0;
         const last = Math.max(job.total, first + 1);
-        const start = Math.min(first, 1);
+        const start = Math.min(first, 1, ...measured(job).map((point) => point[0]));
         const [low, high] = rangeOf(job);
         return {
             x: (step) => LEFT + (step - start) / (last - start) * (WIDTH - LEFT - RIGHT),
@@ -70,24 +73,28 @@
         return parts.join("");
     }
 
+    // Axes, what is drawn between them, and the pointer's line. Marks at the first and last step are seen whole.
+    function frame(clipped, scale, paths) {
+        return `<clipPath id="${clipped}"><rect x="${LEFT - 5}" y="${TOP - 4}" width="${WIDTH - LEFT - RIGHT + 10}"
+            height="${HEIGHT - TOP - BOTTOM + 8}"/></clipPath>` + grid(scale)
+            + `<g class="curves" clip-path="url(#${clipped})">${paths}</g>
+            <line class="cursor" y1="${TOP}" y2="${HEIGHT - BOTTOM}" visibility="hidden"/>`;
+    }
+
     app.drawPlot = (svg, job) => {
         if (svg.dataset.drawn === job.id + ":" + job.last) return;
         svg.dataset.drawn = job.id + ":" + job.last;
         const scale = scales(job), points = thinned(job.points);
         const clipped = svg.dataset.clip = svg.dataset.clip || "sdtrain_clip_" + (clips += 1);
-        const clip = `<clipPath id="${clipped}"><rect x="${LEFT}" y="${TOP - 4}" width="${WIDTH - LEFT - RIGHT}"
-            height="${HEIGHT - TOP - BOTTOM + 8}"/></clipPath>`;
-        const dots = job.validations.map(([step, loss]) =>
-            `<circle class="validation" r="3" cx="${scale.x(step)}" cy="${scale.y(loss)}"/>`).join("");
-        svg.innerHTML = clip + grid(scale) + `<g clip-path="url(#${clipped})">
-            <path class="raw" d="${line(points, scale, 1)}"/><path class="smooth" d="${line(points, scale, 2)}"/>${dots}
-            </g><line class="cursor" y1="${TOP}" y2="${HEIGHT - BOTTOM}" visibility="hidden"/>`;
-        svg.onmousemove = (event) => read(svg, job, scale, event);
-        svg.onmouseleave = () => read(svg, job, scale, null);
+        svg.innerHTML = frame(clipped, scale, `<path class="raw" d="${line(points, scale, 1)}"/><path class="smooth" d="${line(points, scale, 2)}"/>`);
+        const curves = [{validations: job.validations}], kinds = app.series.order(curves);
+        app.series.draw(svg.querySelector(".curves"), curves[0], kinds, scale, line);
+        lookAt(svg, (event) => app.series.legend(svg, curves, kinds, read(svg, job, scale, event)));
     };
 
     // Smoothed curves of several runs on the scale of `all` of them; a run alone shows its single steps too.
-    app.drawCurves = (svg, curves, all) => {
+    app.drawCurves = (svg, some, all) => {
+        const curves = some.map((one) => ({...one, told: all.length > 1 ? one.label : ""}));
         const points = all.flatMap((one) => one.points);
         const scale = scales({
             points: points.sort((a, b) => a[0] - b[0]), validations: all.flatMap((one) => one.validations),
@@ -96,23 +103,28 @@
         const drawn = curves.map((one) => {
             const style = one.colour ? ` style="stroke: ${one.colour}"` : "";
             const raw = curves.length === 1 ? `<path class="raw" d="${line(one.points, scale, 1)}"${style}/>` : "";
-            const dots = one.validations.map(([step, loss]) => `<circle class="validation" r="3" cx="${scale.x(step)}" cy="${scale.y(loss)}"/>`);
-            return raw + `<path class="smooth" d="${line(one.points, scale, 2)}"${style}/>` + dots.join("");
+            return raw + `<path class="smooth" d="${line(one.points, scale, 2)}"${style}/>`;
         });
-        const clipped = "sdtrain_clip_" + (clips += 1);
-        svg.innerHTML = `<clipPath id="${clipped}"><rect x="${LEFT}" y="${TOP - 4}" width="${WIDTH - LEFT - RIGHT}"
-            height="${HEIGHT - TOP - BOTTOM + 8}"/></clipPath>` + grid(scale)
-            + `<g clip-path="url(#${clipped})">${drawn.join("")}</g><line class="cursor" y1="${TOP}" y2="${HEIGHT - BOTTOM}" visibility="hidden"/>`;
-        svg.onmousemove = (event) => readAll(svg, curves, scale, event);
-        svg.onmouseleave = () => readAll(svg, curves, scale, null);
+        svg.innerHTML = frame("sdtrain_clip_" + (clips += 1), scale, drawn.join(""));
+        const kinds = app.series.order(all);
+        for (const one of curves) app.series.draw(svg.querySelector(".curves"), one, kinds, scale, line);
+        lookAt(svg, (event) => app.series.legend(svg, curves, kinds, readAll(svg, curves, scale, event)));
     };
 
+    // What is under the pointer is told while it rests too, as the plot grows.
+    function lookAt(svg, tell) {
+        svg.onmousemove = (event) => { pointers.set(svg, event); tell(event); };
+        svg.onmouseleave = () => { pointers.delete(svg); tell(null); };
+        tell(pointers.get(svg) || null);
+    }
+
+    // Both readings return the step that they are of, null where there is none.
     function readAll(svg, curves, scale, event) {
         const reading = svg.closest(".sdtrain-plot-box").querySelector("[data-part=reading]"), cursor = svg.querySelector(".cursor");
         cursor.setAttribute("visibility", event ? "visible" : "hidden");
         if (!event) {
             reading.textContent = "";
-            return;
+            return null;
         }
         const box = svg.getBoundingClientRect(), step = scale.step((event.clientX - box.left) / box.width * WIDTH);
         const at = Math.max(scale.start, Math.min(scale.last, step));
@@ -124,6 +136,7 @@
             return curves.length > 1 ? `${one.label} ${value}` : `${value} (this step ${Number.isFinite(near[1]) ? near[1].toPrecision(3) : "not a number"})`;
         });
         reading.textContent = `step ${Math.round(at)}: ${told.join(", ")}`;
+        return at;
     }
 
     function read(svg, job, scale, event) {
@@ -132,7 +145,7 @@
         if (!event || !job.points.length) {
             cursor.setAttribute("visibility", "hidden");
             reading.textContent = "";
-            return;
+            return null;
         }
         const box = svg.getBoundingClientRect();
         const step = scale.step((event.clientX - box.left) / box.width * WIDTH);
@@ -142,5 +155,6 @@
         cursor.setAttribute("x1", scale.x(near[0]));
         cursor.setAttribute("x2", scale.x(near[0]));
         reading.textContent = `step ${near[0]}: ${number(near[1])}, smoothed ${number(near[2])}`;
+        return near[0];
     }
 })();

@@ -16,7 +16,19 @@ from lib_sdtrain.api.engine import Place
 from lib_sdtrain.data.concepts import check_folder, find_pictures
 from lib_sdtrain.durable import safe_name
 from lib_sdtrain.errors import Problems, UserError
-from lib_sdtrain.events import CancelToken, Event, Finished, Notice, Phase, Preview, Saved, Started, Step, Stopped
+from lib_sdtrain.events import (
+    CancelToken,
+    Event,
+    Finished,
+    Notice,
+    Phase,
+    Preview,
+    Saved,
+    Started,
+    Step,
+    Stopped,
+    Validation,
+)
 from lib_sdtrain.settings.layers import Layer, Resolved, resolve, to_plain
 from lib_sdtrain.settings.parse import build
 from lib_sdtrain.settings.run import RunSettings
@@ -24,13 +36,17 @@ from lib_sdtrain.settings.run import RunSettings
 
 @dataclass
 class FakeEngine:
-    """`pause` is slept between steps on the token's clock; `at_step` is called with each step before it is told."""
+    """`pause` is slept between steps on the token's clock; `at_step` is called with each step before it is told.
+
+    `measured_at` gives the losses of validation by their names, at the beginning, every ten steps, and at the end.
+    """
 
     subject: str = ""
     pause: float = 0.0
     at_step: Callable[[int], None] = lambda step: None
     loss_at: Callable[[int], float] = lambda step: 0.3 / (1 + step / 10) + 0.02 * (step % 5)
     smoothed_at: Callable[[int], float] = lambda step: 0.3 / (1 + step / 10) + 0.04
+    measured_at: Callable[[int], Mapping[str, float]] = lambda step: {}
     began: threading.Event = field(default_factory=threading.Event)
 
     def presets(self) -> Mapping[str, str]:
@@ -123,6 +139,7 @@ class FakeEngine:
             yield Phase(name="encoding pictures", done=done + 1, total=4, unit="pictures")
         yield Notice(text="left out: damaged", where="broken.png")
         yield from self._preview(settings, run, step)
+        yield from self._measured(0) if step == 0 else ()
         while step < total and not token.stopping:
             self._wait()
             step += 1
@@ -131,6 +148,7 @@ class FakeEngine:
                 step=step, total=total, samples=step, loss=self.loss_at(step), smoothed=self.smoothed_at(step), lr=1e-6,
                 seconds_left=(total - step) * self.pause,
             )
+            yield from self._measured(step) if step % 10 == 0 or step == total else ()
             if token.take_save_request():
                 yield Saved(file=str(self._save(run, f"model-{step:06d}")), step=step)
             if step % 10 == 0:
@@ -148,6 +166,10 @@ class FakeEngine:
         yield Saved(file=str(file), step=step, sha256="0" * 64)
         result = {"run_dir": str(run), "steps": step, "checkpoint": str(file)}
         yield Finished(result=result) if step >= total else Stopped(step=step, saved=True, result=result)
+
+    def _measured(self, step: int) -> Iterator[Event]:
+        for name, loss in self.measured_at(step).items():
+            yield Validation(step=step, loss=loss, name=name)
 
     def _wait(self) -> None:
         if self.pause:

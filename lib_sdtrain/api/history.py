@@ -77,7 +77,8 @@ class History:
         log, sizes, states = self.log(entry), file_bytes(entry.path), state_folders(entry.path)
         return {
             **self._run_row(entry), "path": self._told(entry.path), "points": thinned(log.points),
-            "validations": log.validations, "seconds": round(log.seconds, 1), "rate": log.rate,
+            "validations": [{"name": name, "points": thinned(series)} for name, series in log.validations.items()],
+            "seconds": round(log.seconds, 1), "rate": log.rate,
             "previews": [{"step": step, "pictures": pictures} for step, shown in sorted(log.previews.items())
                          if (pictures := [{"index": index, "infotext": one["infotext"]} for index, one
                                           in sorted(shown.items()) if entry.path / one["file"] in sizes])],

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lib_sdtrain.events import event_of
+from lib_sdtrain.events import Validation, event_of
 
 ENDS = ("finished", "stopped", "failed")
 MOST_POINTS, MOST_NOTICES = 2000, 50
@@ -28,11 +28,14 @@ def whole(value: Any) -> int:
 
 @dataclass
 class RunLog:
-    """What a log has told so far. `points` are step, loss and smoothed loss; `previews` step -> index -> entry."""
+    """What a log has told so far. `points` are step, loss and smoothed loss; `previews` step -> index -> entry.
+
+    `validations` are the losses of validation by the name of their series: step and loss, None for what is no number.
+    """
 
     file: Path
     points: list[Point] = field(default_factory=list)
-    validations: list[tuple[int, float]] = field(default_factory=list)
+    validations: dict[str, list[tuple[int, float | None]]] = field(default_factory=dict)
     previews: dict[int, dict[int, dict[str, str]]] = field(default_factory=dict)
     saved: dict[str, dict[str, Any]] = field(default_factory=dict)
     notices: list[str] = field(default_factory=list)
@@ -82,6 +85,8 @@ class RunLog:
         self.total = whole(event.get("total"))
         first = whole(event.get("step"))
         self.points = [point for point in self.points if point[0] <= first]  # a crash may have lost the last ones
+        for series in self.validations.values():
+            series[:] = [point for point in series if point[0] <= first]
         self.step = first
 
     def _step(self, event: Mapping[str, Any]) -> None:
@@ -100,9 +105,8 @@ class RunLog:
         self.previews.setdefault(whole(event.get("step")), {})[whole(event.get("index"))] = entry
 
     def _validation(self, event: Mapping[str, Any]) -> None:
-        loss = number(event.get("loss"))
-        if loss is not None:
-            self.validations.append((whole(event.get("step")), loss))
+        series = self.validations.setdefault(str(event.get("name", Validation.name)), [])
+        series.append((whole(event.get("step")), number(event.get("loss"))))
 
     def _saved(self, event: Mapping[str, Any]) -> None:
         file, kind = str(event.get("file", "")), str(event.get("kind", ""))

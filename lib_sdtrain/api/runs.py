@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lib_sdtrain.api.run_log import ENDS, head, number, tail, whole
-from lib_sdtrain.events import Event, Preview, Step, event_of
+from lib_sdtrain.events import Event, Preview, Step, Validation, event_of
 
 _DATED = re.compile(r"\d{8}-\d{6}-(?P<name>.+)")
 
@@ -77,16 +77,29 @@ def _in_preparation(events: Sequence[Mapping[str, Any]]) -> bool:
     return last.get("saved") is True and not whole(last.get("step"))
 
 
+_SHOWN = {"step": Step, "preview": Preview, "validation": Validation}
+
+
 def past_events(path: Path) -> Iterator[Event]:
-    """The steps and previews that a run's log tells of, for a page that shows the run as a whole when it goes on."""
+    """The steps, previews and losses of validation of a run's log, for a page that shows the whole of it as it goes on.
+
+    Steps and losses that a crash has lost, after which the run went back to an earlier step, are not among them.
+    """
     log = path / "events.jsonl"
     if not log.is_file():
         return
+    starts = [whole(found.get("step")) for found in _told(log) if found.get("type") == "started"]
+    for found in _told(log):
+        told = str(found.pop("type", ""))
+        if told == "started":
+            starts.pop(0)
+        kind = _SHOWN.get(told)
+        lost = kind is not Preview and whole(found.get("step")) > min(starts, default=math.inf)
+        if kind and not lost and set(found) <= {part.name for part in fields(kind)}:
+            yield kind(**{name: math.nan if value is None and name != "seconds_left" else value
+                          for name, value in found.items()})  # fmt: skip
+
+
+def _told(log: Path) -> Iterator[dict[str, Any]]:
     with log.open(encoding="utf-8", errors="replace") as lines:
-        for line in lines:
-            found = event_of(line)
-            kind = {"step": Step, "preview": Preview}.get(str(found.pop("type", ""))) if found else None
-            names = {part.name for part in fields(kind)} if kind else set()
-            if kind and set(found) <= names:
-                yield kind(**{name: math.nan if value is None and name != "seconds_left" else value
-                              for name, value in found.items()})  # fmt: skip
+        yield from filter(None, map(event_of, lines))

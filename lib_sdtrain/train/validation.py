@@ -51,13 +51,27 @@ def fixed_draws(material: Material, settings: RunSettings, limit: int | None = N
     return [draws.at(index) for index in range(count)]
 
 
+def told_apart(names: Sequence[str]) -> list[str]:
+    """Names of which none comes twice: a, b, b -> a, b, b 2. Concepts need no names of their own; their curves do."""
+    found: list[str] = []
+    for name in names:
+        own, number = name, 1
+        while own in found or (number > 1 and own in names):
+            number += 1
+            own = f"{name} {number}"
+        found.append(own)
+    return found
+
+
 class Validator:
     """Measures a trainer's model on what the plan held out."""
 
     def __init__(self, plan: Plan, trainer: Trainer) -> None:
         self.plan, self.trainer = plan, trainer
         self.chosen = plan.settings.validation
-        self.held = [(m.concept.name, fixed_draws(m, plan.settings)) for m in plan.held_out if m.pictures]
+        held = [material for material in plan.held_out if material.pictures]
+        names = told_apart([material.concept.name for material in held])
+        self.held = [(name, fixed_draws(m, plan.settings)) for name, m in zip(names, held, strict=True)]
         limit = -(-self.chosen.pictures // len(plan.materials))
         watched = plan.materials if self.held else ()
         self.trained = [draw for m in watched for draw in fixed_draws(m, plan.settings, limit)]

@@ -14,7 +14,7 @@ from lib_sdtrain import train
 from lib_sdtrain.errors import UserError
 from lib_sdtrain.events import CancelToken, Finished, Validation
 from lib_sdtrain.train import boards as boards_module
-from lib_sdtrain.train.validation import Validator, strata
+from lib_sdtrain.train.validation import Validator, strata, told_apart
 from tests.train.runs import finish, of_kind, run_settings
 from tests.train.test_ema import result_of
 from tests.train.test_step import alpha_bar, make_trainer
@@ -24,6 +24,12 @@ def test_timesteps_are_the_middles_of_equal_parts():
     assert strata(4, 1000) == [125, 375, 625, 875]
     assert strata(1, 1000) == [500]
     assert strata(8, 1000)[0] == 62
+
+
+def test_concepts_of_one_name_are_told_apart():
+    assert told_apart(["cat", "dog"]) == ["cat", "dog"]
+    assert told_apart(["subject", "subject", "subject"]) == ["subject", "subject 2", "subject 3"]
+    assert told_apart(["a", "a", "a 2", ""]) == ["a", "a 3", "a 2", ""]
 
 
 def test_a_share_is_held_out_and_stays_out(tiny_checkpoint, picture_folder, tmp_path):
@@ -84,6 +90,21 @@ def test_validating_changes_nothing_and_is_told(tiny_checkpoint, picture_folder,
     lines = [json.loads(line) for line in (tmp_path / "run" / "events.jsonl").read_text().splitlines()]
     assert sum(line["type"] == "validation" for line in lines) == 6
     assert isinstance(seen[-1], Finished)
+
+
+def test_each_concept_has_a_loss_of_its_own_beside_that_of_all(tiny_checkpoint, picture_folder, tmp_path):
+    concepts = [{"instance_dir": str(picture_folder(name, count)), "instance_prompt": "a photo of sks dog"}
+                for name, count in (("i", 4), ("j", 6))]  # fmt: skip
+    settings = run_settings(
+        tiny_checkpoint, tmp_path, data__concepts=concepts, train__length=1, validation__fraction=0.5,
+        validation__timesteps=2,
+    )
+    seen = of_kind(finish(train(settings, run_dir=tmp_path / "run")), Validation)
+    names = ["validation: subject", "validation: subject 2", "validation", "training"]
+    assert [event.name for event in seen] == 2 * names
+    first, second, whole = (event.loss for event in seen[:3])
+    assert whole == pytest.approx((2 * first + 3 * second) / 5)
+    assert first != second
 
 
 @pytest.mark.parametrize(("changes", "wanted"), [
