@@ -11,7 +11,7 @@ from typing import Any
 
 from lib_sdtrain import textfiles
 from lib_sdtrain.durable import write_atomically
-from lib_sdtrain.model.family import Family, TextConfig
+from lib_sdtrain.model.family import TextConfig
 
 BOS, EOS = "<|startoftext|>", "<|endoftext|>"
 
@@ -58,72 +58,35 @@ def write_clip_folder(parent: Path, text: TextConfig) -> Path:
     return folder
 
 
-def description(family: Family, clip: Path) -> str:
-    """The `.yaml` of a model in SD1's layout, as LDM reads it."""
-    schedule = family.schedule
-    params = {
-        "linear_start": schedule.linear_start, "linear_end": schedule.linear_end, "timesteps": schedule.timesteps,
-        "num_timesteps_cond": 1, "log_every_t": 200, "first_stage_key": "jpg", "cond_stage_key": "txt",
-        "image_size": family.resolution // family.vae.downscale, "channels": family.vae.z_channels,
-        "cond_stage_trainable": False, "conditioning_key": "crossattn", "monitor": "val/loss_simple_ema",
-        "scale_factor": family.scale_factor, "use_ema": False,
-        "parameterization": "v" if family.prediction_type == "v_prediction" else "eps",
-        "unet_config": _unet(family), "first_stage_config": _vae(family),
-        "cond_stage_config": {
-            "target": "ldm.modules.encoders.modules.FrozenCLIPEmbedder", "params": {"version": str(clip)},
-        },
-    }
-    target = "ldm.models.diffusion.ddpm.LatentDiffusion"
-    return textfiles.write_yaml({"model": {"base_learning_rate": 1e-4, "target": target, "params": params}})
-
-
-def _unet(family: Family) -> dict[str, Any]:
-    unet = family.unet
-    levels = [2**level for level, depth in enumerate(unet.transformer_depth) if depth]
-    return {
-        "target": "ldm.modules.diffusionmodules.openaimodel.UNetModel",
-        "params": {
-            "image_size": 32, "in_channels": unet.in_channels, "out_channels": unet.out_channels,
-            "model_channels": unet.model_channels, "attention_resolutions": levels[::-1],
-            "num_res_blocks": unet.num_res_blocks[0], "channel_mult": list(unet.channel_mult),
-            "num_heads": unet.heads[0] if unet.heads else 8, "use_spatial_transformer": True,
-            "transformer_depth": unet.middle_depth, "context_dim": unet.context_dim, "use_checkpoint": False,
-            "legacy": False,
-        },
-    }
-
-
-def _vae(family: Family) -> dict[str, Any]:
-    vae = family.vae
-    sizes = {
-        "double_z": True, "z_channels": vae.z_channels, "resolution": 256, "in_channels": vae.in_channels,
-        "out_ch": vae.out_channels, "ch": vae.ch, "ch_mult": list(vae.ch_mult),
-        "num_res_blocks": vae.num_res_blocks, "attn_resolutions": [], "dropout": 0.0,
-    }
-    return {
-        "target": "ldm.models.autoencoder.AutoencoderKL",
-        "params": {
-            "embed_dim": vae.z_channels, "monitor": "val/rec_loss", "ddconfig": sizes,
-            "lossconfig": {"target": "torch.nn.Identity"},
-        },
-    }
-
-
 def names_clip_folder(config: Path) -> bool:
     """Whether the description at `config` names a folder of this machine that holds an encoder's sizes."""
-    data = textfiles.read_mapping(config)
-    for name in ("model", "params", "cond_stage_config", "params", "version"):
+    params = _below(textfiles.read_mapping(config), "model", "params")
+    texts = _below(params, "conditioner_config", "params", "emb_models")
+    encoder = texts[0] if isinstance(texts, list) and texts else _below(params, "cond_stage_config")
+    named = _below(encoder, "params", "version")
+    return isinstance(named, str) and (Path(named) / "config.json").is_file() and Path(named).is_absolute()
+
+
+def _below(data: Any, *names: str) -> Any:
+    """What stands there; None where nothing does."""
+    for name in names:
         data = data.get(name) if isinstance(data, dict) else None
-    return isinstance(data, str) and (Path(data) / "config.json").is_file() and Path(data).is_absolute()
+    return data
 
 
 def adopt(checkpoint: Path, clip_parent: Path) -> None:
-    """Make a scaled-down checkpoint in SD1's layout one that the WebUI on this machine can load."""
+    """Make a scaled-down checkpoint in SD1's or SDXL's layout one that the WebUI on this machine can load.
+
+    Where nothing tells its number of attention heads, it is left as it is.
+    """
     from lib_sdtrain.model.checkpoint import open_checkpoint
+    from lib_sdtrain.model.family import SD2
+    from lib_sdtrain.model.ldm_yaml import describe
 
     family = open_checkpoint(str(checkpoint)).family
     config = checkpoint.with_suffix(".yaml")
-    if family.name != "sd1" or not family.scaled_down or (config.is_file() and names_clip_folder(config)):
+    described = config.is_file() and names_clip_folder(config)
+    if described or family.name == SD2 or not family.scaled_down or family.unet.heads is None:
         return
     clip = write_clip_folder(clip_parent, family.text[0])
-    write_atomically(config, description(family, clip).encode())
+    write_atomically(config, describe(family, str(clip)).encode())

@@ -40,8 +40,9 @@ def test_the_published_encoder_is_described_as_published():
     assert {name: config[name] for name in published} == published
 
 
-def test_an_adopted_checkpoint_is_described_as_what_it_is(tmp_path: Path):
-    path = write_tiny(tmp_path / "tiny.safetensors")
+@pytest.mark.parametrize("name", ["sd1", "sdxl"])
+def test_an_adopted_checkpoint_is_described_as_what_it_is(tmp_path: Path, name):
+    path = write_tiny(tmp_path / "tiny.safetensors", name)
     before = open_checkpoint(str(path)).family
     adopt(path, tmp_path / "clip")
     assert names_clip_folder(path.with_suffix(".yaml"))

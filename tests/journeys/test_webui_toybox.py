@@ -53,10 +53,10 @@ def webui(tmp_path_factory):
     started.process.wait()
 
 
-def theirs(webui, request) -> Image.Image:
-    """What the WebUI makes of a request."""
+def theirs_of(webui, request, checkpoint=TOYBOX.path.name) -> Image.Image:
+    """What the WebUI makes of a request with a checkpoint."""
     options = {"CLIP_stop_at_last_layers": request.clip_skip, "randn_source": request.randn_source,
-               "sd_model_checkpoint": TOYBOX.path.name}  # fmt: skip
+               "sd_model_checkpoint": checkpoint}  # fmt: skip
     body = {
         "prompt": request.prompt, "negative_prompt": request.negative_prompt, "seed": request.seed,
         "steps": request.steps, "sampler_name": request.sampler_name, "scheduler": request.scheduler or "Automatic",
@@ -79,7 +79,7 @@ def test_both_hosts_draw_the_same_pictures_and_they_show_what_was_asked_for(webu
     model = open_model(TOYBOX.path, "cpu")
     requests = read_infotexts(INFOTEXTS)
     own = [next(generate(model, request, CancelToken())).image for request in requests]
-    others = [theirs(webui, request) for request in requests]
+    others = [theirs_of(webui, request) for request in requests]
     if folder := os.environ.get("SDTRAIN_SHEETS"):
         save_sheet([("SD Train", own), ("AUTOMATIC1111 WebUI, same infotexts", others)], Path(folder) / "webui.png")
     for mine, other in zip(own, others, strict=True):
@@ -99,11 +99,9 @@ Steps: 8, Sampler: DPM++ 2M, Schedule type: Karras, CFG scale: 6, Seed: 5, Size:
 """
 
 
-def train(webui, settings) -> None:
-    """A run on toybox, to its end; what it wrote is listed."""
-    concept = {"name": "cat", "instance_dir": str(SUBJECT), "instance_prompt": "a photo of zwx cat"}
-    own = {"model.checkpoint": TOYBOX.path.name, "data.concepts": [concept], "train.length": 6}
-    webui.post("/sdtrain/v1/train", {"settings": {**own, **settings}})
+def train_in(webui, settings) -> None:
+    """A run to its end; what it wrote is listed."""
+    webui.post("/sdtrain/v1/train", {"settings": settings})
     until = time.monotonic() + LONG / 1000
     while (job := webui.get("/sdtrain/v1/job")["job"])["state"] in ("waiting", "running") and time.monotonic() < until:
         time.sleep(0.2)
@@ -120,10 +118,12 @@ def ours(request, around: Surroundings | None = None) -> np.ndarray:
 
 @pytest.mark.parametrize(("name", "method", "mark"), [("learnt", LORA, "<lora:learnt:0.8>"), ("word", WORD, "")])
 def test_what_was_trained_beside_a_checkpoint_does_in_the_webui_what_our_sampler_says(webui, name, method, mark):
-    train(webui, {"save.name": name, **method})
+    concept = {"name": "cat", "instance_dir": str(SUBJECT), "instance_prompt": "a photo of zwx cat"}
+    own = {"model.checkpoint": TOYBOX.path.name, "data.concepts": [concept], "train.length": 6}
+    train_in(webui, {**own, "save.name": name, **method})
     folders = {"lora_dirs": (webui.data / "models" / "Lora",), "embeddings_dirs": (webui.data / "embeddings",)}
     request = read_infotexts(BEACH.format(mark=mark))[0]
-    with_it = np.asarray(theirs(webui, request).convert("RGB"), np.int16)
+    with_it = np.asarray(theirs_of(webui, request).convert("RGB"), np.int16)
     without = ours(replace(request, prompt=request.prompt.replace(mark, "")))
     assert np.abs(with_it - ours(request, Surroundings(**folders))).max() <= 2
     assert np.abs(with_it - without).mean() > 3
