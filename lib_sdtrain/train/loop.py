@@ -7,6 +7,8 @@ from contextlib import closing
 from itertools import chain
 from pathlib import Path
 
+import torch
+
 from lib_sdtrain.data.refreshing import Refresher
 from lib_sdtrain.errors import Cancelled, JobFailed
 from lib_sdtrain.events import CancelToken, Event, Finished, Notice, Phase, Started, Step, Stopped
@@ -26,6 +28,7 @@ from lib_sdtrain.train.previews import draw_previews
 from lib_sdtrain.train.run_dir import RunDir, new_run_path
 from lib_sdtrain.train.shown import off_device
 from lib_sdtrain.train.soundness import Unsound
+from lib_sdtrain.train.splitting import REMEDY
 from lib_sdtrain.train.stages import plan_stages, run_stages
 from lib_sdtrain.train.starting import load_for_training, pick_device
 from lib_sdtrain.train.state import SavedState
@@ -38,6 +41,7 @@ OUTPUTS = Path("outputs")
 STALE_EMA = (
     "it carries a moving average (EMA), which is handed on as it is and not trained; `save.ema: drop` leaves it out"
 )
+NO_ROOM = "the device ran out of memory"
 OUT_OF_MEMORY = "the device ran out of memory; from here on each batch is taken in"
 OWN_EMA = "it carries a moving average (EMA), from which this run's average goes on"
 
@@ -121,6 +125,8 @@ def run_plan(
             yield from _train(trainer, files, validator, refresher, token)
     except Cancelled:
         yield Stopped(step=step, saved=True)
+    except torch.cuda.OutOfMemoryError as error:  # not in a batch that could be taken in pieces
+        raise JobFailed(NO_ROOM, where="training", fix=f"{REMEDY}, or turn on train.optimizer_on_cpu") from error
 
 
 def _about_average(plan: Plan) -> Iterator[Event]:

@@ -32,7 +32,7 @@ def result_stem(settings: RunSettings, kind: str) -> str:
 def result_folder(settings: RunSettings, kind: str) -> Path | None:
     """The folder that the settings say; None stands for the run's own."""
     chosen = settings.save.embedding_dir if kind == EMBEDDING else settings.save.dir
-    return Path(chosen).expanduser() if chosen else None
+    return Path(chosen).expanduser().absolute() if chosen else None
 
 
 def check_folders(settings: RunSettings, problems: Problems) -> None:

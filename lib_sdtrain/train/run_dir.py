@@ -45,9 +45,12 @@ def new_run_path(outputs: Path, name: str) -> Path:
 
 @dataclass(frozen=True)
 class RunDir:
-    """Paths of a run directory."""
+    """Paths of a run directory; its log names files wherever it is read from, so that none is relative."""
 
     path: Path
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "path", self.path.absolute())
 
     @property
     def config(self) -> Path:

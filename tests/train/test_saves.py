@@ -196,3 +196,13 @@ def test_weights_beyond_the_files_format_are_not_saved_as_infinite(settings, tmp
     written = open_checkpoint(seen[-1].result["checkpoint"])
     rows = part_rows(written.family)[UNET]
     assert max(written.tensor(row.key).max().item() for row in rows) == 70000.0
+
+
+@pytest.mark.parametrize("folder", ["", "results"])
+def test_files_are_told_by_their_whole_path_whoever_reads_it_later(settings, tmp_path, monkeypatch, folder):
+    monkeypatch.chdir(tmp_path)
+    own = replace(settings, save=replace(settings.save, dir=folder))
+    seen = finish(train(own, run_dir=Path("runs") / "one"))
+    told = [*(event.file for event in of_kind(seen, Saved)), seen[-1].result["checkpoint"], seen[-1].result["run_dir"]]
+    assert len(told) == 4
+    assert all(Path(file).is_absolute() and Path(file).exists() for file in told)

@@ -4,9 +4,11 @@ from __future__ import annotations
 import pytest
 import torch
 
+from lib_sdtrain import train
 from lib_sdtrain.errors import JobFailed
 from lib_sdtrain.train import objective
 from lib_sdtrain.train.splitting import REMEDY, doubled, pieces
+from lib_sdtrain.train.trainer import Trainer
 from tests.tiny import write_tiny
 from tests.train.runs import run_settings
 from tests.train.test_step import double_batch, gradients, make_trainer
@@ -91,6 +93,18 @@ def test_a_step_that_does_not_fit_begins_anew_with_smaller_pieces(
     assert two.loss == pytest.approx(one.loss, rel=1e-5)
     for a, b in zip(roomy.model.unet.parameters(), tight.model.unet.parameters(), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
+
+
+def test_memory_that_runs_out_elsewhere_is_told_with_what_helps(
+    tiny_checkpoint, picture_folder, tmp_path, monkeypatch
+):
+    def cramped(_trainer):
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(Trainer, "_update", cramped)  # moments are made in the first step
+    settings = run_settings(tiny_checkpoint, picture_folder("i", 2))
+    with pytest.raises(JobFailed, match=r"the device ran out of memory; .*turn on train\.optimizer_on_cpu"):
+        list(train(settings, run_dir=tmp_path / "run"))
 
 
 def test_one_picture_that_does_not_fit_is_an_error_that_names_the_remedy():
