@@ -140,9 +140,9 @@ class Trainer:
     def train_step(self) -> StepResult:
         """One optimiser step over `gradient_accumulation_steps` micro-batches.
 
-        Raises `Unsound` when the loss, or a gradient that is clipped, is no finite number, and `JobFailed` when memory
-        does not suffice; weights are then as they were before the step (but for memory that does not suffice for steps
-        in backward).
+        Raises `Unsound` when the loss or a gradient is no finite number (with steps in backward: a gradient that is
+        clipped), and `JobFailed` when memory does not suffice; weights are then as they were before the step (but for
+        memory that does not suffice for steps in backward).
         """
         first = self.samples
         try:
@@ -280,8 +280,9 @@ class Trainer:
             return
         if self.scaler:
             self.scaler.unscale_(self.optimizer)
-        if self.settings.train.max_grad_norm:
-            clip(kept.parameters_of(self.optimizer), self.settings.train.max_grad_norm, checked=not self.scaler)
+        largest = self.settings.train.max_grad_norm
+        if largest or not self.scaler:  # a loss scale looks for what is no number itself
+            clip(kept.parameters_of(self.optimizer), largest or math.inf, checked=not self.scaler)
         if self.scaler:
             self.scaler.step(self.optimizer)
             loss_scale.update(self.scaler)

@@ -166,16 +166,16 @@ class NoGradient(torch.autograd.Function):
         return gradient * float("nan")
 
 
-@pytest.mark.parametrize("in_backward", [False, True])
+@pytest.mark.parametrize("way", [{}, {"step_in_backward": True}, {"max_grad_norm": 0.0}])
 @pytest.mark.parametrize(("spoil", "what"), [
     (lambda loss: loss * float("inf"), "the loss is inf"),
     (NoGradient.apply, "a gradient is infinite or no number"),
 ])  # fmt: skip
 @pytest.mark.fault("the step, the likely cause, and that the state before it is saved; a run goes on from there")
 def test_what_was_there_before_a_step_without_numbers_is_saved(
-    settings, tmp_path, monkeypatch, spoil, what, in_backward
+    settings, tmp_path, monkeypatch, spoil, what, way
 ):
-    own = replace(settings, train=replace(settings.train, step_in_backward=in_backward))
+    own = replace(settings, train=replace(settings.train, **way))
     straight = finish(train(own, run_dir=tmp_path / "straight"))[-1].result
     losing(monkeypatch, 2, spoil)
     said = f"{what} at step 2; .*; the state before that step is saved"
