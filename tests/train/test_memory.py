@@ -244,7 +244,7 @@ def test_weights_that_are_prepared_for_convolutions_count(planned, monkeypatch, 
     row = needed(planned(**lora))
     assert row["prepared"] == kernel_bytes(toybox, 1, [(16, 16)]) > 0
     assert "weights prepared for convolutions" in memory_text(row)
-    own = {"name": "sks", "instance_prompt": "a", "instance_dir": str(picture_folder("some", 3)), "class_prompt": "a",
+    own = {"name": "sks", "instance_prompt": "sks", "instance_dir": str(picture_folder("own", 3)), "class_prompt": "a",
            "class_dir": str(picture_folder("class", 3)), "num_class_images": 3}  # fmt: skip
     both = needed(planned(**lora, data__concepts=[own], train__batch_size=2))
     assert both["prepared"] == kernel_bytes(toybox, 4, [(16, 16)]) > row["prepared"]

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import torch
+from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 
@@ -65,15 +66,23 @@ def _held(play: Play, known: Sequence[torch.Tensor], batch: int, side: int) -> l
 
 
 class _Count(TorchDispatchMode):
-    """Follows the storages that operations make until they are freed."""
+    """Follows the storages that operations make until they are freed.
+
+    Before torch 2.2, which the WebUI comes with, a storage's Python object may go before it: each is asked whether it
+    is still there, which takes longer.
+    """
 
     def __init__(self, known: Sequence[torch.Tensor]) -> None:
         super().__init__()
         self.held: list[int] = []
         self._now, self._sizes = 0, {tensor.untyped_storage()._cdata: 0 for tensor in known}
+        self._asked: dict[int, StorageWeakRef] | None = None if _objects_stay() else {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         made = func(*args, **(kwargs or {}))
+        for key in [key for key, storage in (self._asked or {}).items() if storage.expired()]:
+            del self._asked[key]
+            self._gone(key)
         for tensor in tree_flatten(made)[0]:
             if isinstance(tensor, torch.Tensor):
                 self._note(tensor.untyped_storage())
@@ -82,10 +91,20 @@ class _Count(TorchDispatchMode):
 
     def _note(self, storage: torch.UntypedStorage) -> None:
         key = storage._cdata
-        if key not in self._sizes:
-            self._sizes[key] = storage.nbytes()
-            self._now += storage.nbytes()
+        if key in self._sizes:
+            return
+        self._sizes[key] = storage.nbytes()
+        self._now += storage.nbytes()
+        if self._asked is None:
             weakref.finalize(storage, self._gone, key)
+        else:
+            self._asked[key] = StorageWeakRef(storage)
 
     def _gone(self, key: int) -> None:
         self._now -= self._sizes.pop(key, 0)
+
+
+def _objects_stay() -> bool:
+    """Whether a storage has one Python object as long as it lives."""
+    tensor = torch.empty(1)
+    return tensor.untyped_storage() is tensor.untyped_storage()

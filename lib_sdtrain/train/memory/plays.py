@@ -1,13 +1,15 @@
 """The computations of a run whose memory counts, on models without weights: a training step, the VAE, a preview."""
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
+from torch.utils import checkpoint
 
 from lib_sdtrain.model import text
 from lib_sdtrain.model.build import empty_module
@@ -56,7 +58,21 @@ def step_moments(family: Family, step: Step) -> list[Moment]:
         for parameter in known:
             parameter.grad = None
 
-    return worst_moments(play, known)
+    with _meta_module():
+        return worst_moments(play, known)
+
+
+@contextmanager
+def _meta_module() -> Iterator[None]:
+    """torch before 2.2 asks for a module of the device's name when activations are computed twice."""
+    try:
+        checkpoint._get_device_module("meta")
+    except AttributeError:
+        torch.meta = torch.cpu
+    try:
+        yield
+    finally:
+        vars(torch).pop("meta", None)
 
 
 def draw_moments(family: Family) -> list[Moment]:
