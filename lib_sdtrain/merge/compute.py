@@ -11,6 +11,7 @@ import math
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -115,8 +116,7 @@ class Computer:
         if result.numel() and result.is_floating_point():
             coarse = result.dtype.itemsize == 1  # fp8_e4m3 has no infinity: what is too large becomes its maximum
             limit = torch.finfo(result.dtype).max if coarse else math.inf
-            ends = torch.aminmax(result.half() if coarse else result)
-            if not all(abs(end.item()) < limit for end in ends):
+            if not all(abs(end.item()) < limit for end in torch.aminmax(_comparable(result))):
                 self.not_finite.add(step.key)
         return result
 
@@ -176,6 +176,23 @@ class Computer:
         if "generator" in self.plan.method.params:
             values["generator"] = _generator(values.pop("seed"), step.key)
         return {name: values[name] for name in self.plan.method.params}
+
+
+def _comparable(values: Tensor) -> Tensor:
+    """The same values in a number format whose ends torch finds: 8 bits in 16, and 16 bits where it is of old."""
+    if values.dtype.itemsize == 1:
+        return values.bfloat16()
+    return values if values.dtype != torch.float16 or _finds_ends_of_half() else values.float()
+
+
+@lru_cache(maxsize=1)
+def _finds_ends_of_half() -> bool:
+    """Whether this torch does: the one that the WebUI comes with, 2.1, does not."""
+    try:
+        torch.aminmax(torch.zeros(1, dtype=torch.float16))
+    except RuntimeError:
+        return False
+    return True
 
 
 def _canonical(changes: Any, step: Step) -> str:

@@ -6,7 +6,7 @@ import torch
 
 from lib_sdtrain.errors import Cancelled, UserError
 from lib_sdtrain.events import CancelToken, Notice, Phase
-from lib_sdtrain.merge import merge
+from lib_sdtrain.merge import compute, merge
 from lib_sdtrain.merge.blocks import KEEP
 from lib_sdtrain.merge.session import MergeSession
 from lib_sdtrain.model.hashes import HashCache, sha256
@@ -272,8 +272,12 @@ def test_progress_counts_bytes_up_to_the_whole(tmp_path, pair):
     assert phases[-1].done == phases[-1].total > 0
 
 
+@pytest.mark.parametrize("of_old", [False, True])
 @pytest.mark.parametrize("dtype", [None, "fp8_e4m3"])
-def test_values_that_grow_beyond_the_precision_are_told(tmp_path, dtype):
+def test_values_that_grow_beyond_the_precision_are_told(tmp_path, dtype, of_old, monkeypatch):
+    """Also with the torch that the WebUI comes with, which does not look for the ends of 16-bit values."""
+    if of_old:
+        monkeypatch.setattr(compute, "_finds_ends_of_half", lambda: False)
     a, b = state(fill=1), state(fill=1)
     b[FIRST][0, 0, 0, 0] = 60000.0
     paths = {"a": write(tmp_path / "a.safetensors", a), "b": write(tmp_path / "b.safetensors", b)}
