@@ -170,10 +170,10 @@ class TrainService:
         if folder is None:
             raise UserError("there is no WebUI to add it to", where="toybox")
         target = folder / TOYBOX.path.name
-        if not target.exists():
-            # the description first: only it tells the number of attention heads
-            copy_atomically(TOYBOX.path.with_suffix(".yaml"), target.with_suffix(".yaml"))
-            copy_atomically(TOYBOX.path, target)
+        # the description first: only it tells the number of attention heads
+        for source in (TOYBOX.path.with_suffix(".yaml"), TOYBOX.path):
+            if not (copy := folder / source.name).exists():
+                copy_atomically(source, copy)
         self.host.adopt(target)
         return target.name
 

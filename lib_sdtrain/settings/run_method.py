@@ -242,7 +242,8 @@ class TrainGroup:
         False,
         "Moments in main memory",
         "On a GPU: what the optimizer remembers of each weight lies in main memory and is on the card only for its "
-        "step. SD1.5 in full takes 7 GB less of the card, and as much main memory. Not with prodigy.",
+        "step, which takes longer. SD1.5 in full takes 7 GB less of the card, and as much main memory. Not with "
+        "prodigy.",
     )
     seed: int = setting(
         0, "Seed", "The same seed and settings give the same file.", minimum=0, maximum=2**63 - 1, step=1

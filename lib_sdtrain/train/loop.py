@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from lib_sdtrain.data.refreshing import Refresher
-from lib_sdtrain.errors import Cancelled, JobFailed
+from lib_sdtrain.errors import Cancelled, JobFailed, UserError
 from lib_sdtrain.events import CancelToken, Event, Finished, Notice, Phase, Started, Step, Stopped
 from lib_sdtrain.model.space import check_space
 from lib_sdtrain.places import check_writable
@@ -102,7 +102,7 @@ def run_plan(
             yield from _about_average(plan)
         yield from make_class_pictures(plan, model, token)
         plan = yield from rescan_class_pictures(plan, token)
-        draws, folder = draws_of(plan), outputs or run.path.parent.parent
+        draws, folder = draws_of(plan), outputs or run.outputs
         latents = latents_of(plan, model, folder)
         trainer = Trainer(plan, model, latents, draws)
         if state:
@@ -126,7 +126,7 @@ def run_plan(
     except Cancelled:
         yield Stopped(step=step, saved=True)
     except torch.cuda.OutOfMemoryError as error:  # not in a batch that could be taken in pieces
-        raise JobFailed(NO_ROOM, where="training", fix=f"{REMEDY}, or turn on train.optimizer_on_cpu") from error
+        raise JobFailed(NO_ROOM, where="training", fix=REMEDY) from error
 
 
 def _about_average(plan: Plan) -> Iterator[Event]:
@@ -174,12 +174,15 @@ def _taken(trainer: Trainer, outputs: Outputs, token: CancelToken) -> Generator[
     try:
         return trainer.train_step()
     except Unsound as error:
-        if trainer.is_sound():
-            yield from outputs.save_state(token, wait=True)
-            kept = "the state before that step is saved: change this, and go on with the run"
-        else:
-            kept = "the last saved state is good" if outputs.run.has_state() else "no state had been saved yet"
         problem = error.problem
+        kept = "the last saved state is good" if outputs.run.has_state() else "no state had been saved yet"
+        if trainer.is_sound():
+            yield Notice(text=f"{problem.what}: the state before that step is being saved", where=problem.where)
+            try:
+                yield from outputs.save_state(token, wait=True)
+                kept = "the state before that step is saved"
+            except (OSError, UserError, JobFailed) as failed:
+                kept = f"the state before that step could not be saved ({failed}); {kept}"
         raise JobFailed(problem.what, problem.where, f"{problem.fix}; {kept}") from error
 
 

@@ -1,6 +1,7 @@
 """fp16's loss scale: gradients that would be too small for 16 bits are made larger, and smaller again in 32."""
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -25,7 +26,17 @@ def make_scaler(device: str, growth_interval: int) -> Any:
 
 
 def update(scaler: Any) -> None:
-    """Have the scale follow what the step found. Raises `NotFiniteError` where steps overflow however small it is."""
+    """Have the scale follow what the step found.
+
+    Raises `NotFiniteError` where steps overflow however small it is; the last one has moved nothing then.
+    """
+    before = scaler.get_scale()
     scaler.update()
-    if scaler.get_scale() < LEAST:
+    if scaler.get_scale() < min(before, LEAST):
         raise NotFiniteError("all gradients overflow fp16")
+
+
+def restore(scaler: Any, facts: Mapping[str, Any]) -> None:
+    """Go on with a saved scale; with a new one where every step had overflowed, as the run is to go on otherwise."""
+    if facts["scale"] >= LEAST:
+        scaler.load_state_dict(dict(facts))

@@ -51,7 +51,7 @@ def resume(
         yield from _resume_stages(run, before, settings, device, token, studio)
         return
     state = newest_state(run.states)
-    plan = yield from make_plan(settings, run.path.parent.parent, device, token, anew=False, studio=studio)
+    plan = yield from make_plan(settings, run.outputs, device, token, anew=False, studio=studio)
     if state and state.facts["step"] >= plan.steps and run.finished_steps() >= plan.steps:
         raise UserError(
             f"all {plan.steps} steps are done", where=str(run.path), fix="lengthen it, for instance --set train.length="
@@ -74,7 +74,7 @@ def _resume_stages(
         path, _, what = line.partition(": ")
         problems.add(f"a run of stages goes on as it began ({what})", where=path, fix="start a new run")
     problems.raise_if_any()
-    plans = yield from plan_stages(settings, run.path.parent.parent, device, token, anew=False, studio=studio)
+    plans = yield from plan_stages(settings, run.outputs, device, token, anew=False, studio=studio)
     if all(stage.done for stage in laid_out(plans, run)):
         raise UserError(f"all {sum(plan.steps for plan in plans)} steps are done", where=str(run.path),
                         fix="start a new run from its result")  # fmt: skip

@@ -30,16 +30,17 @@ from lib_sdtrain.settings.run_method import EMBEDDING
 from lib_sdtrain.train.results import SUFFIX, result_folder, result_stem
 
 STATES = "state"
+RUNS = "runs"
 
 
 def new_run_path(outputs: Path, name: str) -> Path:
     """`outputs/runs/DATE-NAME`, numbered when it exists."""
     stem = f"{time.strftime('%Y%m%d-%H%M%S')}-{safe_name(name)}"
-    path = outputs / "runs" / stem
+    path = outputs / RUNS / stem
     number = 1
     while path.exists():
         number += 1
-        path = outputs / "runs" / f"{stem}-{number}"
+        path = outputs / RUNS / f"{stem}-{number}"
     return path
 
 
@@ -51,6 +52,11 @@ class RunDir:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "path", self.path.absolute())
+
+    @property
+    def outputs(self) -> Path:
+        """The folder of all runs, which shares what is cached: the one over `runs`, else the one that it is in."""
+        return self.path.parent.parent if self.path.parent.name == RUNS else self.path.parent
 
     @property
     def config(self) -> Path:

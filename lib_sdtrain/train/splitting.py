@@ -11,8 +11,8 @@ from lib_sdtrain.errors import JobFailed
 from lib_sdtrain.train.batches import Batch
 
 REMEDY = (
-    "turn on train.gradient_checkpointing, choose train.optimizer adamw8bit, do not train the text encoder, "
-    "train a LoRA, or lower data.resolution"
+    "turn on train.gradient_checkpointing, choose train.optimizer adamw8bit, turn on train.optimizer_on_cpu, "
+    "do not train the text encoder, train a LoRA, or lower data.resolution"
 )
 
 

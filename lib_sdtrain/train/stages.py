@@ -163,7 +163,7 @@ def run_stages(plans: list[Plan], run: RunDir, token: CancelToken) -> Iterator[E
         plan = replace(stage.plan, earlier=_digest(earlier))
         if state is None:
             stage.run.start(plan.settings)
-        events = run_plan(plan, stage.run, token, state, earlier, outputs=run.path.parent.parent)
+        events = run_plan(plan, stage.run, token, state, earlier, outputs=run.outputs)
         for event in logged(stage.run, replace(plan.settings, log=LogSettings()), events):
             shifted = seen_from_run(event, stage, total)
             if isinstance(event, Finished):

@@ -150,7 +150,7 @@ class Trainer:
         except NotFiniteError as error:
             self.samples = first
             self.optimizer.zero_grad(set_to_none=True)
-            rates = [group["lr"] for group in self.optimizer.param_groups]
+            rates = {group["name"]: group["lr"] for group in self.optimizer.param_groups}
             cause = likely_cause(self.settings, self._batch, rates)
             raise Unsound(f"{error} at step {self.step + 1}", where="training", fix=cause) from error
 
@@ -339,7 +339,7 @@ class Trainer:
         elif self.average:  # it was turned on while the run stood still
             self.average.load(self.average.parameters, 0)
         if self.scaler and state.facts["scaler"]:
-            self.scaler.load_state_dict(state.facts["scaler"])
+            loss_scale.restore(self.scaler, state.facts["scaler"])
 
 
 def _under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -14,12 +14,13 @@ from tests.train.test_step import make_trainer
 
 
 @pytest.mark.parametrize(("changes", "rates", "cause"), [
-    ({}, [1e-6, 5e-4], "likely the learning rate: 0.0005"),
-    ({"method__kind": "lora"}, [5e-4], "lower train.learning_rate"),
-    ({"method__kind": "lora"}, [5e-2], "likely the learning rate: 0.05"),
-    ({"train__optimizer": "prodigy"}, [1.0], "lower train.learning_rate"),
-    ({"train__mixed_precision": "fp16"}, [1e-6], "likely fp16"),
-    ({"train__max_grad_norm": 0.0}, [1e-6], "set train.max_grad_norm to 1"),
+    ({}, {"unet": 1e-6, "text_encoder": 5e-4}, "likely the learning rate of text_encoder: 0.0005"),
+    ({}, {"unet": 1e-6, "text_encoder.token_embedding": 5e-3, "embedding": 5e-3}, "lower train.learning_rate"),
+    ({"method__kind": "lora"}, {"unet": 5e-4}, "lower train.learning_rate"),
+    ({"method__kind": "lora"}, {"unet": 5e-2}, "likely the learning rate of unet: 0.05"),
+    ({"train__optimizer": "prodigy"}, {"unet": 1.0}, "lower train.learning_rate"),
+    ({"train__mixed_precision": "fp16"}, {"unet": 1e-6}, "likely fp16"),
+    ({"train__max_grad_norm": 0.0}, {"unet": 1e-6}, "set train.max_grad_norm to 1"),
 ])  # fmt: skip
 def test_the_likeliest_cause_is_told(tiny_checkpoint, picture_folder, tmp_path, changes, rates, cause):
     folder = picture_folder("i", 2)
@@ -27,7 +28,7 @@ def test_the_likeliest_cause_is_told(tiny_checkpoint, picture_folder, tmp_path, 
     settings = run_settings(tiny_checkpoint, folder, **changes)
     assert cause in likely_cause(settings, batch, rates)
     broken = replace(batch, latents=batch.latents / 0)
-    assert f"caption {batch.prompts[0]!r} are no numbers: choose another model.vae" in likely_cause(
+    assert f"caption {batch.prompts[0]!r} are no numbers: delete the cached latents" in likely_cause(
         settings, broken, rates)
 
 
@@ -58,6 +59,21 @@ def test_a_loss_that_overflows_at_every_scale_is_told():
     scaler.step(optimizer)
     with pytest.raises(NotFiniteError, match="all gradients overflow fp16"):
         loss_scale.update(scaler)
+    again = loss_scale.make_scaler("cpu", 2000)
+    loss_scale.restore(again, scaler.state_dict())
+    assert again.get_scale() == 65536  # what made it overflow has been changed
+
+
+def test_a_small_loss_scale_that_a_sound_step_finds_is_gone_on_with():
+    weight = torch.zeros(1, requires_grad=True)
+    optimizer, scaler = torch.optim.SGD([weight], lr=1.0), loss_scale.make_scaler("cpu", 2000)
+    for scale in (2.0**-9, 2.0**-11):
+        loss_scale.restore(scaler, {**scaler.state_dict(), "scale": scale})
+        scaler.scale((weight * 2).sum()).backward()
+        scaler.step(optimizer)
+        loss_scale.update(scaler)
+        optimizer.zero_grad()
+        assert scaler.get_scale() == 2.0**-9
 
 
 def test_a_torch_that_has_the_loss_scale_under_its_old_name_will_do(monkeypatch):

@@ -20,9 +20,10 @@ from lib_sdtrain.train.convolutions import prepares_tiles
 from lib_sdtrain.train.data_plan import bucket_table, draws_of
 from lib_sdtrain.train.encoding import UNCACHED
 from lib_sdtrain.train.layout import KEEP
-from lib_sdtrain.train.memory.need import need
-from lib_sdtrain.train.optimizers.registry import ADAMW, PRODIGY, treats_each_alone
+from lib_sdtrain.train.memory.need import need, trained_weights
+from lib_sdtrain.train.optimizers.registry import ADAMW, PRODIGY, moment_bytes, treats_each_alone
 from lib_sdtrain.train.plan import Plan
+from lib_sdtrain.train.spare_memory import spare_memory
 from lib_sdtrain.train.starting import LORA_RATE
 from lib_sdtrain.train.trainer import USE
 
@@ -59,16 +60,21 @@ class Remedy:
 def fit(plans: Sequence[Plan], gigabytes: float, kept: Sequence[str] = ()) -> Fitted:
     """Make all stages of a run fit; settings that are `kept` stay as they are."""
     room = gigabytes * GB - RESERVE
-    *whole, as_lora = REMEDIES
+    *whole, as_lora = [remedy for remedy in REMEDIES if remedy.changes is not _moments_elsewhere or _lie_at_home(plans)]
     fitting = _Fitting(plans, room, frozenset(kept))
     in_one = [remedy for remedy in whole if remedy.changes is not _in_smaller_batches]
-    for remedies in (whole, in_one, [*whole, as_lora]):  # steps in backward take a batch at once
+    for remedies in (whole, in_one, [*whole, as_lora, UNPREPARED]):  # steps in backward take a batch at once
         chosen = fitting.chosen(remedies)
         after = fitting.taken(chosen)
         if after <= room:
             break
     changes = dict(_changes(plans[0], chosen, fitting.kept))
     return Fitted(changes, tuple(remedy.words for remedy in chosen), fitting.taken(()), after, after <= room)
+
+
+def _lie_at_home(plans: Sequence[Plan]) -> bool:
+    """Whether main memory has room for all moments."""
+    return all(trained_weights(plan) * moment_bytes(plan.settings.train.optimizer) < spare_memory() for plan in plans)
 
 
 class _Fitting:
@@ -213,10 +219,11 @@ def _as_lora(settings: RunSettings, device: str) -> Changes:
             **NO_WORDS, "train.step_in_backward": False}  # fmt: skip
 
 
+UNPREPARED = Remedy("no weights are prepared for convolutions: a tenth slower", _unprepared)
 REMEDIES = (
     Remedy("latents and text are cached, so that what makes them can leave the device", _cached),
     Remedy("one picture at a time, gradients added up: as many pictures a step as before", _in_smaller_batches),
-    Remedy("no weights are prepared for convolutions: a tenth slower", _unprepared),
+    UNPREPARED,
     Remedy("activations are computed twice (gradient checkpointing): a third slower, the same result", _checkpointing),
     Remedy("the moving average lies in main memory", _average_elsewhere),
     Remedy("products in 16 bits over 32-bit weights", _half),

@@ -4,6 +4,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from threading import Lock
 from typing import Any
 
 import torch
@@ -21,6 +22,7 @@ from lib_sdtrain.train.memory.counting import Moment, worst_moments
 from lib_sdtrain.train.memory.half import HalfPrecision
 
 TOKENS = 77
+_ONE_PLAY = Lock()  # at a time: see `_meta_module`
 SMALL = 2**26
 """Weights of a model up to which it is quicker to compute than to have torch work out every shape in Python."""
 
@@ -65,14 +67,15 @@ def step_moments(family: Family, step: Step) -> list[Moment]:
 @contextmanager
 def _meta_module() -> Iterator[None]:
     """torch before 2.2 asks for a module of the device's name when activations are computed twice."""
-    try:
-        checkpoint._get_device_module("meta")
-    except AttributeError:
-        torch.meta = torch.cpu
-    try:
-        yield
-    finally:
-        vars(torch).pop("meta", None)
+    with _ONE_PLAY:
+        try:
+            checkpoint._get_device_module("meta")
+        except AttributeError:
+            torch.meta = torch.cpu
+        try:
+            yield
+        finally:
+            vars(torch).pop("meta", None)
 
 
 def draw_moments(family: Family) -> list[Moment]:

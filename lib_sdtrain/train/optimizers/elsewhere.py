@@ -24,12 +24,13 @@ TOGETHER = 2**28
 
 def lie_elsewhere(train: TrainGroup, device: str) -> bool:
     """Whether a run's moments lie elsewhere than its weights: in main memory."""
-    return train.optimizer_on_cpu and device != "cpu"
+    return train.optimizer_on_cpu and device == "cuda"
 
 
 def check_elsewhere(train: TrainGroup, problems: Problems) -> None:
     """Add that an optimizer looks at all weights together, or may do so."""
-    if train.optimizer_on_cpu and not treats_each_alone(train.optimizer):
+    paged = "Paged" in train.optimizer  # bitsandbytes moves its memory itself
+    if train.optimizer_on_cpu and (paged or not treats_each_alone(train.optimizer)):
         problems.add(
             f"{train.optimizer} is not known to treat each weight on its own", where="train.optimizer_on_cpu",
             fix="turn it off, or choose adamw8bit, adamw, lion, adafactor or schedule_free",
@@ -40,7 +41,8 @@ class MomentsElsewhere:
     """Has `optimizer.step` work on a few weights at a time, with their moments on the device only meanwhile.
 
     For optimizers that treat each weight on its own. The optimizer stays the one object that holds all states, now in
-    main memory, pinned where weights are on a CUDA device: what is saved of it does not differ.
+    main memory: what is saved of it does not differ. Not in pinned memory, of which torch gives nothing back as long as
+    the process lives.
     """
 
     def __init__(self, optimizer: torch.optim.Optimizer) -> None:
@@ -63,8 +65,9 @@ class MomentsElsewhere:
         for parameter in parameters:
             state = self.optimizer.state.get(parameter, {})
             for name, value in _large(state):
-                homes[parameter, name] = value
-                state[name] = value.to(parameter.device, copy=True)
+                if value.device.type == "cpu":  # some are made on the device, before the first step
+                    homes[parameter, name] = value
+                    state[name] = value.to(parameter.device, copy=True)
         return homes
 
     def _send_home(self, parameters: list[Tensor], homes: Mapping[tuple[Tensor, str], Tensor]) -> None:
@@ -73,12 +76,7 @@ class MomentsElsewhere:
             state = self.optimizer.state.get(parameter, {})
             for name, value in _large(state):
                 home = homes.get((parameter, name))
-                state[name] = at_home(value, parameter) if home is None else home.copy_(value)
-
-
-def at_home(value: Tensor, parameter: Tensor) -> Tensor:
-    """A copy in main memory, from where the parameter's device reads it soon."""
-    return torch.empty_like(value, device="cpu", pin_memory=parameter.is_cuda).copy_(value)
+                state[name] = value.to("cpu", copy=True) if home is None else home.copy_(value)
 
 
 def is_large(value: Any) -> bool:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lib_sdtrain.train.optimizers.elsewhere import at_home, is_large
+from lib_sdtrain.train.optimizers.elsewhere import is_large
 
 OF_THE_RUN = {"params", "lr", "base_lr", "name"}
 """What a group holds that the settings say anew when a run goes on."""
@@ -64,7 +64,7 @@ def restore(
     _put_back_formats(optimizer, kept)
     parameters = parameters_of(optimizer)
     for index, name, value in apart:
-        optimizer.state[parameters[index]][name] = at_home(value, parameters[index])
+        optimizer.state[parameters[index]][name] = value.to("cpu", copy=True)
 
 
 def _put_back_formats(optimizer: torch.optim.Optimizer, kept: Mapping[int, Mapping[str, Any]]) -> None:
