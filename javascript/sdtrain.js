@@ -18,6 +18,12 @@
     app.root = () => (typeof window.gradioApp === "function" ? window.gradioApp() : document);
     app.byId = (id) => app.root().querySelector("#" + CSS.escape(id));
     app.page = () => app.byId("sdtrain_train");
+    app.element = (tag, text, className) => {
+        const made = document.createElement(tag);
+        if (text) made.textContent = text;
+        if (className) made.className = className;
+        return made;
+    };
     app.jobId = () => (app.job ? app.job.id : "");
     app.press = (id) => {
         const button = app.byId(id);

@@ -11,13 +11,7 @@
     dataset.part = (name) => dataset.view().querySelector(`[data-part="${name}"]`);
     const part = dataset.part;
 
-    dataset.element = (tag, text, className) => {
-        const made = document.createElement(tag);
-        if (text) made.textContent = text;
-        if (className) made.className = className;
-        return made;
-    };
-    const element = dataset.element;
+    const element = app.element;
 
     dataset.counted = (count, what) => `${count.toLocaleString("en")} ${what}${count === 1 ? "" : "s"}`;
     dataset.percent = (share) => {

@@ -65,7 +65,7 @@
     }
 
     function ended(work) {
-        const made = app.dataset.element, counted = app.dataset.counted, result = work.result;
+        const made = app.element, counted = app.dataset.counted, result = work.result;
         part("problems").replaceChildren(...(work.problems || []).map((problem) => {
             const line = made("li");
             line.append(made("b", problem.what), problem.fix ? `; ${problem.fix}` : "", made("span", problem.where, "sdtrain-path"));
@@ -92,7 +92,7 @@
     }
 
     function showTags(result) {
-        const made = app.dataset.element;
+        const made = app.element;
         part("said").textContent = `${app.dataset.counted(result.pictures, "picture")}, `
             + `${app.dataset.counted(result.captions, "caption")}${result.empty ? `, ${result.empty} of them empty` : ""}`
             + (result.more ? `; the ${result.tags.length} most frequent tags` : "");
@@ -110,7 +110,7 @@
     }
 
     function showChanges(result) {
-        const made = app.dataset.element;
+        const made = app.element;
         part("said").textContent = !result.captions ? "No caption would change."
             : `${app.dataset.counted(result.captions, "caption")} would change`
               + (result.captions > result.changes.length ? `; the first ${result.changes.length}:` : ":");

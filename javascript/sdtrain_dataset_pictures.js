@@ -8,7 +8,7 @@
         all: "All", cut: "Most cut away first", small: "Too small, enlarged", twins: "Twins, side by side",
         bare: "Without a caption", odd: "Odd captions",
     };
-    const element = (...parts) => dataset.element(...parts);
+    const element = app.element;
     const part = (name) => dataset.part(name);
     let first = 0, total = 0, wanted = 0;
 

@@ -132,8 +132,8 @@
         cursor.setAttribute("x2", scale.x(at));
         const told = curves.filter((one) => one.points.length).map((one) => {
             const near = one.points.reduce((a, b) => Math.abs(b[0] - at) < Math.abs(a[0] - at) ? b : a);
-            const value = Number.isFinite(near[2]) ? near[2].toPrecision(3) : "not a number";
-            return curves.length > 1 ? `${one.label} ${value}` : `${value} (this step ${Number.isFinite(near[1]) ? near[1].toPrecision(3) : "not a number"})`;
+            const value = app.series.number(near[2]);
+            return curves.length > 1 ? `${one.label} ${value}` : `${value} (this step ${app.series.number(near[1])})`;
         });
         reading.textContent = `step ${Math.round(at)}: ${told.join(", ")}`;
         return at;
@@ -150,11 +150,10 @@
         const box = svg.getBoundingClientRect();
         const step = scale.step((event.clientX - box.left) / box.width * WIDTH);
         const near = job.points.reduce((a, b) => Math.abs(b[0] - step) < Math.abs(a[0] - step) ? b : a);
-        const number = (value) => Number.isFinite(value) ? value.toPrecision(3) : "not a number";
         cursor.setAttribute("visibility", "visible");
         cursor.setAttribute("x1", scale.x(near[0]));
         cursor.setAttribute("x2", scale.x(near[0]));
-        reading.textContent = `step ${near[0]}: ${number(near[1])}, smoothed ${number(near[2])}`;
+        reading.textContent = `step ${near[0]}: ${app.series.number(near[1])}, smoothed ${app.series.number(near[2])}`;
         return near[0];
     }
 })();

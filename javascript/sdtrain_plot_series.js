@@ -2,7 +2,7 @@
 (function () {
     "use strict";
 
-    const app = window.sdtrain = window.sdtrain || {};
+    const app = window.sdtrain;
     const SVG = "http://www.w3.org/2000/svg";
     const HELD_OUT = "validation", STABLE = "training", OF_CONCEPT = HELD_OUT + ": "; // as events call them
     const OWN_SLOTS = [HELD_OUT, STABLE];
@@ -24,12 +24,7 @@
         return made;
     };
 
-    function element(tag, text, className) {
-        const made = document.createElement(tag);
-        if (text) made.textContent = text;
-        if (className) made.className = className;
-        return made;
-    }
+    const element = app.element;
 
     const number = (value) => Number.isFinite(value) ? value.toPrecision(3) : "not a number";
 
@@ -148,5 +143,5 @@
         if (drawn.length) svg.after(made);
     }
 
-    app.series = {take, goBack, order, draw, legend};
+    app.series = {take, goBack, order, draw, legend, number};
 })();

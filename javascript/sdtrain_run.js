@@ -12,12 +12,7 @@
 
     const part = (name) => app.byId("sdtrain_run").querySelector(`[data-part="${name}"]`);
 
-    function element(tag, text, className) {
-        const made = document.createElement(tag);
-        if (text) made.textContent = text;
-        if (className) made.className = className;
-        return made;
-    }
+    const element = app.element;
 
     function duration(seconds) {
         if (seconds < 90) return Math.max(1, Math.round(seconds)) + " s";

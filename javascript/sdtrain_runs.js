@@ -11,13 +11,7 @@
     runs.part = (name) => runs.view().querySelector(`[data-part="${name}"]`);
     const part = runs.part;
 
-    runs.element = (tag, text, className) => {
-        const made = document.createElement(tag);
-        if (text) made.textContent = text;
-        if (className) made.className = className;
-        return made;
-    };
-    const element = runs.element;
+    const element = app.element;
 
     runs.button = (text, title, act, className) => {
         const made = element("button", text, "sdr-button " + (className || ""));

@@ -3,7 +3,7 @@
     "use strict";
 
     const app = window.sdtrain = window.sdtrain || {};
-    const runs = app.runs, element = runs.element;
+    const runs = app.runs, element = app.element;
     const COLOURS = ["#3b82f6", "#f97316", "#22c55e", "#a855f7", "#ef4444", "#14b8a6"];
     const MOST_PICTURES = 60;
     let shown = [], details = [], step = null, follows = true, together = true, drawn = "", leaving = false;

@@ -13,12 +13,7 @@
     const part = (name) => app.byId("sdtrain_sample_result").querySelector(`[data-part="${name}"]`);
     const address = (path) => new URL("sdtrain/v1/" + path, document.baseURI).href;
 
-    function element(tag, text, className) {
-        const made = document.createElement(tag);
-        if (text) made.textContent = text;
-        if (className) made.className = className;
-        return made;
-    }
+    const element = app.element;
 
     function picture(one) {
         const image = element("img");

@@ -12,6 +12,7 @@ from typing import Any
 from lib_sdtrain import textfiles
 from lib_sdtrain.durable import write_atomically
 from lib_sdtrain.model.family import TextConfig
+from lib_sdtrain.model.ldm_config import listed_embedders, value_at
 
 BOS, EOS = "<|startoftext|>", "<|endoftext|>"
 
@@ -60,18 +61,9 @@ def write_clip_folder(parent: Path, text: TextConfig) -> Path:
 
 def names_clip_folder(config: Path) -> bool:
     """Whether the description at `config` names a folder of this machine that holds an encoder's sizes."""
-    params = _below(textfiles.read_mapping(config), "model", "params")
-    texts = _below(params, "conditioner_config", "params", "emb_models")
-    encoder = texts[0] if isinstance(texts, list) and texts else _below(params, "cond_stage_config")
-    named = _below(encoder, "params", "version")
+    encoder = listed_embedders(value_at(textfiles.read_mapping(config), "model", "params"))[0]
+    named = value_at(encoder, "params", "version")
     return isinstance(named, str) and (Path(named) / "config.json").is_file() and Path(named).is_absolute()
-
-
-def _below(data: Any, *names: str) -> Any:
-    """What stands there; None where nothing does."""
-    for name in names:
-        data = data.get(name) if isinstance(data, dict) else None
-    return data
 
 
 def adopt(checkpoint: Path, clip_parent: Path) -> None:

@@ -60,7 +60,8 @@ def apply_config(family: Family, path: Path, has_vae: bool = True) -> Family:
     return found
 
 
-def _value(data: Any, *names: str) -> Any:
+def value_at(data: Any, *names: str) -> Any:
+    """What stands there in nested mappings; None where nothing does."""
     for name in names:
         data = data.get(name) if isinstance(data, Mapping) else None
     return data
@@ -68,7 +69,7 @@ def _value(data: Any, *names: str) -> Any:
 
 def _at(data: Any, *names: str) -> Mapping[str, Any]:
     """The mapping that stands there; an empty one where something else does."""
-    found = _value(data, *names)
+    found = value_at(data, *names)
     return found if isinstance(found, Mapping) else {}
 
 
@@ -158,11 +159,15 @@ def _heads(held: UNetConfig, described: Mapping[str, Any], path: Path, problems:
 
 def _embedders(params: Mapping[str, Any], family: Family) -> Iterator[Mapping[str, Any]]:
     """The description of each of the family's text encoders ({} where there is none)."""
-    embedders = _value(params, "conditioner_config", "params", "emb_models")
-    listed = embedders if isinstance(embedders, list) and embedders else [_at(params, "cond_stage_config")]
-    texts = [one for one in listed if "CLIP" in str(_value(one, "target") or "")]
+    texts = [one for one in listed_embedders(params) if "CLIP" in str(value_at(one, "target") or "")]
     for index in range(len(family.text)):
         yield _at(texts[index], "params") if index < len(texts) else {}
+
+
+def listed_embedders(params: Any) -> list[Any]:
+    """What a description (its model's `params`) says of embedders: SGM's list, or LDM's one."""
+    found = value_at(params, "conditioner_config", "params", "emb_models")
+    return found if isinstance(found, list) and found else [_at(params, "cond_stage_config")]
 
 
 def _text(config: TextConfig, described: Mapping[str, Any]) -> TextConfig:
@@ -215,4 +220,4 @@ def _prediction(params: Mapping[str, Any], path: Path, problems: Problems) -> st
 
 
 def _class(data: Mapping[str, Any], name: str) -> str:
-    return str(_value(data, name, "target") or "").rpartition(".")[2]
+    return str(value_at(data, name, "target") or "").rpartition(".")[2]

@@ -27,7 +27,7 @@ from lib_sdtrain.train.plan import Plan, rescan_class_pictures
 from lib_sdtrain.train.previews import draw_previews
 from lib_sdtrain.train.run_dir import RunDir, new_run_path
 from lib_sdtrain.train.shown import off_device
-from lib_sdtrain.train.soundness import Unsound
+from lib_sdtrain.train.soundness import Unsound, broken_parts
 from lib_sdtrain.train.splitting import REMEDY
 from lib_sdtrain.train.stages import plan_stages, run_stages
 from lib_sdtrain.train.starting import load_for_training, pick_device
@@ -176,7 +176,7 @@ def _taken(trainer: Trainer, outputs: Outputs, token: CancelToken) -> Generator[
     except Unsound as error:
         problem = error.problem
         kept = "the last saved state is good" if outputs.run.has_state() else "no state had been saved yet"
-        if trainer.is_sound():
+        if not broken_parts(trainer.parts):
             yield Notice(text=f"{problem.what}: the state before that step is being saved", where=problem.where)
             try:
                 yield from outputs.save_state(token, wait=True)

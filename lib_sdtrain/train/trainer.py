@@ -35,7 +35,7 @@ from lib_sdtrain.train.parts import swapped, trained_parts
 from lib_sdtrain.train.plan import Plan
 from lib_sdtrain.train.prompts import PromptEncoder
 from lib_sdtrain.train.rates import SmoothedLoss, rate_factor
-from lib_sdtrain.train.soundness import NotFiniteError, Unsound, all_finite
+from lib_sdtrain.train.soundness import NotFiniteError, Unsound, broken_parts
 from lib_sdtrain.train.splitting import doubled, pieces
 from lib_sdtrain.train.state import State
 from lib_sdtrain.train.text_cache import keeps_text
@@ -292,15 +292,10 @@ class Trainer:
 
     def check_weights(self) -> None:
         """Raise `JobFailed` when a trained weight is no finite number: no good state may make room for such a one."""
-        for name, part in self.parts.items():
-            if not all_finite(part.parameters()):
-                raise JobFailed(
-                    f"a weight of {name} is no number any more at step {self.step}", where="training", fix=RUINED
-                )
-
-    def is_sound(self) -> bool:
-        """Whether all trained weights are finite numbers."""
-        return all(all_finite(part.parameters()) for part in self.parts.values())
+        if broken := broken_parts(self.parts):
+            raise JobFailed(
+                f"a weight of {broken[0]} is no number any more at step {self.step}", where="training", fix=RUINED
+            )
 
     def state(self) -> State:
         """Everything that is needed to go on from here, bit for bit."""

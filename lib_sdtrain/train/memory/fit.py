@@ -21,7 +21,8 @@ from lib_sdtrain.train.data_plan import bucket_table, draws_of
 from lib_sdtrain.train.encoding import UNCACHED
 from lib_sdtrain.train.layout import KEEP
 from lib_sdtrain.train.memory.need import need, trained_weights
-from lib_sdtrain.train.optimizers.registry import ADAMW, PRODIGY, moment_bytes, treats_each_alone
+from lib_sdtrain.train.optimizers.elsewhere import can_lie_elsewhere
+from lib_sdtrain.train.optimizers.registry import ADAMW, PRODIGY, moment_bytes
 from lib_sdtrain.train.plan import Plan
 from lib_sdtrain.train.spare_memory import spare_memory
 from lib_sdtrain.train.starting import LORA_RATE
@@ -180,7 +181,7 @@ def _small_moments(settings: RunSettings, device: str) -> Changes:
 
 
 def _moments_elsewhere(settings: RunSettings, device: str) -> Changes:
-    return {"train.optimizer_on_cpu": True} if device == "cuda" and treats_each_alone(settings.train.optimizer) else {}
+    return {"train.optimizer_on_cpu": True} if device == "cuda" and can_lie_elsewhere(settings.train.optimizer) else {}
 
 
 def _in_backward(settings: RunSettings, device: str) -> Changes:

@@ -72,7 +72,8 @@ def need(plan: Plan, draws: Draws, table: Sequence[Mapping[str, Any]]) -> Row:
     `program`; their sum is `total`. `table` has the sizes of the pictures in training (`bucket_table`).
     """
     weights = _weights(plan, _at_hand(plan, draws))
-    rows = [_training(plan, weights, table), *_before(plan, table), *_in_between(plan, weights, table)]
+    kept = _kept(plan, table)
+    rows = [_training(plan, weights, kept, table), *_before(plan, table), *_in_between(plan, weights, kept)]
     if plan.device != "cuda":
         rows = [_in_main_memory(plan, row, table) for row in rows]
     totals = [sum(value for value in row.values() if isinstance(value, int)) for row in rows]
@@ -128,7 +129,7 @@ def _together(plan: Plan) -> int:
     return plan.settings.train.batch_size * (2 if with_class else 1)
 
 
-def _training(plan: Plan, weights: int, table: Sequence[Mapping[str, Any]]) -> Row:
+def _training(plan: Plan, weights: int, kept: Row, table: Sequence[Mapping[str, Any]]) -> Row:
     settings, area, batch = plan.settings, _area(plan, table), _together(plan)
     step = Step(
         settings.method, settings.train.gradient_checkpointing, settings.train.mixed_precision != "no",
@@ -141,8 +142,7 @@ def _training(plan: Plan, weights: int, table: Sequence[Mapping[str, Any]]) -> R
     if step.in_backward and settings.train.max_grad_norm:  # activations are kept until the second pass is over
         working += _largest_gradient(plan)
     cached = 0 if plan.device != "cuda" else _cached_words(plan)
-    return {"phase": TRAINING, "weights": weights, **_kept(plan, table), "working": working,
-            "cached": cached}  # fmt: skip
+    return {"phase": TRAINING, "weights": weights, **kept, "working": working, "cached": cached}
 
 
 def _largest_gradient(plan: Plan) -> int:
@@ -177,9 +177,9 @@ def _before(plan: Plan, table: Sequence[Mapping[str, Any]]) -> list[Row]:
     return [*rows, {"phase": LOADING, "weights": weights}]
 
 
-def _in_between(plan: Plan, weights: int, table: Sequence[Mapping[str, Any]]) -> list[Row]:
+def _in_between(plan: Plan, weights: int, kept: Row) -> list[Row]:
     """Saving, and previews of our own."""
-    kept = {**_kept(plan, table), "shown": _shown_beside(plan)}
+    kept = {**kept, "shown": _shown_beside(plan)}
     rows = [{"phase": SAVING, "weights": weights, **kept}]
     if plan.settings.preview.drawn_by != WEBUI and (requests := preview_requests(plan.settings, plan.target)):
         working = max(_drawing(plan, *_pixels(plan, request)) for request in requests)

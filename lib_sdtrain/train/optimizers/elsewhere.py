@@ -27,10 +27,14 @@ def lie_elsewhere(train: TrainGroup, device: str) -> bool:
     return train.optimizer_on_cpu and device == "cuda"
 
 
+def can_lie_elsewhere(optimizer: str) -> bool:
+    """Whether an optimizer's moments may: it treats each weight on its own, and does not page them itself."""
+    return treats_each_alone(optimizer) and "Paged" not in optimizer
+
+
 def check_elsewhere(train: TrainGroup, problems: Problems) -> None:
     """Add that an optimizer looks at all weights together, or may do so."""
-    paged = "Paged" in train.optimizer  # bitsandbytes moves its memory itself
-    if train.optimizer_on_cpu and (paged or not treats_each_alone(train.optimizer)):
+    if train.optimizer_on_cpu and not can_lie_elsewhere(train.optimizer):
         problems.add(
             f"{train.optimizer} is not known to treat each weight on its own", where="train.optimizer_on_cpu",
             fix="turn it off, or choose adamw8bit, adamw, lion, adafactor or schedule_free",
