@@ -16,12 +16,14 @@ from lib_sdtrain.model.space import check_space
 from lib_sdtrain.places import check_writable
 from lib_sdtrain.settings.run import RunSettings
 from lib_sdtrain.settings.run_method import FULL
+from lib_sdtrain.train.allocator import memory_taken_ahead
 from lib_sdtrain.train.boards import boards
 from lib_sdtrain.train.class_images import make_class_pictures
 from lib_sdtrain.train.data_plan import draws_of
 from lib_sdtrain.train.encoding import UNCACHED, draws_to_encode, free_vae, latents_of, vae_needed
 from lib_sdtrain.train.forecast import checkpoint_bytes, disk_bytes, run_bytes
 from lib_sdtrain.train.layout import DROP
+from lib_sdtrain.train.memory.need import held_from_the_start
 from lib_sdtrain.train.outputs import Outputs
 from lib_sdtrain.train.plan import Plan, rescan_class_pictures
 from lib_sdtrain.train.previews import draw_previews
@@ -95,38 +97,46 @@ def run_plan(
     step = state.facts["step"] if state else 0
     yield Started(job="train", total=plan.steps, step=step, run_dir=str(run.path))
     try:
-        yield Phase(name="loading model", done=0, total=1)
-        model = load_for_training(plan, vae_needed(plan))
-        yield Phase(name="loading model", done=1, total=1)
-        if plan.checkpoint.parts["ema"]:
-            yield from _about_average(plan)
-        yield from make_class_pictures(plan, model, token)
-        plan = yield from rescan_class_pictures(plan, token)
-        draws, folder = draws_of(plan), outputs or run.outputs
-        latents = latents_of(plan, model, folder)
-        trainer = Trainer(plan, model, latents, draws)
-        if state:
-            trainer.restore(state.load())
-        elif earlier:
-            trainer.begin_from(earlier.load(("weights.", "average.")))
-        files = Outputs(plan, run, trainer, saved_at=step if state else None)
-        validator = Validator(plan, trainer)
-        first, steps = trainer.samples, plan.steps - trainer.step
-        cached = plan.settings.data.cache_latents != UNCACHED
-        with off_device([model.unet] if cached else []):
-            with off_device(model.text_encoders if cached else []):
-                yield from latents.prepare(
-                    lambda: chain(draws_to_encode(draws, plan, first, steps), validator.draws()), token)
-                free_vae(plan, model)
-            yield from prepare_words(trainer, folder, (draw.prompt for draw in validator.draws()), token)
-        own = draws_of(plan) if draws.refresh_every else draws  # a thread would use them
-        refresher = Refresher(latents, own, plan.in_samples(plan.settings.train.length))
-        with closing(files), closing(refresher):
-            yield from _train(trainer, files, validator, refresher, token)
+        with memory_taken_ahead(held_from_the_start(plan)):
+            yield from _prepared(plan, run, token, state, earlier, outputs or run.outputs)
     except Cancelled:
         yield Stopped(step=step, saved=True)
     except torch.cuda.OutOfMemoryError as error:  # not in a batch that could be taken in pieces
         raise JobFailed(NO_ROOM, where="training", fix=REMEDY) from error
+
+
+def _prepared(
+    plan: Plan, run: RunDir, token: CancelToken, state: SavedState | None, earlier: SavedState | None, outputs: Path
+) -> Iterator[Event]:
+    """Load the model, make and encode what training reads, and train."""
+    yield Phase(name="loading model", done=0, total=1)
+    model = load_for_training(plan, vae_needed(plan))
+    yield Phase(name="loading model", done=1, total=1)
+    if plan.checkpoint.parts["ema"]:
+        yield from _about_average(plan)
+    yield from make_class_pictures(plan, model, token)
+    plan = yield from rescan_class_pictures(plan, token)
+    draws = draws_of(plan)
+    latents = latents_of(plan, model, outputs)
+    trainer = Trainer(plan, model, latents, draws)
+    if state:
+        trainer.restore(state.load())
+    elif earlier:
+        trainer.begin_from(earlier.load(("weights.", "average.")))
+    files = Outputs(plan, run, trainer, saved_at=trainer.step if state else None)
+    validator = Validator(plan, trainer)
+    first, steps = trainer.samples, plan.steps - trainer.step
+    cached = plan.settings.data.cache_latents != UNCACHED
+    with off_device([model.unet] if cached else []):
+        with off_device(model.text_encoders if cached else []):
+            yield from latents.prepare(
+                lambda: chain(draws_to_encode(draws, plan, first, steps), validator.draws()), token)
+            free_vae(plan, model)
+        yield from prepare_words(trainer, outputs, (draw.prompt for draw in validator.draws()), token)
+    own = draws_of(plan) if draws.refresh_every else draws  # a thread would use them
+    refresher = Refresher(latents, own, plan.in_samples(plan.settings.train.length))
+    with closing(files), closing(refresher):
+        yield from _train(trainer, files, validator, refresher, token)
 
 
 def _about_average(plan: Plan) -> Iterator[Event]:

@@ -1,6 +1,8 @@
 """Freed memory goes back to the system where glibc has kept it."""
 from __future__ import annotations
 
+import platform
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -54,6 +56,52 @@ def test_large_blocks_lie_in_huge_pages_and_nothing_else_is_taken():
         pytest.skip("this machine has no huge pages, or no room for them")
     assert found[1] == "True"
     assert 300 <= int(found[2]) < 420
+
+
+AHEAD = """
+import ctypes, sys, threading
+from lib_sdtrain.train import allocator
+def resident():
+    return int(open("/proc/self/status").read().partition("VmRSS:")[2].split()[0]) // 1024
+def of(size):
+    before = resident()
+    with allocator.memory_taken_ahead(size):
+        for thread in threading.enumerate():
+            if thread.name == "memory":
+                thread.join()
+        return resident() - before
+unasked = of(200 * 2**20)
+here = bytearray(b"kept") * 2**20
+kept = allocator.keep_freed_memory()
+here += b"!"
+taken, too_much = of(400 * 2**20), of(2**50)
+before = resident()
+block = bytearray(300 * 2**20)
+ctypes.memset(ctypes.addressof(ctypes.c_char.from_buffer(block)), 1, len(block))
+used, again = resident() - before, of(300 * 2**20)
+del block
+whole = here == bytearray(b"kept") * 2**20 + b"!"
+allocator.give_freed_memory_back()
+of(2**31)  # the heap has become shorter than that
+print(kept, unasked, taken, too_much, used, again, whole)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc is Linux's")
+def test_memory_taken_ahead_is_what_is_used_next():
+    """As much as was asked, once; none for a process that keeps nothing, and none that is not to spare."""
+    found = subprocess.run([sys.executable, "-c", AHEAD], check=True, capture_output=True, text=True).stdout.split()
+    if found[0] == "False" or spare_memory() < 2 * WORTH_IT:
+        pytest.skip("this system's C library is not glibc, or there is no room")
+    if tuple(map(int, re.findall(r"\d+", platform.release())[:2])) < (5, 14):
+        pytest.skip("this system cannot take memory ahead")
+    unasked, taken, too_much, used, again = map(int, found[1:6])
+    assert unasked == 0
+    assert 390 <= taken <= 410
+    assert too_much == 0
+    assert used <= 10
+    assert again <= 10
+    assert found[6] == "True"
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc is Linux's")

@@ -24,7 +24,7 @@ from lib_sdtrain.train.memory.plays import TOKENS, Step
 from lib_sdtrain.train.memory.table import DECODE, DRAW, ENCODE, other_peak, step_peak, vae_weights
 from lib_sdtrain.train.memory.tiles import kernel_bytes
 from lib_sdtrain.train.optimizers.elsewhere import TOGETHER, lie_elsewhere
-from lib_sdtrain.train.optimizers.registry import SCHEDULE_FREE, moment_bytes
+from lib_sdtrain.train.optimizers.registry import SCHEDULE_FREE, moment_bytes, names
 from lib_sdtrain.train.plan import Plan
 from lib_sdtrain.train.preview_requests import preview_requests
 from lib_sdtrain.train.spare_memory import spare_memory
@@ -79,6 +79,17 @@ def need(plan: Plan, draws: Draws, table: Sequence[Mapping[str, Any]]) -> Row:
     totals = [sum(value for value in row.values() if isinstance(value, int)) for row in rows]
     total, row = max(zip(totals, rows, strict=True), key=lambda pair: pair[0])
     return {**row, "total": total}
+
+
+def held_from_the_start(plan: Plan) -> int:
+    """Bytes of main memory that a run is sure to hold at its first step: the UNet, the moments of an optimizer that is
+    ours, the average; 0 where training is on another device.
+    """
+    if plan.device != "cpu":
+        return 0
+    optimizer = plan.settings.train.optimizer
+    moments = trained_weights(plan) * moment_bytes(optimizer) if optimizer in names() else 0
+    return _weights(plan, {UNET}) + moments + _average(plan)
 
 
 def memory_text(row: Mapping[str, Any]) -> str:
