@@ -17,13 +17,14 @@ from lib_sdtrain.data.pictures import BadPicture
 from lib_sdtrain.data.thumbnails import thumbnail
 from lib_sdtrain.events import result_of
 from lib_sdtrain.settings.run import Concept, RunSettings
+from lib_sdtrain.settings.run_data import CLASS_FOLDER
 
 READING = "reading"
 KEPT, KEPT_THUMBNAILS, MOST_ROWS = 4, 2000, 200
 FIRST_NOTICES = 5
 OWN_FILES: Mapping[str, Any] = {
     "metadata_file": "", "mask_dir": "", "picture_weights": "", "weight_column": "", "group_weights": {},
-    "group_weights_file": "",
+    "group_weights_file": "", "class_dir": "", "class_prompt": "", "class_from": CLASS_FOLDER,
 }
 """What belongs to a concept's own folder and not to another one."""
 
@@ -149,6 +150,6 @@ def _with_folder(settings: RunSettings, folder: str, train: TrainService) -> Run
     path = check_folder(str(allowed), "folder")
     first = settings.data.concepts[0] if settings.data.concepts else Concept(instance_prompt=path.name)
     weighting = "none" if first.weighting == "tree" else first.weighting
-    concept = replace(first, name=path.name, instance_dir=str(path), class_prompt="", weighting=weighting, **OWN_FILES)
+    concept = replace(first, name=path.name, instance_dir=str(path), weighting=weighting, **OWN_FILES)
     return replace(settings, data=replace(settings.data, concepts=(concept,)))
 

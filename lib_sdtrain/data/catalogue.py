@@ -80,13 +80,14 @@ class Shelf:
 
 class Catalogue(Sequence[Picture]):
     """Pictures of a shelf: all of them, or those of some rows. `words` are the captions of pictures that have none of
-    their own, by row.
+    their own, by row. Those of a `silent` one have no captions.
     """
 
     def __init__(
-        self, shelf: Shelf, rows: np.ndarray | None = None, words: tuple[np.ndarray, Sequence[str]] | None = None
-    ) -> None:
-        self.shelf, self.rows, self.words = shelf, rows, words
+        self, shelf: Shelf, rows: np.ndarray | None = None, words: tuple[np.ndarray, Sequence[str]] | None = None,
+        silent: bool = False,
+    ) -> None:  # fmt: skip
+        self.shelf, self.rows, self.words, self.silent = shelf, rows, words, silent
 
     def __len__(self) -> int:
         return self.shelf.count if self.rows is None else len(self.rows)
@@ -100,7 +101,7 @@ class Catalogue(Sequence[Picture]):
     def __getitem__(self, place: int | slice) -> Picture | Catalogue:
         if isinstance(place, slice):
             rows = np.arange(1, self.shelf.count + 1, dtype=np.uint32) if self.rows is None else self.rows
-            return Catalogue(self.shelf, rows[place], self.words)
+            return Catalogue(self.shelf, rows[place], self.words, self.silent)
         if not -len(self) <= place < len(self):
             raise IndexError(place)
         return self._worded(self._row(place % len(self)))
@@ -110,6 +111,8 @@ class Catalogue(Sequence[Picture]):
 
     def _worded(self, row: int, picture: Picture | None = None) -> Picture:
         picture = picture or self.shelf.one(row)
+        if self.silent:
+            return replace(picture, caption=None)
         if self.words is None or picture.caption is not None:
             return picture
         said = self.words[1][self.words[0][row - 1]]
@@ -132,7 +135,7 @@ class Catalogue(Sequence[Picture]):
     def chosen(self, places: np.ndarray) -> Catalogue:
         """Those at some places."""
         rows = places + 1 if self.rows is None else self.rows[places]
-        return Catalogue(self.shelf, rows.astype(np.uint32), self.words)
+        return Catalogue(self.shelf, rows.astype(np.uint32), self.words, self.silent)
 
     def column(self, name: str) -> Iterator[tuple]:
         """Of each: `names` (the path's bytes), `bare` (no caption file) or `looks` (SHA-256, look). Rows go upwards."""
@@ -144,6 +147,8 @@ class Catalogue(Sequence[Picture]):
 
     def uncaptioned(self) -> int:
         """How many have no caption."""
+        if self.silent:
+            return len(self)
         if self.words is None and self.shelf.captions.only_beside:
             return sum(bare for (bare,) in self.column("bare"))
         return sum(picture.caption is None for picture in self)
@@ -156,6 +161,10 @@ class Catalogue(Sequence[Picture]):
             for place in places:
                 own[self._row(place) - 1] = number
         return Catalogue(self.shelf, self.rows, (own, texts))
+
+    def without_captions(self) -> Catalogue:
+        """The same pictures, of which nothing is said."""
+        return Catalogue(self.shelf, self.rows, silent=True)
 
 
 def sizes_of(pictures: Sequence[Picture]) -> np.ndarray:
@@ -186,6 +195,13 @@ def with_words(pictures: Sequence[Picture], words: Mapping[str, Sequence[int]]) 
     own = {place: text for text, places in words.items() for place in places}
     return tuple(replace(picture, caption=own.get(place)) if picture.caption is None else picture
                  for place, picture in enumerate(pictures))
+
+
+def without_captions(pictures: Sequence[Picture]) -> Sequence[Picture]:
+    """The pictures, of which nothing is said."""
+    if isinstance(pictures, Catalogue):
+        return pictures.without_captions()
+    return tuple(replace(picture, caption=None) for picture in pictures)
 
 
 def uncaptioned(pictures: Sequence[Picture]) -> int:

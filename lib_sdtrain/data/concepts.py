@@ -17,6 +17,7 @@ from lib_sdtrain.settings.run import Concept
 
 MAX_CAPTION_BYTES = 64 * 1024
 SHORTER = f"at most {MAX_CAPTION_BYTES // 1024} KB"
+FILEWORDS = "[filewords]"
 _MARKS = re.compile(r"\[(?:(name|folder)|column:([^\]]+))\]")
 
 _NO_COLUMNS: Mapping[str, Any] = MappingProxyType({})
@@ -196,8 +197,8 @@ def prompt_of(caption: str | None, prompt: str, picture: Picture | None = None) 
     """
     if picture is not None:
         prompt = _MARKS.sub(lambda match: _filled(picture, match), prompt)
-    if "[filewords]" in prompt:
-        return " ".join(prompt.replace("[filewords]", caption or "").split())
+    if FILEWORDS in prompt:
+        return " ".join(prompt.replace(FILEWORDS, caption or "").split())
     return prompt if caption is None else caption
 
 

@@ -10,6 +10,7 @@ from lib_sdtrain.settings.fields import BASIC, setting
 from lib_sdtrain.settings.lengths import Length
 from lib_sdtrain.settings.run_outputs import SDTRAIN, WEBUI
 
+CLASS_FOLDER, OWN_PICTURES = "folder", "own"
 IN_STEPS = (when("data.bucketing", "kohya", "least_waste"),)
 
 
@@ -34,6 +35,14 @@ class Concept:
         level=BASIC,
         kind="text",
     )
+    class_from: str = setting(
+        CLASS_FOLDER,
+        "Class pictures are",
+        "folder: ordinary ones from the class folder, made where there are too few. own: the subject's own pictures by "
+        "the class prompt, whatever their captions; none are made. The class then looks like the subject.",
+        choices=(CLASS_FOLDER, OWN_PICTURES),
+        applies=(when("class_prompt"),),
+    )
     class_dir: str = setting(
         "",
         "Class pictures",
@@ -41,7 +50,7 @@ class Concept:
         "and kept for the next run.",
         kind="folder",
         default_text="kept with the outputs, one folder a model and prompt",
-        applies=(when("class_prompt"),),
+        applies=(when("class_prompt"), when("class_from", CLASS_FOLDER)),
     )
     class_prompt: str = setting(
         "",
@@ -58,7 +67,7 @@ class Concept:
         step=1,
         unit="pictures",
         level=BASIC,
-        applies=(when("class_prompt"),),
+        applies=(when("class_prompt"), when("class_from", CLASS_FOLDER)),
     )
     weight: float = setting(
         1.0,

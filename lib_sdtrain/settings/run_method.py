@@ -169,8 +169,9 @@ class TrainGroup:
     scale_lr: str = setting(
         "none",
         "Scale learning rates",
-        "Multiply all learning rates by the samples a step (linear), or by their root.",
-        choices=("none", "linear", "sqrt"),
+        "Multiply all learning rates by the samples a step (linear), or by their root (sqrt). pictures: by the number "
+        "of the run's pictures, without class pictures and those that are left out or held out, each counted once.",
+        choices=("none", "linear", "sqrt", "pictures"),
     )
     optimizer: str = setting(
         "adamw",

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 from lib_sdtrain.errors import Problems
 from lib_sdtrain.settings.run import Concept, RunSettings
+from lib_sdtrain.settings.run_data import OWN_PICTURES
 from lib_sdtrain.settings.run_method import FULL
 from lib_sdtrain.train.backward_steps import check_backward_steps
 from lib_sdtrain.train.boards import check_boards
@@ -58,6 +59,11 @@ def _check_concept(concept: Concept, where: str, problems: Problems) -> None:
         problems.add(
             "class pictures are given but no words for them", where=f"{where}.class_prompt",
             fix="write what they show, for instance: a photo of a dog",
+        )
+    elif concept.class_from == OWN_PICTURES and not concept.class_prompt:
+        problems.add(
+            "the pictures are to stand for the class too, but there are no words for it",
+            where=f"{where}.class_prompt", fix="write them, for instance: a photo of a dog",
         )
     same = concept.class_prompt and concept.class_prompt == concept.instance_prompt
     if same:

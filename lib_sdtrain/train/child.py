@@ -21,6 +21,7 @@ from lib_sdtrain.model.parts import EMA_COUNTERS
 from lib_sdtrain.model.writer import CheckpointWriter, Written
 from lib_sdtrain.settings.layers import to_plain
 from lib_sdtrain.settings.run import RunSettings
+from lib_sdtrain.settings.run_data import CLASS_FOLDER
 from lib_sdtrain.settings.run_method import LORA
 from lib_sdtrain.train.data_plan import beyond_pictures
 from lib_sdtrain.train.families import config_text, markers
@@ -106,8 +107,8 @@ CONCEPT_PATHS = (
     "name", "instance_dir", "class_dir", "metadata_file", "group_weights_file", "picture_weights", "mask_dir",
 )
 """What is left out of a concept's settings: names and files, whose contents `data_hash` covers."""
-LATER = ("weight_column",)
-"""A concept's settings that came later: they are left out where they are not used."""
+LATER = {"weight_column": "", "class_from": CLASS_FOLDER}
+"""A concept's settings that came later, and their defaults: they are left out where they are not used."""
 
 
 def determining_settings(settings: RunSettings) -> dict[str, Any]:
@@ -134,7 +135,8 @@ def determining_settings(settings: RunSettings) -> dict[str, Any]:
         for name in ("rank", "alpha", "conv_rank", "conv_alpha", "block_weights"):
             plain["method"].pop(name, None)
     plain["data"]["concepts"] = [
-        {key: value for key, value in concept.items() if key not in CONCEPT_PATHS and (value or key not in LATER)}
+        {key: value for key, value in concept.items()
+         if key not in CONCEPT_PATHS and (key not in LATER or value != LATER[key])}
         for concept in plain["data"]["concepts"]
     ]
     return plain

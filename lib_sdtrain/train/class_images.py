@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
 
-from lib_sdtrain.data.concepts import find_pictures
+from lib_sdtrain.data.concepts import FILEWORDS, find_pictures
 from lib_sdtrain.data.randomness import key
 from lib_sdtrain.events import CancelToken, Event, Phase, Saved
 from lib_sdtrain.model.build import LoadedModel
@@ -45,7 +45,7 @@ def class_request(concept: Concept, plan: Plan, seed: int) -> SampleRequest:
     """DDIM, eta 0, 50 steps, CFG 10: the original DreamBooth code's regularisation pictures."""
     width, height = plan.target
     return SampleRequest(
-        prompt=concept.class_prompt.replace("[filewords]", "").strip(), steps=50, sampler_name="DDIM", cfg_scale=10.0,
+        prompt=concept.class_prompt.replace(FILEWORDS, "").strip(), steps=50, sampler_name="DDIM", cfg_scale=10.0,
         seed=seed, width=width, height=height, clip_skip=plan.settings.model.clip_skip,
     )
 

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from typing import Any
 
 from lib_sdtrain.data.captions import ZEROED
@@ -24,6 +24,7 @@ from lib_sdtrain.train.data_plan import (
 from lib_sdtrain.train.layout import child_specs, size_of
 from lib_sdtrain.train.memory.need import FP32, memory_text, need, state_bytes, trained_weights
 from lib_sdtrain.train.memory.table import is_known
+from lib_sdtrain.train.optimizers.registry import trained_rates
 from lib_sdtrain.train.plan import Plan
 from lib_sdtrain.train.spare_memory import whole_memory
 
@@ -32,6 +33,7 @@ NOTHING = "(nothing)"
 """What stands for the words of a caption that is dropped altogether."""
 WORKING_OUT = "working out the memory of a model of another architecture"
 LORA_BYTES = 2
+STAGE_FACTS = ("steps", "images", "learning_rates", "buckets")
 
 
 def forecast(plan: Plan) -> dict[str, Any]:
@@ -47,10 +49,11 @@ def outline(plan: Plan, draws: Draws) -> dict[str, Any]:
     return {
         "images": plan.pictures,
         "steps": plan.steps,
+        "learning_rates": trained_rates(plan.settings, plan.pictures, plan.checkpoint.parameter_counts()),
         "concepts": [
             {
                 **row,
-                "class_images": material.concept.num_class_images if material.concept.class_prompt else 0,
+                "class_images": len(material.class_pictures) + missing,
                 "class_images_to_make": missing,
             }
             for row, material, missing in zip(
@@ -83,7 +86,7 @@ def forecast_stages(plans: Sequence[Plan]) -> Generator[Event, None, dict[str, A
     if len(plans) == 1:
         return documents[0]
     rows = [
-        {"resolution": plan.settings.data.resolution, **{key: document[key] for key in ("steps", "images", "buckets")}}
+        {"resolution": plan.settings.data.resolution, **{key: document[key] for key in STAGE_FACTS}}
         for plan, document in zip(plans, documents, strict=True)
     ]
     hungriest = max(documents, key=lambda document: document["memory_bytes"])
@@ -136,10 +139,10 @@ def forecast_text(document: dict[str, Any], resolved: Resolved[RunSettings]) -> 
         kept = f", {concept['class_images']} class pictures ({made} to make)" if concept["class_images"] else ""
         lines.append(f"  {concept['name']}: {concept['images']} pictures, {concept['share']:.0%} of samples{kept}")
         lines += group_lines(concept)
-    for number, stage in enumerate(document.get("stages", [{"buckets": document["buckets"]}]), 1):
-        if "steps" in stage:
+    for number, stage in enumerate(document.get("stages", [document]), 1):
+        if stage is not document:
             lines.append(f"stage {number}: {stage['resolution']} pixels, {stage['steps']} steps")
-        lines += bucket_lines(stage["buckets"])
+        lines += [*bucket_lines(stage["buckets"]), rates_line(stage["learning_rates"])]
     memory, disk = (document[key] / 2**30 for key in ("memory_bytes", "disk_bytes"))
     lines.append(f"about {memory:.1f} GB of memory, {disk:.1f} GB on disk")
     lines.append(f"memory is needed most for {document['memory']['words']}")
@@ -149,6 +152,13 @@ def forecast_text(document: dict[str, Any], resolved: Resolved[RunSettings]) -> 
     lines += ["", "Prompts as training will see them:", *(f"  {prompt!r}" for prompt in document["prompts"])]
     lines += ["", "Settings and where they came from:", *origin_lines(resolved)]
     return "\n".join(lines)
+
+
+def rates_line(rates: Mapping[str, float]) -> str:
+    """The learning rates in force, one where all are the same."""
+    if len(set(rates.values())) == 1:
+        return f"learning rate {next(iter(rates.values())):g}"
+    return "learning rates " + ", ".join(f"{name} {rate:g}" for name, rate in rates.items())
 
 
 def origin_lines(resolved: Resolved[RunSettings]) -> list[str]:

@@ -8,8 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from lib_sdtrain.data.catalogue import uncaptioned
-from lib_sdtrain.data.concepts import Captions, Material, Picture, check_folder
+from lib_sdtrain.data.catalogue import uncaptioned, without_captions
+from lib_sdtrain.data.concepts import FILEWORDS, Captions, Material, Picture, check_folder
 from lib_sdtrain.data.groups import KOHYA
 from lib_sdtrain.data.index import PictureIndex
 from lib_sdtrain.data.review import remarks
@@ -17,13 +17,14 @@ from lib_sdtrain.data.scanning import open_folder
 from lib_sdtrain.data.sizes import parse_resolution
 from lib_sdtrain.durable import safe_name
 from lib_sdtrain.errors import Problems, UserError
-from lib_sdtrain.events import CancelToken, Event
+from lib_sdtrain.events import CancelToken, Event, Notice
 from lib_sdtrain.model.checkpoint import Checkpoint, open_checkpoint
 from lib_sdtrain.model.family import Family
 from lib_sdtrain.model.vae_file import open_vae
 from lib_sdtrain.places import check_writable, is_dir, is_file
 from lib_sdtrain.settings.lengths import Length
 from lib_sdtrain.settings.run import Concept, RunSettings
+from lib_sdtrain.settings.run_data import OWN_PICTURES
 from lib_sdtrain.train.checks import check_settings
 from lib_sdtrain.train.data_plan import captions_of, fit_materials, open_index, said_of
 from lib_sdtrain.train.embeddings import check_named
@@ -48,7 +49,8 @@ class Reading:
 
 @dataclass(frozen=True)
 class Plan:
-    """Settings with every length in optimiser steps. `missing_class` is how many class pictures must be made.
+    """Settings with every length in optimiser steps. `missing_class` is how many class pictures must be made;
+    `class_folders` is where, None for a concept without a class, or whose own pictures stand for it.
 
     `held_out` are the pictures to validate on, a concept each. `earlier` tells the weights that a later stage begins
     with; the checkpoint's own are replaced by them. `studio` draws what the settings leave to the surroundings.
@@ -97,8 +99,8 @@ class Plan:
     def missing_class(self) -> tuple[int, ...]:
         """Class pictures each concept still lacks."""
         return tuple(
-            max(0, m.concept.num_class_images - len(m.class_pictures)) if m.concept.class_prompt else 0
-            for m in self.materials
+            0 if folder is None else max(0, m.concept.num_class_images - len(m.class_pictures))
+            for m, folder in zip(self.materials, self.class_folders, strict=True)
         )
 
     @property
@@ -140,6 +142,7 @@ def make_plan(
     check_named(settings, said_of(materials, settings.data), problems)
     check_words_said(settings, said_of(materials, settings.data), problems)
     problems.raise_if_any()
+    materials = yield from _with_own_class(materials)
     yield from remarks(materials)
     family = family_of(checkpoint.family, settings.model)
     return Plan(
@@ -186,6 +189,9 @@ def _folders(
         if concept.instance_dir else None
     if not concept.class_prompt:
         return instance, None
+    if concept.class_from == OWN_PICTURES:  # nothing is ever made among them
+        _check_own(concept, instance, where, problems)
+        return instance, None
     if not concept.class_dir:
         return instance, outputs / "class-pictures" / _class_folder_name(concept, checkpoint) if checkpoint else None
     folder = Path(concept.class_dir).expanduser()
@@ -195,10 +201,39 @@ def _folders(
     if not is_dir(folder):  # it is made
         _try(problems, lambda: check_writable(folder, f"{where}.class_dir"))
     if instance and folder.resolve() == instance.resolve():
+        # chosen by mistake it would make every such thing look like the subject, and pictures would be made in there:
+        # who means it says so
         problems.add(
-            "it is the folder of the subject's own pictures", where=f"{where}.class_dir", fix="use another one"
+            "it is the folder of the subject's own pictures", where=f"{where}.class_dir",
+            fix="use another one, or set class_from to own if the subject's pictures are meant to stand for the class",
         )
     return instance, folder
+
+
+def _check_own(concept: Concept, instance: Path | None, where: str, problems: Problems) -> None:
+    """A class folder may be named beside the own pictures if it is theirs."""
+    if concept.class_dir and instance and Path(concept.class_dir).expanduser().resolve() != instance.resolve():
+        problems.add(
+            "the class pictures are the subject's own, and a folder of others is given", where=f"{where}.class_dir",
+            fix="leave it out, or set class_from to folder",
+        )
+
+
+def _with_own_class(materials: Sequence[Material]) -> Generator[Event, None, list[Material]]:
+    """Where they are asked for, the pictures that are trained on as class pictures too; a notice says so.
+
+    Their captions tell of the subject: the class prompt stands for them, or has them in its place for them.
+    """
+    found = []
+    for index, material in enumerate(materials):
+        concept = material.concept
+        if concept.class_prompt and concept.class_from == OWN_PICTURES:
+            own = material.pictures if FILEWORDS in concept.class_prompt else without_captions(material.pictures)
+            material = replace(material, class_pictures=own)
+            yield Notice(text="the class pictures are the subject's own: the class will look like the subject",
+                         where=f"data.concepts.{index}.class_from")
+        found.append(material)
+    return found
 
 
 def _class_folder_name(concept: Concept, checkpoint: Checkpoint) -> str:

@@ -81,7 +81,7 @@ class Trainer:
             model, self.settings.model, self.parts, self.inversions, keeps_text(self.settings)
         )
         self._prepare_modules()
-        self.optimizer = make_optimizer(self.settings, self.parts, self.device.type)
+        self.optimizer = make_optimizer(self.settings, self.parts, self.device.type, plan.pictures)
         train = self.settings.train
         self.elsewhere = MomentsElsewhere(self.optimizer) if lie_elsewhere(train, self.device.type) else None
         self.in_backward = BackwardSteps(

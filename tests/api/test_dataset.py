@@ -114,6 +114,13 @@ def test_a_folder_is_looked_at_as_the_settings_would_use_it(site, tmp_path):
     assert found["report"]["images"] == 1
     assert found["report"]["buckets"][0]["size"] == [192, 64]
     assert found["report"]["concepts"][0]["name"] == "other"
+    with_class = {"data.concepts": [{"instance_dir": str(other), "instance_prompt": "sks", "class_prompt": "a ball",
+                                     "class_dir": str(tmp_path / "class")}]}  # fmt: skip
+    own_class = {"data.concepts": [{"instance_dir": str(other), "instance_prompt": "sks", "class_prompt": "a ball",
+                                    "class_from": "own"}]}  # fmt: skip
+    for settings in (with_class, own_class):
+        _, found = look(site, folder=str(other), settings=settings)
+        assert found["report"]["concepts"][0]["class_images"] == 0
     missing = site[1].post(f"{V1}/dataset", json={"preset": PRESET, "folder": str(tmp_path / "nowhere")})
     assert missing.status_code == 422
     assert "there is no folder" in missing.json()["problems"][0]["what"]

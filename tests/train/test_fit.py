@@ -115,6 +115,8 @@ def test_what_later_stages_set_is_not_counted_on(planned):
 def test_a_lora_gets_its_own_learning_rate(planned):
     changes = fit([planned("sdxl")], 12).changes
     assert (changes["method.kind"], changes["train.learning_rate"]) == ("lora", 1e-4)
+    assert "train.scale_lr" not in changes
+    assert fit([planned("sdxl", train__scale_lr="pictures")], 12).changes["train.scale_lr"] == "none"
 
 
 def test_it_says_what_it_does(planned):

@@ -309,14 +309,14 @@ def test_what_is_wrong_is_said(changes, wanted):
     assert any(wanted in line for line in complaints(**changes)), complaints(**changes)
 
 
-def test_learning_rates_scale_with_the_batch(tiny_checkpoint, tmp_path):
+def test_learning_rates_scale_with_the_batch_or_the_pictures(tiny_checkpoint, tmp_path):
     changes = {"train__batch_size": 4, "train__gradient_accumulation_steps": 4, "train__learning_rate": 1e-4,
                "train__text_encoder_lr": 1e-5}
-    for scale, factor in (("none", 1), ("linear", 16), ("sqrt", 4)):
+    for scale, factor in (("none", 1), ("linear", 16), ("sqrt", 4), ("pictures", 20)):
         settings = run_settings(tiny_checkpoint, tmp_path, train__scale_lr=scale, **changes)
         wanted = {"unet": 1e-4 * factor, "text_encoder": 1e-5 * factor, "text_encoder_2": 1e-4 * factor,
                   "embedding": 5e-3 * factor}
-        assert base_rates(settings) == pytest.approx(wanted)
+        assert base_rates(settings, pictures=20) == pytest.approx(wanted)
 
 
 def test_prodigys_learning_rate_is_one_unless_given(tiny_checkpoint):

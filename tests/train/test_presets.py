@@ -21,7 +21,7 @@ from lib_sdtrain.settings.layers import Layer, describe_changes, resolve, to_pla
 from lib_sdtrain.settings.parse import flatten
 from lib_sdtrain.settings.run import Concept, RunSettings
 from lib_sdtrain.train.data_plan import draws_of
-from lib_sdtrain.train.forecast import forecast_stages
+from lib_sdtrain.train.forecast import forecast, forecast_stages
 from lib_sdtrain.train.memory.fit import GB, RESERVE
 from lib_sdtrain.train.memory.need import need
 from lib_sdtrain.train.plan import Plan
@@ -124,12 +124,15 @@ def test_a_preset_is_foretold_to_fit_the_card_that_it_is_for(name, gigabytes, fu
 
 
 def test_without_class_pictures_each_step_has_a_picture_by_either_name(picture_folder, tmp_path):
-    folder = str(picture_folder("cats", 5))
-    own = {f"data__concepts__{index}__instance_dir": folder for index in range(2)}
-    (plan,) = planned(of_preset("dreambooth-no-regularisation", **own), tmp_path)
-    prompts = [draws_of(plan).at(index).prompt for index in range(20)]
-    both = {"a photo of sks cat", "a photo of a cat"}
-    assert [set(pair) for pair in zip(prompts[::2], prompts[1::2], strict=True)] == [both] * 10
+    folder = picture_folder("cats", 20)
+    (folder / "3.txt").write_text("sks cat, sitting")
+    (plan,) = planned(of_preset("dreambooth-no-regularisation", data__concepts__0__instance_dir=str(folder)), tmp_path)
+    draws = draws_of(plan)
+    assert {draws.class_at(index).prompt for index in range(40)} == {"a photo of a cat"}
+    assert {draws.at(index).prompt for index in range(40)} == {"a photo of sks cat", "sks cat, sitting"}
+    assert plan.samples_a_step == 1
+    rates = forecast(plan)["learning_rates"]  # 0.18 x 20 x 1e-7, the guide's formula
+    assert rates == pytest.approx({"unet": 3.6e-7, "text_encoder": 3.6e-7})
 
 
 def test_bigasp_counts_its_steps_as_its_code_does():

@@ -214,7 +214,9 @@ def _without_text(settings: RunSettings, device: str) -> Changes:
 def _as_lora(settings: RunSettings, device: str) -> Changes:
     if settings.method.kind != FULL:
         return {}
-    rate = {} if settings.train.optimizer == PRODIGY else {"train.learning_rate": LORA_RATE}
+    rate: dict[str, Any] = {} if settings.train.optimizer == PRODIGY else {"train.learning_rate": LORA_RATE}
+    if rate and settings.train.scale_lr == "pictures":  # it is a whole model's that is told by their number
+        rate["train.scale_lr"] = "none"
     average = {"save.ema": USE} if settings.save.ema == KEEP else {}
     return {"method.kind": LORA, **rate, **average, "train.text_encoder_lr": None, "train.text_encoder_2_lr": None,
             **NO_WORDS, "train.step_in_backward": False}  # fmt: skip

@@ -13,6 +13,7 @@ from typing import Any
 from lib_sdtrain.data.draws import Draws
 from lib_sdtrain.model.keys import TEXT_ENCODERS, UNET, VAE, part_rows
 from lib_sdtrain.sample.hires import sizes
+from lib_sdtrain.settings.run_data import OWN_PICTURES
 from lib_sdtrain.settings.run_method import EMBEDDING, FULL, LORA
 from lib_sdtrain.settings.run_outputs import WEBUI
 from lib_sdtrain.settings.sample import SampleRequest
@@ -246,7 +247,8 @@ def _cached(plan: Plan, table: Sequence[Mapping[str, Any]]) -> int:
         return 0
     forms = (1 if data.flip_p in (0.0, 1.0) else 2) * (data.cache_crops if data.random_crop and data.cache_crops else 1)
     pixels = sum(row["images"] * math.prod(row["size"]) for row in table)
-    pixels += sum(len(material.class_pictures) for material in plan.materials) * math.prod(plan.target)
+    others = (m for m in plan.materials if m.concept.class_from != OWN_PICTURES)  # which are kept once
+    pixels += sum(len(material.class_pictures) for material in others) * math.prod(plan.target)
     return forms * pixels // plan.family.vae.downscale**2 * 2 * plan.family.vae.z_channels * FP32
 
 

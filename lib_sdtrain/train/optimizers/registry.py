@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import torch
@@ -12,7 +12,7 @@ from torch import nn
 from lib_sdtrain.errors import Problems, UserError
 from lib_sdtrain.model.keys import TEXT_ENCODERS, UNET
 from lib_sdtrain.settings.run import RunSettings
-from lib_sdtrain.settings.run_method import EMBEDDING, TrainGroup
+from lib_sdtrain.settings.run_method import EMBEDDING, FULL, TrainGroup
 from lib_sdtrain.train.optimizers.adamw8bit import AdamW8bit
 from lib_sdtrain.train.optimizers.lion import Lion
 from lib_sdtrain.train.optimizers.prodigy import Prodigy
@@ -135,8 +135,8 @@ def _fraction(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < 1
 
 
-def base_rates(settings: RunSettings) -> dict[str, float]:
-    """Learning rate of each part, scaled by the batch as train.scale_lr says."""
+def base_rates(settings: RunSettings, pictures: int) -> dict[str, float]:
+    """Learning rate of each part, scaled by the batch or the number of pictures as train.scale_lr says."""
     train = settings.train
     own = {
         UNET: None, TEXT_ENCODERS[0]: train.text_encoder_lr, TEXT_ENCODERS[1]: train.text_encoder_2_lr,
@@ -145,16 +145,29 @@ def base_rates(settings: RunSettings) -> dict[str, float]:
     if train.token_embedding_lr is not None:
         own[TOKENS] = train.token_embedding_lr
     samples = train.batch_size * train.gradient_accumulation_steps
-    scale = {"linear": samples, "sqrt": samples**0.5}.get(train.scale_lr, 1)
+    scale = {"linear": samples, "sqrt": samples**0.5, "pictures": pictures}.get(train.scale_lr, 1)
     return {name: (train.learning_rate if rate is None else rate) * scale for name, rate in own.items()}
 
 
-def make_optimizer(settings: RunSettings, parts: Mapping[str, nn.Module], device: str) -> torch.optim.Optimizer:
-    """The optimizer of a run, a group a part and rate; AdamW (Loshchilov & Hutter 2019) in torch's fused form, as in
-    diffusers with a weight decay of 0.01. A token embedding that stands alone does not decay: a row that gets no
-    gradient stays as it is, bit for bit.
+def trained_rates(settings: RunSettings, pictures: int, parts: Collection[str]) -> dict[str, float]:
+    """The rates, before the schedule, of what is trained in a model of these `parts`."""
+    rates, method = base_rates(settings, pictures), settings.method
+    found = {} if method.kind == EMBEDDING else {
+        name: rates[name] for name in (UNET, *TEXT_ENCODERS) if name in parts and method.trains(name)
+    }
+    words = TOKENS in rates and method.kind == FULL and any(name in found for name in TEXT_ENCODERS)
+    wanted = [TOKENS] * words + [EMBEDDING] * bool(settings.embedding.name)
+    return found | {name: rates[name] for name in wanted}
+
+
+def make_optimizer(
+    settings: RunSettings, parts: Mapping[str, nn.Module], device: str, pictures: int
+) -> torch.optim.Optimizer:
+    """The optimizer of a run on so many pictures, a group a part and rate; AdamW (Loshchilov & Hutter 2019) in torch's
+    fused form, as in diffusers with a weight decay of 0.01. A token embedding that stands alone does not decay: a row
+    that gets no gradient stays as it is, bit for bit.
     """
-    train, rates = settings.train, base_rates(settings)
+    train, rates = settings.train, base_rates(settings, pictures)
     groups = []
     for name, part in parts.items():
         table = token_table(part) if name in TEXT_ENCODERS and stands_alone(train) else None

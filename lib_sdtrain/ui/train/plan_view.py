@@ -52,6 +52,8 @@ def _details(document: Mapping[str, Any]) -> str:
     if groups:
         shares = (f"{group['name']}: {group['images']} pictures, {group['share']:.1%}" for group in groups)
         rows.append(("Shares", html.escape(", ".join(shares))))
+    if document.get("learning_rates"):
+        rows.append(("Learning rate", html.escape(_rates_text(document["learning_rates"]))))
     if document.get("tokens"):
         rows.append(("Captions", html.escape(_tokens_text(document["tokens"]))))
     if document.get("memory"):
@@ -60,7 +62,8 @@ def _details(document: Mapping[str, Any]) -> str:
         rows.append(("Prompts", f"<ul>{prompts}</ul>"))
     table = "".join(f"<tr><th>{name}</th><td>{value}</td></tr>" for name, value in rows)
     if table:
-        parts.append(f"<details><summary>Sizes, memory and prompts</summary><table>{table}</table></details>")
+        title = "Sizes, learning rate, memory and prompts"
+        parts.append(f"<details><summary>{title}</summary><table>{table}</table></details>")
     return "".join(parts)
 
 
@@ -83,6 +86,13 @@ def _bucket_text(row: Mapping[str, Any]) -> str:
     """`512 x 768 (12, 3 % cut away)`."""
     lost = f", {row['lost']:.0%} cut away" if row.get("lost", 0) >= 0.005 else ""
     return f"{row['size'][0]} x {row['size'][1]} ({row['images']}{lost})"
+
+
+def _rates_text(rates: Mapping[str, float]) -> str:
+    """Before the schedule, `scale_lr` counted in; one where all are the same."""
+    if len(set(rates.values())) == 1:
+        return f"{next(iter(rates.values())):g}"
+    return ", ".join(f"{name.replace('_', ' ')} {rate:g}" for name, rate in rates.items())
 
 
 def _tokens_text(tokens: Mapping[str, Any]) -> str:
