@@ -19,13 +19,14 @@ from lib_sdtrain.data.captions import dropped_caption, dropped_captions, replace
 from lib_sdtrain.data.catalogue import size_at, sizes_of
 from lib_sdtrain.data.concepts import Group, Material, Picture, prompt_of
 from lib_sdtrain.data.interleave import Replayed, fair_order
+from lib_sdtrain.data.nai import nai_caption, tags_of
 from lib_sdtrain.data.pictures import Fit
 from lib_sdtrain.data.randomness import python_random
 from lib_sdtrain.data.rounds import Rounds
 from lib_sdtrain.data.sizes import Misfit, Place, Size, sizing_of
 from lib_sdtrain.settings.run import DataSettings
 
-BIGASP = "bigasp"
+NO_GENERATOR, BIGASP, NAI = "none", "bigasp", "nai"
 MIDDLE = (0.5, 0.5)
 
 
@@ -164,7 +165,7 @@ class Draws:
         """Every prompt that training may see, some more than once; None where captions vary from sample to sample."""
         data, groups = self.data, [group for material in self.materials for group in material.groups]
         varied = data.shuffle_caption or data.tag_dropout_rate or data.enable_wildcard or data.underscores == "random"
-        if varied or data.caption_generator == BIGASP or any(group.shuffle for group in groups):
+        if varied or data.caption_generator != NO_GENERATOR or any(group.shuffle for group in groups):
             return None
         return self._all_words(replace(data, caption_dropout_rate=0.0), groups)
 
@@ -284,7 +285,7 @@ class Draws:
     def _words(self, index: int, picture: Picture, prompt: str, data: DataSettings, purpose: str) -> str:
         rng = python_random(self.seed, f"caption {purpose}", index)
         said = prompt_of(picture.caption, prompt, picture)
-        if data.caption_generator == BIGASP and not purpose.startswith("class"):
+        if data.caption_generator != NO_GENERATOR and not purpose.startswith("class"):
             said = self._generated(said, picture, data, rng)
         else:
             said = vary_caption(said, data, rng)
@@ -293,6 +294,9 @@ class Draws:
     def _generated(self, said: str, picture: Picture, data: DataSettings, rng: random.Random) -> str:
         if data.caption_dropout_rate and rng.random() < data.caption_dropout_rate:
             return dropped_caption(data.caption_dropout_mode, rng)
+        if data.caption_generator == NAI:
+            tags = tags_of(said, data.caption_separator)
+            return nai_caption(tags, data.caption_tags_min, data.caption_tags_max, rng)
         score = picture.column("score")
         number = None if score in (None, "") else int(float(score))
         tags = split_tags(said, data.caption_separator)

@@ -301,9 +301,18 @@ class DataSettings:
     caption_generator: str = setting(
         "none",
         "Caption generator",
-        "bigasp: a caption of tags is made anew for each sample as bigASP was trained, with some of the tags in random "
-        "order and spelling, after tags of the column score.",
-        choices=("none", "bigasp"),
+        "A caption of tags is made anew for each sample. bigasp: as bigASP was trained, with some of the tags in "
+        "random order and spelling, after tags of the column score. nai: as naifu does, with artists, copyrights, "
+        "characters and numbers of people first, then some of the tags in random order.",
+        choices=("none", "bigasp", "nai"),
+    )
+    caption_tags_min: int = setting(
+        24, "Fewest tags", "nai: at least so many of a picture's tags are drawn, all where it has fewer.", minimum=0,
+        step=1, unit="tags", applies=(when("data.caption_generator", "nai"),),
+    )
+    caption_tags_max: int = setting(
+        72, "Most tags", "nai: at most so many are drawn, beside those that are always kept.", minimum=1, step=1,
+        unit="tags", applies=(when("data.caption_generator", "nai"),),
     )
     important_tags: tuple[str, ...] = setting(
         ("watermark",), "Important tags", "bigasp: tags that are never left out.",

@@ -4,6 +4,7 @@ from __future__ import annotations
 from PIL import ImageColor
 
 from lib_sdtrain.data.bigasp import read_aliases
+from lib_sdtrain.data.draws import NAI
 from lib_sdtrain.data.filters import Filter
 from lib_sdtrain.data.sizes import parse_resolution, sizing_of
 from lib_sdtrain.errors import Problems, UserError
@@ -34,6 +35,11 @@ def check_data(data: DataSettings, problems: Problems) -> None:
             problems.absorb(error)
     if not data.caption_separator:
         problems.add("tags need something between them", where="data.caption_separator", fix="a comma is usual")
+    if data.caption_generator == NAI and data.caption_tags_min > data.caption_tags_max:
+        problems.add(
+            f"at least {data.caption_tags_min} tags, and at most {data.caption_tags_max}",
+            where="data.caption_tags_min", fix="give it the smaller number",
+        )
     for old, new in data.replace_words.items():
         if not old.strip() or not isinstance(new, (str, int, float)):
             problems.add(f"{old!r}: {new!r} is not a word and what it becomes", where="data.replace_words")

@@ -42,6 +42,11 @@ CASES = {
         "data.concepts.0.weighting": "kohya", "data.cache_latents": "disk", "data.bucketing": "least_waste",
         "ema.decay": 0.9, "ema.warm_up": "power", "ema.every": 2, "ema.on_cpu": True,
     },
+    "captions of tags made anew, own pictures as class pictures, a rate by their number": {
+        "data.caption_generator": "nai", "data.caption_tags_min": 1, "data.caption_tags_max": 3,
+        "data.concepts.0.class_prompt": "a photo of a dog", "data.concepts.0.class_from": "own",
+        "train.scale_lr": "pictures", "train.learning_rate": 1e-5, "data.flip_p": 0.5,
+    },
     "a LoRA with convolutions beside those in tiles, buckets": {
         "method.kind": "lora", "method.conv_rank": 2, "data.bucketing": "least_waste",
     },
