@@ -236,8 +236,8 @@ class DataSettings:
         "",
         "Filter",
         "Which pictures to use, by their columns: score > 0 and rating != 'e'. Columns come from a concept's "
-        "metadata_file; width, height, name, folder and caption are always there. Pictures without a value are left "
-        "out.",
+        "metadata_file; width, height, name, folder and caption are always there. A quoted value is text, as in "
+        "name == '0123'. Pictures without a value are left out.",
         kind="text",
     )
     caption_dropout_rate: float = setting(

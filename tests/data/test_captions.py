@@ -155,6 +155,34 @@ def test_filters(expression, row, expected):
     assert Filter(expression)(row) is expected
 
 
+@pytest.mark.parametrize(("expression", "row", "expected"), [
+    ("name == '0123'", {"name": "0123"}, True), ("name == '123'", {"name": "0123"}, False),
+    ("name != '0123'", {"name": "0123"}, False), ("'0123' == name", {"name": "0123"}, True),
+    ("name < '0200'", {"name": "0123"}, True), ("name < '0200'", {"name": "portrait"}, False),
+    ("name in ['0123', '0124']", {"name": "0123"}, True), ("name not in ['123']", {"name": "0123"}, True),
+    ("name in '0123'", {"name": "012"}, True), ("'12' in name", {"name": "0123"}, True),
+    ("'1' in tags", {"tags": "1"}, True), ("name in tags", {"name": "12", "tags": "12"}, True),
+    ("folder == '2024'", {"folder": "2024"}, True), ("name == '1e3'", {"name": "1000"}, False),
+    ("name == folder", {"name": "01", "folder": "1"}, False), ("name == id", {"name": "01", "id": "01"}, True),
+    ("'100' <= name < '200'", {"name": "150"}, True), ("name == 'nan'", {"name": "nan"}, True),
+    # a number asks for a number, also of what a CSV writes as text
+    ("name < 2", {"name": "0001"}, True), ("score == 5", {"score": "5.0"}, True), ("5 == score", {"score": "5"}, True),
+    ("score in [4, 5]", {"score": "5"}, True), ("score in [-5]", {"score": "-5"}, True),
+    ("score > lowest", {"score": "10", "lowest": "9"}, True), ("score > lowest", {"score": "10", "lowest": 9}, True),
+    ("-score < 0", {"score": "3"}, True), ("score and name", {"score": "0", "name": "a"}, False),
+    ("not score", {"score": "0"}, True), ("score == '5'", {"score": "5"}, True), ("score == '5'", {"score": 5}, False),
+    ("rating == 'e' or score > 3", {"rating": "g", "score": "4"}, True), ("'dog' in tags", {"tags": ["dog"]}, True),
+])
+def test_quoted_values_are_text_and_numbers_numbers(expression, row, expected):
+    assert Filter(expression)(row) is expected
+
+
+def test_a_number_that_begins_with_zero_is_to_be_quoted():
+    with pytest.raises(UserError, match="is not an expression") as caught:
+        Filter("name == 0123")
+    assert "quotes" in caught.value.problems[0].fix
+
+
 @pytest.mark.parametrize("expression", [
     "score =", "score = 3", "__import__('os')", "a.b > 1", "score > f(1)", "x" * 3000])
 def test_filters_are_comparisons_and_nothing_else(expression):
