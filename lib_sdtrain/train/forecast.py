@@ -146,7 +146,7 @@ def forecast_text(document: dict[str, Any], resolved: Resolved[RunSettings]) -> 
     memory, disk = (document[key] / 2**30 for key in ("memory_bytes", "disk_bytes"))
     lines.append(f"about {memory:.1f} GB of memory, {disk:.1f} GB on disk")
     lines.append(f"memory is needed most for {document['memory']['words']}")
-    if document["memory_bytes"] > document["memory_available"]:
+    if 0 < document["memory_available"] < document["memory_bytes"]:
         lines.append(f"that is more than there is ({document['memory_available'] / 2**30:.1f} GB): see --fit")
     lines.append(token_line(document["tokens"]))
     lines += ["", "Prompts as training will see them:", *(f"  {prompt!r}" for prompt in document["prompts"])]

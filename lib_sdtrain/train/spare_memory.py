@@ -15,10 +15,15 @@ def spare_memory(group: Path = GROUP) -> int:
 
 
 def whole_memory(device: str, group: Path = GROUP) -> int:
-    """Bytes of memory of a device (`cpu`, `cuda`, `mps`), all that is in use included; of a container its limit."""
+    """Bytes of memory of a device (`cpu`, `cuda`, `mps`), all that is in use included; of a container its limit.
+
+    0 of a CUDA device that this machine does not have: a run may be planned for another one.
+    """
     if device == "cuda":
         import torch
 
+        if not torch.cuda.is_available():
+            return 0
         return torch.cuda.get_device_properties(0).total_memory
     return min([psutil.virtual_memory().total, *_limit(group)])
 

@@ -15,9 +15,12 @@ from lib_sdtrain.merge.bench.measure import run_process
 from lib_sdtrain.model.checkpoint import open_checkpoint
 from lib_sdtrain.model.family import PUBLISHED
 from lib_sdtrain.model.keys import UNET
+from lib_sdtrain.settings.layers import resolve
+from lib_sdtrain.settings.run import RunSettings
 from lib_sdtrain.settings.run_method import EMBEDDING, FULL, LORA, MethodSettings
 from lib_sdtrain.train import convolutions
 from lib_sdtrain.train.data_plan import draws_of
+from lib_sdtrain.train.forecast import forecast, forecast_text
 from lib_sdtrain.train.memory import need as need_module
 from lib_sdtrain.train.memory import plays, table
 from lib_sdtrain.train.memory.counting import Moment, peak, worst_moments
@@ -276,6 +279,15 @@ def test_the_hungriest_part_of_a_run_counts(planned):
     large = [{"prompt": "a cat", "width": 1024, "height": 1024}]
     assert needed(planned(**small), (64, 64))["phase"] != "previews"
     assert needed(planned(**small, preview__prompts=large), (64, 64))["phase"] == "previews"
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="it has one")
+def test_a_run_can_be_planned_for_a_card_that_is_not_here(planned):
+    document = forecast(planned("cuda"))
+    assert document["memory_available"] == 0
+    assert "more than there is" not in forecast_text({**document, "memory_bytes": 2**50}, resolve(RunSettings, []))
+    here = forecast_text({**document, "memory_bytes": 2**50, "memory_available": 2**33}, resolve(RunSettings, []))
+    assert "more than there is (8.0 GB): see --fit" in here
 
 
 CASES = {

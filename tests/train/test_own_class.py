@@ -168,3 +168,12 @@ def test_the_rates_of_a_chain_are_those_of_each_stages_pictures(tiny_checkpoint,
     text = forecast_text(document, resolved)
     assert text.index("stage 1") < text.index("learning rate 4e-05") < text.index("stage 2")
     assert text.index("stage 2") < text.index("learning rate 2e-05")
+
+
+def test_latents_of_both_take_the_memory_of_one(tiny_checkpoint, folder, picture_folder, tmp_path):
+    alone = forecast(planned(run_settings(tiny_checkpoint, folder), tmp_path))["memory"]
+    both = forecast(planned(own(tiny_checkpoint, folder), tmp_path))["memory"]
+    others = {"class_from": "folder", "class_dir": str(picture_folder("class", 3)), "num_class_images": 3}
+    more = forecast(planned(own(tiny_checkpoint, folder, others), tmp_path))["memory"]
+    assert both["cached"] == alone["cached"] > 0
+    assert more["cached"] == alone["cached"] * 7 / 4
