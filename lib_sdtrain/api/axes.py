@@ -137,8 +137,8 @@ class Axes:
             entry = self.history.run(row["id"])
             for file, facts in sorted(self.history.log(entry).saved.items(), key=lambda item: item[1]["step"]):
                 path = entry.path / file
-                if path.is_file():
-                    found.setdefault(f"{entry.name}: {facts['step']}", (path, facts["kind"]))
+                if path.is_file():  # of several of a step the last is what the run is about
+                    found[f"{entry.name}: {facts['step']}"] = path, facts["kind"]
         return found
 
     def _of_step(self, value: str) -> tuple[Path, str]:

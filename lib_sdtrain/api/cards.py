@@ -29,7 +29,9 @@ def carded(events: Iterator[Event], host: Host) -> Iterator[Event]:
         elif isinstance(event, Preview):
             shown = event.file
         elif isinstance(event, (Finished, Stopped)) and run:
-            for file in dict.fromkeys(event.result.get(role) for role in ("checkpoint", "embedding")):
+            files = [event.result.get(role) for role in ("checkpoint", "embedding")]
+            files += [form["file"] for form in event.result.get("also", ())]
+            for file in dict.fromkeys(files):
                 yield from _carded(file, run, run / shown if shown else None, host)
         yield event
 

@@ -29,8 +29,8 @@ PATH_KINDS = ("folder", "file", "path", "vae")
 class Meta:
     """What people see of a setting. `kind` refines the type for the tab: path, folder, text, color, requests.
 
-    With `open_choices` other texts than the `choices` are possible values too. `applies`: all that must be so for it to
-    matter.
+    `example` is an entry of a list of mappings. With `open_choices` other texts than the `choices` are possible values
+    too. `applies`: all that must be so for it to matter.
     """
 
     label: str
@@ -44,6 +44,7 @@ class Meta:
     level: str = ADVANCED
     kind: str = ""
     default_text: str = ""
+    example: str = ""
     exclusive_minimum: bool = False
     applies: tuple[When | Either, ...] = ()
 

@@ -116,4 +116,5 @@ class RunSettings:
         "Trainings that follow, each from the weights of the one before: what each changes of the settings before it, "
         "as in data.resolution: 768.",
         kind="overrides",
+        example='{"data.resolution": 768, "train.length": "10 epochs"}',
     )

@@ -13,6 +13,8 @@ from lib_sdtrain.settings.run_method import FULL_ONLY
 HELD_OUT = (when("validation.dir") | when("validation.fraction"),)
 SDTRAIN, WEBUI = "sdtrain", "webui"
 """Who draws pictures for a run."""
+USE, KEEP, DROP = "use", "keep", "drop"
+"""What becomes of the moving average in a file."""
 
 
 @dataclass(frozen=True)
@@ -149,5 +151,14 @@ class SaveSettings:
         "Saved average",
         "With an EMA decay. use: the average is the result. keep: the last weights are, the UNet's average goes with "
         "them (model_ema), to train on from. drop: the last weights alone.",
-        choices=("use", "keep", "drop"),
+        choices=(USE, KEEP, DROP),
+    )
+    also: tuple[Any, ...] = setting(
+        (),
+        "Further forms",
+        "Forms of the result that are written beside it at each save: a suffix for the file's name, and what differs "
+        "of dtype, vae, text_encoder and ema.",
+        kind="overrides",
+        example='{"suffix": "_ema", "dtype": "fp32", "ema": "keep"}',
+        applies=FULL_ONLY,
     )

@@ -5,10 +5,12 @@ from lib_sdtrain.errors import Problems
 from lib_sdtrain.settings.run import Concept, RunSettings
 from lib_sdtrain.settings.run_data import OWN_PICTURES
 from lib_sdtrain.settings.run_method import FULL
+from lib_sdtrain.settings.run_outputs import KEEP
 from lib_sdtrain.train.backward_steps import check_backward_steps
 from lib_sdtrain.train.boards import check_boards
 from lib_sdtrain.train.data_checks import check_data
 from lib_sdtrain.train.embeddings import check_embedding
+from lib_sdtrain.train.forms import NO_UNET, check_forms
 from lib_sdtrain.train.held_out import check_validation
 from lib_sdtrain.train.optimizers.elsewhere import check_elsewhere
 from lib_sdtrain.train.optimizers.registry import SCHEDULE_FREE, check_optimizer
@@ -44,11 +46,12 @@ def check_settings(settings: RunSettings, device: str, problems: Problems) -> No
 
 def _check_saving(settings: RunSettings, problems: Problems) -> None:
     save, method = settings.save, settings.method
+    check_forms(settings, problems)
     if settings.ema.decay is not None and settings.train.optimizer == SCHEDULE_FREE:
         problems.add("schedule_free averages the weights already", where="ema.decay", fix="turn it off")
-    if settings.ema.decay is not None and save.ema == "keep" and not (method.kind == FULL and method.train_unet):
+    if settings.ema.decay is not None and save.ema == KEEP and not (method.kind == FULL and method.train_unet):
         problems.add(
-            "only the average of a whole UNet can be kept beside it", where="save.ema", fix="choose use or drop"
+            NO_UNET, where="save.ema", fix="choose use or drop"
         )
 
 

@@ -14,7 +14,6 @@ import lib_sdtrain
 from lib_sdtrain.data.concepts import Picture
 from lib_sdtrain.errors import JobFailed
 from lib_sdtrain.model.build import to_file_tensors
-from lib_sdtrain.model.checkpoint import Checkpoint
 from lib_sdtrain.model.keys import UNET, ema_key, part_rows
 from lib_sdtrain.model.metadata import TRAIN, Parent, provenance
 from lib_sdtrain.model.parts import EMA_COUNTERS
@@ -31,15 +30,17 @@ from lib_sdtrain.train.trainer import Trainer
 
 
 def write_child(plan: Plan, trainer: Trainer, out: Path, parents: Mapping[str, Parent]) -> Written:
-    """Write the trained model to `out`, read back and verified. Untouched tensors are copied byte for byte."""
+    """Write the trained model to `out` as the plan's settings have it, read back and verified. Untouched tensors are
+    copied byte for byte.
+    """
     checkpoint = plan.checkpoint
     specs = child_specs(checkpoint, plan.settings, trainer.model.family)
     metadata = run_provenance(plan, trainer.step, parents)
     described = config_text(trainer.model.family, checkpoint)
     expects = expected_tensors(checkpoint, plan.settings)
     writer = CheckpointWriter(out, specs, metadata, described, verify=True, expects=expects)
-    with trainer.shown_weights(), writer:
-        trained = trained_tensors(trainer, checkpoint)
+    with trainer.shown_weights(plan.settings.save.ema), writer:
+        trained = trained_tensors(trainer, plan)
         for key in writer.keys:
             dtype = specs[key][0]
             if key in trained:
@@ -67,13 +68,14 @@ def finite(key: str, tensor: Tensor) -> Tensor:
     return tensor
 
 
-def trained_tensors(trainer: Trainer, checkpoint: Checkpoint) -> dict[str, Tensor]:
+def trained_tensors(trainer: Trainer, plan: Plan) -> dict[str, Tensor]:
     """Name in the file -> tensor of everything that is not the parent's: trained parts, average, markers."""
+    checkpoint = plan.checkpoint
     found = dict(markers(trainer.model.family, checkpoint))
     for name, part in trainer.model_parts.items():
         for key, tensor in to_file_tensors(name, part, checkpoint).items():
             found[checkpoint.file_keys[key]] = tensor
-    if keeps_average(trainer.settings):
+    if keeps_average(plan.settings):
         weights = {
             name.removeprefix(f"{UNET}."): value for name, value in trainer.average.weights.items()
             if name.startswith(f"{UNET}.")

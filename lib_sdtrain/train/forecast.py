@@ -21,6 +21,7 @@ from lib_sdtrain.train.data_plan import (
     token_line,
     token_report,
 )  # fmt: skip
+from lib_sdtrain.train.forms import forms_of
 from lib_sdtrain.train.layout import child_specs, size_of
 from lib_sdtrain.train.memory.need import FP32, memory_text, need, state_bytes, trained_weights
 from lib_sdtrain.train.memory.table import is_known
@@ -116,7 +117,8 @@ def checkpoint_bytes(plan: Plan) -> int:
     elif plan.settings.method.kind == LORA:
         size = trained_weights(plan) * LORA_BYTES * (2 if plan.settings.save.dtype == "fp32" else 1)
     else:
-        size = size_of(child_specs(plan.checkpoint, plan.settings, plan.family))
+        forms = forms_of(plan.settings)
+        size = sum(size_of(child_specs(plan.checkpoint, form.settings, plan.family)) for form in forms)
     return size * (1 + ((plan.steps - 1) // every if every else 0))
 
 

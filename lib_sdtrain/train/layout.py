@@ -15,9 +15,8 @@ from lib_sdtrain.model.parts import EMA, EMA_COUNTERS, TEXT_ENCODER, part_of
 from lib_sdtrain.model.selection import is_weight
 from lib_sdtrain.model.writer import specs_of
 from lib_sdtrain.settings.run import RunSettings
+from lib_sdtrain.settings.run_outputs import DROP, KEEP
 from lib_sdtrain.train.families import markers
-
-KEEP, DROP = "keep", "drop"
 
 
 def keeps_average(settings: RunSettings) -> bool:

@@ -16,13 +16,13 @@ from lib_sdtrain.model.space import check_space
 from lib_sdtrain.places import check_writable
 from lib_sdtrain.settings.run import RunSettings
 from lib_sdtrain.settings.run_method import FULL
+from lib_sdtrain.settings.run_outputs import DROP
 from lib_sdtrain.train.allocator import memory_taken_ahead
 from lib_sdtrain.train.boards import boards
 from lib_sdtrain.train.class_images import make_class_pictures
 from lib_sdtrain.train.data_plan import draws_of
 from lib_sdtrain.train.encoding import UNCACHED, draws_to_encode, free_vae, latents_of, vae_needed
 from lib_sdtrain.train.forecast import checkpoint_bytes, disk_bytes, run_bytes
-from lib_sdtrain.train.layout import DROP
 from lib_sdtrain.train.memory.need import held_from_the_start
 from lib_sdtrain.train.outputs import Outputs
 from lib_sdtrain.train.plan import Plan, rescan_class_pictures

@@ -6,6 +6,7 @@ import json
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -13,16 +14,19 @@ from typing import Any
 import psutil
 import torch
 
+from lib_sdtrain.errors import JobFailed
 from lib_sdtrain.events import CancelToken, Event, Notice, Saved
 from lib_sdtrain.model.metadata import Parent, parent_of
+from lib_sdtrain.model.writer import Written
 from lib_sdtrain.settings.layers import to_plain
 from lib_sdtrain.settings.run_method import EMBEDDING, LORA
 from lib_sdtrain.train.child import write_child
 from lib_sdtrain.train.data_plan import beyond_pictures
 from lib_sdtrain.train.embedding_file import write_embedding
+from lib_sdtrain.train.forms import Form
 from lib_sdtrain.train.lora_file import write_lora
 from lib_sdtrain.train.plan import Plan
-from lib_sdtrain.train.results import CHECKPOINT, result_kinds
+from lib_sdtrain.train.results import CHECKPOINT, written
 from lib_sdtrain.train.room import with_room
 from lib_sdtrain.train.run_dir import RunDir
 from lib_sdtrain.train.state import State
@@ -33,6 +37,8 @@ NO_COPY = (
     "main memory has no room for a copy of the state: training waits while it is written; a larger save.state_every "
     "makes it wait less often"
 )
+
+OTHER_FORMAT = "go on with the run with another number format there; its saved state is good"
 
 WRITERS = {CHECKPOINT: write_child, LORA: write_lora, EMBEDDING: write_embedding}
 """What writes a kind of file: (plan, trainer, file, parents) -> Written."""
@@ -48,6 +54,7 @@ class Outputs:
         self.plan, self.run, self.trainer = plan, run, trainer
         self.began = time.monotonic()
         self.results: dict[str, Saved] = {}
+        self.also: list[Saved] = []
         self.state_step = saved_at
         self._states = StateWriter(run.states)
         self._said_no_copy = False
@@ -58,16 +65,28 @@ class Outputs:
         return parents_of(self.plan)
 
     def save_checkpoint(self, token: CancelToken, final: bool = False) -> Iterator[Event]:
-        """Write NAME-STEP.safetensors, or NAME.safetensors at the end, and the embedding where one is trained. A full
-        disk is waited for.
+        """Write NAME-STEP.safetensors, or NAME.safetensors at the end, in all its forms, and the embedding where one is
+        trained. A full disk is waited for.
         """
         settings, step = self.plan.settings, self.trainer.step
-        for kind in result_kinds(settings):
-            out = self.run.result_file(settings, kind, None if final else step)
-            write = partial(WRITERS[kind], self.plan, self.trainer, out, self.parents)
-            written = yield from with_room(write, out.parent, token)
-            self.results[kind] = Saved(file=str(written.path), kind=kind, step=step, sha256=written.sha256)
-            yield self.results[kind]
+        self.also = []
+        for kind, form in written(settings):
+            out = self.run.result_file(settings, kind, None if final else step, form.suffix)
+            done = yield from with_room(partial(self._write, kind, form, out), out.parent, token)
+            saved = Saved(file=str(done.path), kind=kind, step=step, sha256=done.sha256)
+            if form.suffix:
+                self.also.append(saved)
+            else:
+                self.results[kind] = saved
+            yield saved
+
+    def _write(self, kind: str, form: Form, out: Path) -> Written:
+        try:
+            return WRITERS[kind](replace(self.plan, settings=form.settings), self.trainer, out, self.parents)
+        except JobFailed as error:
+            if error.problem.where != Form.dtype_at or form.dtype_at == Form.dtype_at:
+                raise
+            raise JobFailed(error.problem.what, form.dtype_at, OTHER_FORMAT) from error
 
     def save_state(self, token: CancelToken, wait: bool = False) -> Iterator[Event]:
         """Begin to write the state that a later run goes on from, once a step; with `wait` it stands at the end.
@@ -121,6 +140,7 @@ class Outputs:
             "steps": self.trainer.step,
             "checkpoint": result.file if result else None,
             "sha256": result.sha256 if result else None,
+            **({"also": [{"file": form.file, "sha256": form.sha256} for form in self.also]} if self.also else {}),
             **({"embedding": embedding.file} if embedding else {}),
             "seconds": round(time.monotonic() - self.began, 3),
             "steps_per_second": round(steps_per_second, 4),

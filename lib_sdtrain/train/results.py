@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 from lib_sdtrain.durable import safe_name
@@ -9,6 +10,7 @@ from lib_sdtrain.errors import Problems, UserError
 from lib_sdtrain.places import check_writable, is_dir
 from lib_sdtrain.settings.run import RunSettings
 from lib_sdtrain.settings.run_method import EMBEDDING, LORA
+from lib_sdtrain.train.forms import Form, forms_of
 
 CHECKPOINT = "checkpoint"
 SUFFIX = ".safetensors"
@@ -27,6 +29,13 @@ def result_stem(settings: RunSettings, kind: str) -> str:
     if kind == EMBEDDING:
         return settings.embedding.name
     return safe_name(settings.save.name or settings.data.concepts[0].name)
+
+
+def written(settings: RunSettings) -> Iterator[tuple[str, Form]]:
+    """The kind and form of each file that a save writes, the one that the run is about last."""
+    for kind in result_kinds(settings):
+        forms = forms_of(settings) if kind == CHECKPOINT else (Form("", settings),)
+        yield from ((kind, form) for form in forms)
 
 
 def result_folder(settings: RunSettings, kind: str) -> Path | None:
@@ -48,8 +57,8 @@ def check_folders(settings: RunSettings, problems: Problems) -> None:
 
 def check_overwrites(settings: RunSettings, problems: Problems) -> None:
     """Add to `problems` each file of an earlier run that a new run of these settings would overwrite."""
-    for kind in result_kinds(settings) if settings.data.concepts else ():
-        folder, stem = result_folder(settings, kind), result_stem(settings, kind)
+    for kind, form in written(settings) if settings.data.concepts else ():
+        folder, stem = result_folder(settings, kind), result_stem(settings, kind) + form.suffix
         if folder is None or not is_dir(folder):
             continue
         own = re.compile(re.escape(stem) + r"(-\d{6})?" + re.escape(SUFFIX))

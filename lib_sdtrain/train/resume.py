@@ -13,7 +13,7 @@ from lib_sdtrain.settings.run import RunSettings
 from lib_sdtrain.train.loop import logged, run_plan
 from lib_sdtrain.train.outputs import beyond_hash, data_facts, parents_of
 from lib_sdtrain.train.plan import Plan, make_plan
-from lib_sdtrain.train.results import result_kinds
+from lib_sdtrain.train.results import written
 from lib_sdtrain.train.run_dir import RunDir
 from lib_sdtrain.train.stages import laid_out, plan_stages, run_stages
 from lib_sdtrain.train.starting import pick_device
@@ -141,9 +141,9 @@ def keep_earlier_result(plan: Plan, run: RunDir, state: SavedState | None) -> No
     """
     if state is None or state.facts["step"] >= plan.steps:
         return
-    for kind in result_kinds(plan.settings):
-        final = run.result_file(plan.settings, kind)
-        kept = run.result_file(plan.settings, kind, state.facts["step"])
+    for kind, form in written(plan.settings):
+        final = run.result_file(plan.settings, kind, suffix=form.suffix)
+        kept = run.result_file(plan.settings, kind, state.facts["step"], form.suffix)
         for suffix in (".yaml", ".safetensors"):
             if final.exists() and final.with_suffix(suffix).exists() and not kept.with_suffix(suffix).exists():
                 final.with_suffix(suffix).rename(kept.with_suffix(suffix))

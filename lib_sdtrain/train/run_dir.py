@@ -88,10 +88,12 @@ class RunDir:
         """Where checkpoints go unless save.dir says otherwise."""
         return self.path / "checkpoints"
 
-    def result_file(self, settings: RunSettings, kind: str, step: int | None = None) -> Path:
-        """NAME.safetensors, NAME-STEP.safetensors for one on the way, where the settings or this directory have it."""
+    def result_file(self, settings: RunSettings, kind: str, step: int | None = None, suffix: str = "") -> Path:
+        """NAME.safetensors, NAME-STEP.safetensors for one on the way, where the settings or this directory have it;
+        with a form's suffix right behind the name.
+        """
         own = self.embeddings if kind == EMBEDDING else self.checkpoints
-        name = result_stem(settings, kind) + ("" if step is None else f"-{step:06d}")
+        name = result_stem(settings, kind) + suffix + ("" if step is None else f"-{step:06d}")
         return (result_folder(settings, kind) or own) / f"{name}{SUFFIX}"
 
     def start(self, settings: RunSettings) -> None:

@@ -16,6 +16,7 @@ from lib_sdtrain.data.randomness import key
 from lib_sdtrain.errors import JobFailed
 from lib_sdtrain.model.build import LoadedModel
 from lib_sdtrain.settings.run_method import EMBEDDING, FULL, LossSettings
+from lib_sdtrain.settings.run_outputs import USE
 from lib_sdtrain.train import loss_scale
 from lib_sdtrain.train.attention import choose_attention
 from lib_sdtrain.train.backward_steps import NOT_IN_PIECES, PIECES_REMEDY, BackwardSteps
@@ -41,7 +42,6 @@ from lib_sdtrain.train.state import State
 from lib_sdtrain.train.text_cache import keeps_text
 from lib_sdtrain.train.token_vectors import prepare_vectors
 
-USE = "use"
 RUINED = "lower train.learning_rate; no such weights are saved"
 _HALF = {"fp16": torch.float16, "bf16": torch.bfloat16}
 
@@ -125,14 +125,14 @@ class Trainer:
         return average
 
     @contextmanager
-    def shown_weights(self) -> Iterator[None]:
-        """While open, the trained parts hold the weights that are saved and drawn."""
-        with swapped(self._meant_weights()):
+    def shown_weights(self, ema: str = "") -> Iterator[None]:
+        """While open, the trained parts hold the weights that are saved and drawn; `ema` in place of `save.ema`."""
+        with swapped(self._meant_weights(ema or self.settings.save.ema)):
             yield
 
-    def _meant_weights(self) -> Iterator[tuple[Tensor, Tensor]]:
+    def _meant_weights(self, ema: str) -> Iterator[tuple[Tensor, Tensor]]:
         """Each parameter that stands for other values than its own, and these: an average."""
-        if self.average and self.settings.save.ema == USE:
+        if self.average and ema == USE:
             yield from zip(self.average.parameters.values(), self.average.weights.values(), strict=True)
         elif hasattr(self.optimizer, "averages"):
             yield from self.optimizer.averages()

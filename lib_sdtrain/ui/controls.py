@@ -162,5 +162,5 @@ def placeholder(item: Declared) -> str:
     if item.meta.kind == "requests":
         return "one prompt a line"
     if item.meta.kind == "overrides":
-        return 'one a line: {"data.resolution": 768, "train.length": "10 epochs"}'
+        return f"one a line: {item.meta.example}"
     return "off" if item.optional else ""

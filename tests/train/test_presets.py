@@ -101,7 +101,8 @@ def test_a_preset_runs(name, tmp_path, tiny_checkpoint):
     assert len(of_kind(seen, Step)) == 20 + 5 * further
     assert len(of_kind(seen, Preview)) == 2 * len(prompts or ())
     assert {event.step for event in of_kind(seen, Validation)} == ({0, 10, 20} if "bigasp" in name else set())
-    assert len([saved for saved in of_kind(seen, Saved) if saved.kind in ("checkpoint", "lora")]) == 2 + further
+    assert len([saved for saved in of_kind(seen, Saved) if saved.kind in ("checkpoint", "lora")]) == (2 + further) * (
+        1 + len(settings.save.also))
     assert Path(seen[-1].result["checkpoint"]).is_file()
 
 

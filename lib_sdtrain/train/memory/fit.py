@@ -15,18 +15,17 @@ from lib_sdtrain.settings.layers import Layer, resolve, to_plain
 from lib_sdtrain.settings.parse import flatten
 from lib_sdtrain.settings.run import RunSettings
 from lib_sdtrain.settings.run_method import EMBEDDING, FULL, LORA
+from lib_sdtrain.settings.run_outputs import KEEP, USE
 from lib_sdtrain.train.backward_steps import check_backward_steps
 from lib_sdtrain.train.convolutions import prepares_tiles
 from lib_sdtrain.train.data_plan import bucket_table, draws_of
 from lib_sdtrain.train.encoding import UNCACHED
-from lib_sdtrain.train.layout import KEEP
 from lib_sdtrain.train.memory.need import need, trained_weights
 from lib_sdtrain.train.optimizers.elsewhere import can_lie_elsewhere
 from lib_sdtrain.train.optimizers.registry import ADAMW, PRODIGY, moment_bytes
 from lib_sdtrain.train.plan import Plan
 from lib_sdtrain.train.spare_memory import spare_memory
 from lib_sdtrain.train.starting import LORA_RATE
-from lib_sdtrain.train.trainer import USE
 
 GB = 2**30
 RESERVE = 0.8 * GB
@@ -218,8 +217,9 @@ def _as_lora(settings: RunSettings, device: str) -> Changes:
     if rate and settings.train.scale_lr == "pictures":  # it is a whole model's that is told by their number
         rate["train.scale_lr"] = "none"
     average = {"save.ema": USE} if settings.save.ema == KEEP else {}
-    return {"method.kind": LORA, **rate, **average, "train.text_encoder_lr": None, "train.text_encoder_2_lr": None,
-            **NO_WORDS, "train.step_in_backward": False}  # fmt: skip
+    forms = {"save.also": []} if settings.save.also else {}
+    return {"method.kind": LORA, **rate, **average, **forms, "train.text_encoder_lr": None,
+            "train.text_encoder_2_lr": None, **NO_WORDS, "train.step_in_backward": False}  # fmt: skip
 
 
 UNPREPARED = Remedy("no weights are prepared for convolutions: a tenth slower", _unprepared)

@@ -15,10 +15,11 @@ from lib_sdtrain.model.keys import TEXT_ENCODERS, UNET, VAE, part_rows
 from lib_sdtrain.sample.hires import sizes
 from lib_sdtrain.settings.run_data import OWN_PICTURES
 from lib_sdtrain.settings.run_method import EMBEDDING, FULL, LORA
-from lib_sdtrain.settings.run_outputs import WEBUI
+from lib_sdtrain.settings.run_outputs import USE, WEBUI
 from lib_sdtrain.settings.sample import SampleRequest
 from lib_sdtrain.train.convolutions import prepares_tiles
 from lib_sdtrain.train.encoding import UNCACHED
+from lib_sdtrain.train.forms import forms_of
 from lib_sdtrain.train.frozen import narrows
 from lib_sdtrain.train.lora_layers import count_weights
 from lib_sdtrain.train.memory.plays import TOKENS, Step
@@ -38,7 +39,6 @@ from lib_sdtrain.train.text_cache import (
     known_before,
     lets_go,
 )  # fmt: skip
-from lib_sdtrain.train.trainer import USE
 
 FP32, FP16 = 4, 2
 PROGRAM = 380 * 2**20
@@ -210,7 +210,8 @@ def _pixels(plan: Plan, request: SampleRequest) -> tuple[int, int]:
 def _shown_beside(plan: Plan) -> int:
     """What is shown and saved in place of the weights where it does not lie on the device already."""
     settings = plan.settings
-    from_memory = settings.ema.decay is not None and settings.save.ema == USE and settings.ema.on_cpu
+    used = any(form.settings.save.ema == USE for form in forms_of(settings))
+    from_memory = settings.ema.decay is not None and used and settings.ema.on_cpu
     beside = (from_memory and plan.device == "cuda") or settings.train.optimizer == SCHEDULE_FREE
     return FP32 * trained_weights(plan) if beside else 0
 
