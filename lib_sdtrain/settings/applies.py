@@ -44,6 +44,9 @@ class Either:
         """As `When.holds`."""
         return any(one.holds(value_of) for one in self.alternatives)
 
+    def __or__(self, other: When) -> Either:
+        return Either((*self.alternatives, other))
+
 
 def when(path: str, *values: str) -> When:
     """The setting at `path` has one of `values`, or is on."""

@@ -10,7 +10,7 @@ from lib_sdtrain.settings.lengths import Length
 from lib_sdtrain.settings.run_embedding import WITH_WORD
 from lib_sdtrain.settings.run_method import FULL_ONLY
 
-HELD_OUT = (when("validation.dir") | when("validation.fraction"),)
+HELD_OUT = (when("validation.dir") | when("validation.fraction") | when("validation.count"),)
 SDTRAIN, WEBUI = "sdtrain", "webui"
 """Who draws pictures for a run."""
 USE, KEEP, DROP = "use", "keep", "drop"
@@ -67,6 +67,15 @@ class ValidationSettings:
         minimum=0.0,
         maximum=0.5,
         step=0.01,
+    )
+    count: int = setting(
+        0,
+        "Validation count",
+        "Instead of a share: keep so many pictures from training in all, of each concept in proportion to how many it "
+        "has, at least one.",
+        minimum=0,
+        step=1,
+        unit="pictures",
     )
     every: Length | None = setting(
         None,

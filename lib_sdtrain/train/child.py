@@ -125,8 +125,9 @@ def determining_settings(settings: RunSettings) -> dict[str, Any]:
     }
     for group in ("save", "preview", "log"):
         plain.pop(group, None)
-    if "validation" in plain:  # a share is taken out of what is trained on; the rest only looks
-        plain["validation"] = {key: value for key, value in plain["validation"].items() if key == "fraction"}
+    if "validation" in plain:  # these are taken out of what is trained on; the rest only looks
+        taken_out = ("fraction", "count")
+        plain["validation"] = {key: value for key, value in plain["validation"].items() if key in taken_out}
         if not plain["validation"]:
             plain.pop("validation")
     for name in ("checkpoint", "vae", "embeddings_dir"):

@@ -1,4 +1,4 @@
-"""Pictures that are kept from training to measure it by: of a folder of their own, or a share of each concept's."""
+"""Pictures that are kept from training to measure it by: those of a folder, a share of each concept's, or a count."""
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
@@ -17,17 +17,20 @@ from lib_sdtrain.events import CancelToken, Event
 from lib_sdtrain.settings.run import RunSettings
 from lib_sdtrain.train.data_plan import fitting_pictures
 
-DIR, FRACTION = "validation.dir", "validation.fraction"
+DIR, FRACTION, COUNT = "validation.dir", "validation.fraction", "validation.count"
 
 
 def check_validation(settings: RunSettings, problems: Problems) -> None:
     """Add contradictions to `problems`."""
     chosen = settings.validation
-    if chosen.dir and chosen.fraction:
-        problems.add("a folder and a share are given", where=FRACTION, fix="give one of them")
-    if chosen.every and not (chosen.dir or chosen.fraction):
+    ways = ((chosen.dir, "a folder", DIR), (chosen.fraction, "a share", FRACTION), (chosen.count, "a count", COUNT))
+    given = [(words, where) for value, words, where in ways if value]
+    if len(given) > 1:
+        words = " and ".join(words for words, _ in given)
+        problems.add(f"{words} are given", where=given[-1][1], fix="give one of them")
+    if chosen.every and not given:
         problems.add(
-            "there is nothing to validate on", where="validation.every", fix=f"give {DIR} or {FRACTION}"
+            "there is nothing to validate on", where="validation.every", fix=f"give {DIR}, {FRACTION} or {COUNT}"
         )
 
 
@@ -41,9 +44,12 @@ def hold_out(
     if chosen.dir:
         held = yield from of_folder(materials, chosen.dir, token, problems)
         held = yield from _fitted(held, sizing, by_columns)
-    elif chosen.fraction:
+    elif chosen.fraction or chosen.count:
         fitting = yield from _fitted(kept, sizing, by_columns)
-        kept, held = split(fitting, chosen.fraction, settings.train.seed, problems)
+        there = [len(material.pictures) for material in fitting]
+        share, count = chosen.fraction, chosen.count
+        counts = apportioned(there, count, problems) if count else shares(there, share, problems)
+        kept, held = split(fitting, counts, settings.train.seed)
     return kept, held
 
 
@@ -58,21 +64,56 @@ def _fitted(
     return found
 
 
-def split(
-    materials: Sequence[Material], fraction: float, seed: int, problems: Problems
-) -> tuple[list[Material], list[Material]]:
-    """(what is trained on, what is held out): of each concept the share `fraction`, at least one picture.
-
-    Which ones depends on the seed and on the pictures' contents alone, so the same ones stay out when a run goes on.
-    """
-    kept, held = [], []
-    for index, material in enumerate(materials):
-        count = max(1, round(fraction * len(material.pictures)))
-        if material.pictures and count >= len(material.pictures):
+def shares(there: Sequence[int], fraction: float, problems: Problems) -> list[int]:
+    """Of each concept's number of pictures the share `fraction`, at least one."""
+    counts = [max(1, round(fraction * pictures)) for pictures in there]
+    for index, (pictures, count) in enumerate(zip(there, counts, strict=True)):
+        if pictures and count >= pictures:
             problems.add(
-                f"nothing is left to train of {len(material.pictures)} pictures", where=FRACTION,
+                f"nothing is left to train of {pictures} pictures", where=FRACTION,
                 fix=f"concept {index} needs more pictures, or give {DIR}",
             )
+    return counts
+
+
+def apportioned(there: Sequence[int], count: int, problems: Problems) -> list[int]:
+    """`count` pictures over concepts that have so many, in proportion by the largest remainders (Hamilton's method).
+
+    Every concept of more than one picture gives at least one where `count` allows it, and each keeps one to train on.
+    """
+    most = [max(0, pictures - 1) for pictures in there]
+    if count > sum(most):
+        problems.add(
+            f"{count} pictures cannot be kept from training: there are {sum(there)}, and each concept needs one to "
+            "train on", where=COUNT, fix=f"at most {sum(most)}, or give {DIR}",
+        )
+        return most
+    whole = max(1, sum(there))
+    several = sum(own > 0 for own in most)
+    least = [int(own > 0 and count >= several) for own in most]
+    found = [max(low, count * pictures // whole) for low, pictures in zip(least, there, strict=True)]
+
+    def lacks(index: int) -> int:
+        """How far a concept is from its share, in parts of a picture that are one in `whole`."""
+        return count * there[index] - found[index] * whole
+
+    while sum(found) < count:
+        found[max((index for index in range(len(there)) if found[index] < most[index]), key=lacks)] += 1
+    while sum(found) > count:
+        found[min((index for index in range(len(there)) if found[index] > least[index]), key=lacks)] -= 1
+    return found
+
+
+def split(
+    materials: Sequence[Material], counts: Sequence[int], seed: int
+) -> tuple[list[Material], list[Material]]:
+    """(what is trained on, what is held out): so many pictures of each concept.
+
+    Which ones depends on the seed and on the pictures' contents alone, so the same ones stay out when a run goes on,
+    and all of fewer are among those of more.
+    """
+    kept, held = [], []
+    for material, count in zip(materials, counts, strict=True):
         drawn = (key(seed, f"validation {sha256}") for sha256, _ in looks_of(material.pictures))
         out = np.zeros(len(material.pictures), bool)
         out[np.argsort(np.fromiter(drawn, np.uint64, len(out)), kind="stable")[:count]] = True

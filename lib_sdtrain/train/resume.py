@@ -25,7 +25,8 @@ FIXED = (
     "model.checkpoint", "model.vae", "method.kind", "embedding.name", "embedding.vectors",
     "method.train_unet", "method.train_text_encoder",
     "method.train_text_encoder_2", "method.rank", "method.alpha", "method.conv_rank", "method.conv_alpha",
-    "method.block_weights", "train.optimizer", WORDS, FIRST, "validation.fraction", "stages",
+    "method.block_weights", "train.optimizer", WORDS, FIRST, "validation.fraction", "validation.count",
+    "stages",
 )
 
 

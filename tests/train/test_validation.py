@@ -3,20 +3,26 @@ from __future__ import annotations
 
 import json
 import sys
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch.nn import functional
 
 from lib_sdtrain import train
-from lib_sdtrain.errors import UserError
+from lib_sdtrain.errors import Problems, UserError
 from lib_sdtrain.events import CancelToken, Finished, Validation
 from lib_sdtrain.train import boards as boards_module
+from lib_sdtrain.train.held_out import apportioned
+from lib_sdtrain.train.resume import resume
 from lib_sdtrain.train.validation import Validator, strata, told_apart
 from tests.train.runs import finish, of_kind, run_settings
 from tests.train.test_ema import result_of
+from tests.train.test_presets import planned
 from tests.train.test_step import alpha_bar, make_trainer
 
 
@@ -42,6 +48,68 @@ def test_a_share_is_held_out_and_stays_out(tiny_checkpoint, picture_folder, tmp_
     (folder / min(kept)).unlink()
     again = make_trainer(run_settings(tiny_checkpoint, folder, validation__fraction=0.3), tmp_path).plan
     assert {picture.path.name for picture in again.held_out[0].pictures} == held
+
+
+def test_a_count_is_spread_in_proportion_to_the_pictures():
+    """Worked by hand: shares, rounded down, then one more to the largest remainders."""
+    assert apportioned([10], 3, Problems()) == [3]
+    assert apportioned([60, 30, 10], 10, Problems()) == [6, 3, 1]
+    assert apportioned([50, 30, 20], 7, Problems()) == [4, 2, 1]  # 3.5, 2.1, 1.4: the first has the largest remainder
+    assert apportioned([7_024, 1_630, 18_519], 2_048, Problems()) == [529, 123, 1_396]  # 529.40, 122.85, 1395.75
+    assert apportioned([97, 2, 2], 3, Problems()) == [1, 1, 1]  # 2.88, 0.06, 0.06: one of each comes before proportion
+    assert apportioned([97, 2, 1], 5, Problems()) == [4, 1, 0]  # one alone is trained on
+    assert apportioned([10, 10, 10], 2, Problems()) == [1, 1, 0]  # too few for one of each
+    assert apportioned([2, 2, 5], 6, Problems()) == [1, 1, 4]  # all but one to train on
+    assert apportioned([0, 4], 2, Problems()) == [0, 2]
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.integers(0, 40), min_size=1, max_size=6), st.integers(1, 200))
+def test_a_count_is_kept_whatever_the_concepts_are(there, count):
+    problems = Problems()
+    found = apportioned(there, count, problems)
+    assert bool(problems.found) == (count > sum(max(0, own - 1) for own in there))
+    if problems.found:
+        return
+    assert sum(found) == count
+    assert all(0 <= out <= max(0, own - 1) for out, own in zip(found, there, strict=True))
+    several = [out for out, own in zip(found, there, strict=True) if own > 1]
+    assert all(several) or count < len(several)
+    whole = sum(there)
+    if all(whole <= count * own <= whole * (own - 1) for own in there):  # neither of the two limits is met
+        assert all(abs(out - count * own / whole) < 1 for out, own in zip(found, there, strict=True))
+
+
+def test_fewer_pictures_that_are_held_out_are_among_more(tiny_checkpoint, picture_folder, tmp_path):
+    folder = picture_folder("i", 8)
+    share = held_names(tiny_checkpoint, folder, tmp_path, fraction=0.5)
+    sets = [held_names(tiny_checkpoint, folder, tmp_path, count=count) for count in range(1, 8)]
+    assert [len(names) for names in sets] == [1, 2, 3, 4, 5, 6, 7]
+    assert all(fewer < more for fewer, more in pairwise(sets))
+    assert sets[3] == share
+    assert sets[1] != held_names(tiny_checkpoint, folder, tmp_path, count=2, seed=1)
+
+
+def held_names(checkpoint, folder, tmp_path, seed=0, **chosen):
+    own = {f"validation__{name}": value for name, value in chosen.items()}
+    (plan,) = planned(run_settings(checkpoint, folder, train__seed=seed, **own), tmp_path)
+    names = {picture.path.name for picture in plan.held_out[0].pictures}
+    assert not names & {picture.path.name for picture in plan.materials[0].pictures}
+    return names
+
+
+def test_a_run_goes_on_with_the_pictures_that_it_held_out(tiny_checkpoint, picture_folder, tmp_path):
+    own = run_settings(tiny_checkpoint, picture_folder("i", 6), train__length=3, validation__count=2,
+                       validation__every=1, validation__timesteps=2)  # fmt: skip
+    straight = finish(train(own, run_dir=tmp_path / "straight"))
+    token = CancelToken()
+    cut = finish(train(own, token, tmp_path / "cut"), token, stop_at=2)
+    going_on = finish(resume(tmp_path / "cut"))
+    losses = [(event.step, event.name, event.loss) for event in of_kind(straight, Validation)]
+    assert [(event.step, event.name, event.loss) for event in of_kind([*cut, *going_on], Validation)] == losses
+    assert result_of(going_on).read_bytes() == result_of(straight).read_bytes()
+    with pytest.raises(UserError, match=r"validation\.count: cannot change while a run goes on"):
+        finish(resume(tmp_path / "cut", {"validation.count": 3}))
 
 
 def test_the_loss_is_the_plain_error_over_pictures_and_timesteps(tiny_checkpoint, picture_folder, tmp_path):
@@ -112,6 +180,11 @@ def test_each_concept_has_a_loss_of_its_own_beside_that_of_all(tiny_checkpoint, 
     ({"validation__dir": "nowhere"}, "there is no folder"),
     ({"validation__dir": ".", "validation__fraction": 0.1}, "a folder and a share are given"),
     ({"validation__fraction": 0.5}, "nothing is left to train of 1 pictures"),
+    ({"validation__count": 2, "validation__fraction": 0.1}, "validation.count: a share and a count are given"),
+    ({"validation__count": 2, "validation__fraction": 0.1, "validation__dir": "."},
+     "validation.count: a folder and a share and a count are given"),
+    ({"validation__count": 1}, "validation.count: 1 pictures cannot be kept .* there are 1, .* at most 0, or give"),
+    ({"validation__count": -1}, "validation.count: -1 is too small"),
     ({"log__wandb": True}, "the package wandb is not installed"),
 ])
 def test_what_is_wrong_is_said(tiny_checkpoint, picture_folder, tmp_path, monkeypatch, changes, wanted):
