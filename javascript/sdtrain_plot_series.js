@@ -4,9 +4,10 @@
 
     const app = window.sdtrain;
     const SVG = "http://www.w3.org/2000/svg";
-    const HELD_OUT = "validation", STABLE = "training", OF_CONCEPT = HELD_OUT + ": "; // as events call them
-    const OWN_SLOTS = [HELD_OUT, STABLE];
-    const DASHES = ["7 3", "2 3", "11 3 2 3", "4 4", "7 3 2 3 2 3", "14 4", "1 4"];
+    const HELD_OUT = "validation", AVERAGE = "average", STABLE = "training", OF_CONCEPT = HELD_OUT + ": "; // as events call them
+    const OWN_SLOTS = new Map([[HELD_OUT, 0], [AVERAGE, 7], [STABLE, 1]]); // in the legend's order
+    const FIRST_OF_CONCEPTS = 2, CONCEPT_SLOTS = 5;
+    const DASHES = ["7 3", "2 3", "11 3 2 3", "4 4", "7 3 2 3 2 3", "14 4", "1 4", "3 3 3 7"];
     const SHAPES = [
         "M-3.2 0A3.2 3.2 0 1 0 3.2 0A3.2 3.2 0 1 0 -3.2 0Z", // circle
         "M-2.9 -2.9H2.9V2.9H-2.9Z", // square
@@ -15,6 +16,7 @@
         "M0 4L3.8 -2.8H-3.8Z", // triangle on its point
         "M-1.3 -4H1.3V-1.3H4V1.3H1.3V4H-1.3V1.3H-4V-1.3H-1.3Z", // cross
         "M0 -4.6L1.3 -1.4L4.6 -1.4L1.9 .7L2.9 4L0 2L-2.9 4L-1.9 .7L-4.6 -1.4L-1.3 -1.4Z", // star
+        "M-4 -2.4L-2.4 -4L0 -1.6L2.4 -4L4 -2.4L1.6 0L4 2.4L2.4 4L0 1.6L-2.4 4L-4 2.4L-1.6 0Z", // diagonal cross
     ];
     const MOST_MARKS = 25;
 
@@ -33,16 +35,17 @@
         if (name === HELD_OUT) {
             return [several ? "held out, all" : "held out", "The loss on pictures that are not trained on, at fixed timesteps with fixed noise"];
         }
+        if (name === AVERAGE) return ["held out, moving average", "The same loss with the average of the weights, which is saved beside them"];
         if (!name.startsWith(OF_CONCEPT)) return [name, ""];
         const concept = name.slice(OF_CONCEPT.length) || "(no name)";
         return ["held out: " + concept, `The loss on the held-out pictures of ${concept}`];
     }
 
     // Concepts' shapes come round again after the last one, each time with other dashes.
-    function look(place) {
-        const own = OWN_SLOTS.length, rest = SHAPES.length - own, round = Math.floor(Math.max(0, place - own) / rest);
-        if (place < own) return {slot: place, dash: DASHES[place]};
-        return {slot: own + (place - own) % rest, dash: DASHES[own + (place - own + round) % rest]};
+    function look(name, concept) {
+        const own = OWN_SLOTS.get(name), round = Math.floor(concept / CONCEPT_SLOTS);
+        if (own !== undefined) return {slot: own, dash: DASHES[own]};
+        return {slot: FIRST_OF_CONCEPTS + concept % CONCEPT_SLOTS, dash: DASHES[FIRST_OF_CONCEPTS + (concept + round) % CONCEPT_SLOTS]};
     }
 
     // A job's or run's series: taken in as events tell them, and without what was measured after a step.
@@ -56,13 +59,13 @@
         for (const series of all) series.points = series.points.filter((point) => point[0] <= step);
     }
 
-    // The series of all curves in one order: all that is held out, the stable loss, then the concepts.
+    // The series of all curves in one order: all that is held out, its average, the stable loss, then the concepts.
     function order(curves) {
         const names = new Set(curves.flatMap((one) => one.validations.filter((series) => series.points.length)).map((series) => series.name));
-        const concepts = [...names].filter((name) => !OWN_SLOTS.includes(name));
-        return [...OWN_SLOTS, ...concepts].map((name, place) => {
+        const concepts = [...names].filter((name) => !OWN_SLOTS.has(name));
+        return [...OWN_SLOTS.keys(), ...concepts].map((name) => {
             const [label, about] = wordsOf(name, concepts.length > 0);
-            return {name, label, about, ...look(place)};
+            return {name, label, about, ...look(name, concepts.indexOf(name))};
         }).filter((kind) => names.has(kind.name));
     }
 

@@ -40,6 +40,17 @@ def forms_of(settings: RunSettings) -> list[Form]:
     return [*further, Form("", settings)]
 
 
+def average_beside(settings: RunSettings) -> str:
+    """Which average the files hold beside the main form's weights: all of it (use), the UNet's (keep), or none (empty).
+
+    Where the main form is the average itself there is none beside it.
+    """
+    said = {form.settings.save.ema for form in forms_of(settings)}
+    if settings.ema.decay is None or settings.save.ema == USE:
+        return ""
+    return USE if USE in said else KEEP if KEEP in said else ""
+
+
 def check_forms(settings: RunSettings, problems: Problems) -> None:
     """Add every mistake in `save.also` to `problems`."""
     if settings.save.also and settings.method.kind != FULL:

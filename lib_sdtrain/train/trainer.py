@@ -15,6 +15,7 @@ from lib_sdtrain.data.latents import Latents
 from lib_sdtrain.data.randomness import key
 from lib_sdtrain.errors import JobFailed
 from lib_sdtrain.model.build import LoadedModel
+from lib_sdtrain.model.keys import UNET
 from lib_sdtrain.settings.run_method import EMBEDDING, FULL, LossSettings
 from lib_sdtrain.settings.run_outputs import USE
 from lib_sdtrain.train import loss_scale
@@ -128,6 +129,20 @@ class Trainer:
     def shown_weights(self, ema: str = "") -> Iterator[None]:
         """While open, the trained parts hold the weights that are saved and drawn; `ema` in place of `save.ema`."""
         with swapped(self._meant_weights(ema or self.settings.save.ema)):
+            yield
+
+    @contextmanager
+    def averaged_weights(self, which: str) -> Iterator[None]:
+        """While open, the trained parts hold their averages: all (`use`), or as a file keeps them, the UNet's (`keep`).
+
+        Raises `ValueError` when there is no average.
+        """
+        if self.average is None:
+            message = "nothing is averaged"
+            raise ValueError(message)
+        own = self.average.parameters
+        names = [name for name in own if which == USE or name.startswith(f"{UNET}.")]
+        with swapped((own[name], self.average.weights[name]) for name in names):
             yield
 
     def _meant_weights(self, ema: str) -> Iterator[tuple[Tensor, Tensor]]:

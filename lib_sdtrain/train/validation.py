@@ -1,13 +1,16 @@
 """Loss on held-out pictures, and the training loss without its chance: fixed pictures, timesteps and noise.
 
 Each picture is asked at K timesteps, the middles of K equal parts of the schedule, with noise that is the same every
-time. What is validated is the plain mean squared error, whatever is trained on, with the weights that would be saved.
+time. What is validated is the plain mean squared error, whatever is trained on, with the weights that would be saved,
+and where the files hold an average beside them, with that too.
 Right after it the training loss follows, as it is weighted, with the weights that are trained, on fixed pictures.
 """
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import groupby
 
 import torch
@@ -20,10 +23,12 @@ from lib_sdtrain.events import CancelToken, Event, Phase, Validation
 from lib_sdtrain.settings.run import RunSettings
 from lib_sdtrain.settings.run_method import LossSettings
 from lib_sdtrain.train.criterion import Criterion
+from lib_sdtrain.train.forms import average_beside
 from lib_sdtrain.train.plan import Plan
 from lib_sdtrain.train.trainer import Trainer
 
-HELD_OUT, STABLE = "validation", "training"
+HELD_OUT, AVERAGE, STABLE = "validation", "average", "training"
+"""What the curves are called: held-out pictures with the main form's weights, with their average; the stable loss."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +83,9 @@ class Validator:
         table = trainer.criterion.alphas_cumprod
         self.plain = Criterion(LossSettings(), trainer.criterion.prediction_type, table)
         self.strata = strata(self.chosen.timesteps, len(table))
+        self.weights: dict[str, Callable[[], AbstractContextManager[None]]] = {HELD_OUT: trainer.shown_weights}
+        if beside := average_beside(plan.settings):
+            self.weights[AVERAGE] = partial(trainer.averaged_weights, beside)
 
     def draws(self) -> list[Draw]:
         """Everything that is looked at, for caching."""
@@ -90,19 +98,20 @@ class Validator:
 
     def run(self, token: CancelToken) -> Iterator[Event]:
         """Measure now. Stops early, and quietly, when the user wants to stop."""
-        total = sum(map(len, (*(draws for _, draws in self.held), self.trained)))
-        done, losses = 0, []
+        counts = [len(draws) for _, draws in self.held]
+        total, done = sum(counts) * len(self.weights) + len(self.trained), 0
         try:
-            for name, draws in self.held:
-                with self.trainer.shown_weights():
-                    losses.append(self._mean(draws, self.plain, token))
-                done += len(draws)
-                yield Phase(name="validating", done=done, total=total, unit="pictures")
-                if len(self.held) > 1:
-                    yield Validation(step=self.trainer.step, loss=losses[-1], name=f"{HELD_OUT}: {name}")
-            counts = [len(draws) for _, draws in self.held]
-            whole = sum(loss * count for loss, count in zip(losses, counts, strict=True)) / sum(counts)
-            yield Validation(step=self.trainer.step, loss=whole, name=HELD_OUT)
+            for curve, weights in self.weights.items():
+                losses = []
+                for name, draws in self.held:
+                    with weights():
+                        losses.append(self._mean(draws, self.plain, token))
+                    done += len(draws)
+                    yield Phase(name="validating", done=done, total=total, unit="pictures")
+                    if len(self.held) > 1 and curve == HELD_OUT:
+                        yield Validation(step=self.trainer.step, loss=losses[-1], name=f"{HELD_OUT}: {name}")
+                whole = sum(loss * count for loss, count in zip(losses, counts, strict=True)) / sum(counts)
+                yield Validation(step=self.trainer.step, loss=whole, name=curve)
             if self.trained:
                 stable = self._mean(self.trained, self.trainer.criterion, token)
                 yield Phase(name="validating", done=total, total=total, unit="pictures")

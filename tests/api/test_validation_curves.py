@@ -12,7 +12,7 @@ from lib_sdtrain.api.runs import past_events
 from lib_sdtrain.events import Started, Step, Validation
 from tests.api.sites import run, services_in
 
-NAMES = ("validation: cat", "validation: dog", "validation", "training")
+NAMES = ("validation: cat", "validation: dog", "validation", "average", "training")
 
 
 @pytest.fixture

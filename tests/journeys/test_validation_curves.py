@@ -29,6 +29,16 @@ def measured(*concepts: str):
     return at
 
 
+def with_average(at):
+    """The same with the loss of the average, below that of the last weights."""
+
+    def both(step: int) -> dict[str, float]:
+        losses = at(step)
+        return {**losses, "average": losses["validation"] - 0.01}
+
+    return both
+
+
 def legend(page, place: str) -> list[str]:
     """The legend's entries as a person reads them."""
     entries = page.locator(f"{place} .sdtrain-series")
@@ -72,6 +82,30 @@ def test_each_series_has_its_name_line_shape_and_last_value(site, open_page):
     page.locator("#sdtrain_runs_table tbody tr").first.click()
     assert legend(page, RUNS) == wanted
     assert page.evaluate(DRAWN, RUNS) == drawn
+
+
+@pytest.mark.parametrize("concepts", [(), ("cat", "dog", "cup", "ball", "tree")])
+def test_the_average_has_a_look_of_its_own_everywhere(site, open_page, concepts):
+    site.engine.measured_at = with_average(measured(*concepts))
+    page = open_page(site.url, width=800)
+    wait_plan(page)
+    press(page, "start")
+    wait_state(page, "finished")
+    told = legend(page, RUN)
+    first = "held out, all" if concepts else "held out"
+    assert told[:3] == [f"{first} 0.140 at step 40", "held out, moving average 0.130 at step 40",
+                        "stable 0.0800 at step 40"]  # fmt: skip
+    drawn = page.evaluate(DRAWN, RUN)
+    assert [line[0] for line in drawn[:3]] == ["validation", "average", "training"]
+    assert page.evaluate(SHAPES, RUN) == len(drawn) == 3 + len(concepts)
+    for part in (2, 3):  # colour and dashes
+        assert len({line[part] for line in drawn}) == len(drawn)
+    page.reload()
+    wait_state(page, "finished")
+    assert (legend(page, RUN), page.evaluate(DRAWN, RUN)) == (told, drawn)
+    open_tab(page, "Runs")
+    page.locator("#sdtrain_runs_table tbody tr").first.click()
+    assert (legend(page, RUNS), page.evaluate(DRAWN, RUNS)) == (told, drawn)
 
 
 def test_the_legend_tells_the_values_under_the_pointer(site, open_page):

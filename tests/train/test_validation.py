@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from lib_sdtrain import train
 from lib_sdtrain.errors import Problems, UserError
-from lib_sdtrain.events import CancelToken, Finished, Validation
+from lib_sdtrain.events import CancelToken, Finished, Phase, Validation
 from lib_sdtrain.train import boards as boards_module
 from lib_sdtrain.train.held_out import apportioned
 from lib_sdtrain.train.resume import resume
@@ -175,6 +175,85 @@ def test_each_concept_has_a_loss_of_its_own_beside_that_of_all(tiny_checkpoint, 
     assert first != second
 
 
+def losses_of(seen, name="validation"):
+    return [event.loss for event in of_kind(seen, Validation) if event.name == name]
+
+
+@pytest.fixture
+def averaging(tiny_checkpoint, picture_folder, tmp_path):
+    """Trains three steps with an average and two pictures held out; the events."""
+    folder = picture_folder("i", 4)
+
+    def trained(name: str, **changes):
+        own = {"train__length": 3, "ema__decay": 0.8, "train__learning_rate": 1e-2, "validation__count": 2,
+               "validation__timesteps": 2, "validation__every": 1, **changes}  # fmt: skip
+        return finish(train(run_settings(tiny_checkpoint, folder, **own), run_dir=tmp_path / name))
+
+    return trained
+
+
+@pytest.mark.parametrize("where", [
+    {"save__ema": "keep"}, {"save__ema": "keep", "ema__on_cpu": True},
+    {"save__ema": "drop", "save__also": [{"suffix": "_ema", "ema": "keep"}]},
+    {"save__ema": "drop", "save__also": [{"suffix": "_ema", "ema": "use"}]},
+])  # fmt: skip
+def test_both_sets_of_weights_are_measured_where_the_files_hold_both(averaging, where):
+    """Oracle: a run that saves the last weights alone, and one that saves the average."""
+    unet = {"method__train_text_encoder": False}
+    live, average = averaging("live", save__ema="drop", **unet), averaging("average", save__ema="use", **unet)
+    both = averaging("both", **where, **unet)
+    told = [(event.step, event.name) for event in of_kind(both, Validation)]
+    assert told == [(step, name) for step in range(4) for name in ("validation", "average", "training")]
+    assert losses_of(both) == losses_of(live)
+    assert losses_of(both, "average") == losses_of(average)
+    assert losses_of(both)[1:] != losses_of(both, "average")[1:]
+    assert losses_of(both, "training") == losses_of(live, "training")
+    phases = [event for event in of_kind(both, Phase) if event.name == "validating"]
+    assert [(event.done, event.total) for event in phases] == 4 * [(2, 6), (4, 6), (6, 6)]
+    if where["save__ema"] == "drop":
+        assert result_of(both).read_bytes() == result_of(live).read_bytes()
+
+
+@pytest.mark.parametrize("where", [
+    {"save__ema": "use"}, {"save__ema": "drop"}, {"save__ema": "keep", "ema__decay": None},
+    {"save__ema": "drop", "method__kind": "lora", "method__rank": 2},
+    {"save__ema": "use", "save__also": [{"suffix": "_ema", "ema": "keep"}]},
+])  # fmt: skip
+def test_an_average_that_no_file_holds_beside_the_weights_has_no_curve(averaging, where):
+    assert losses_of(averaging("run", **where), "average") == []
+
+
+def test_a_file_keeps_the_average_of_the_unet_alone_and_so_it_is_measured(tiny_checkpoint, picture_folder, tmp_path):
+    own = run_settings(
+        tiny_checkpoint, picture_folder("i", 4), ema__decay=0.8, save__ema="keep", validation__count=2,
+        validation__timesteps=2, method__train_text_encoder=True, train__learning_rate=1e-2,
+    )
+    trainer = make_trainer(own, tmp_path)
+    for module in trainer.model.parts.values():
+        module.float()
+    trainer.train_step()
+    before = {name: value.clone() for name, value in trainer.average.parameters.items()}
+    validator = Validator(trainer.plan, trainer)
+    measured = {event.name: event.loss for event in of_kind(list(validator.run(CancelToken())), Validation)}
+    assert all(torch.equal(value, before[name]) for name, value in trainer.average.parameters.items())
+    with torch.no_grad():
+        for name, value in trainer.average.parameters.items():
+            if name.startswith("unet."):
+                value.copy_(trainer.average.weights[name])
+    assert any(not torch.equal(value, trainer.average.weights[name])
+               for name, value in trainer.average.parameters.items())  # those of the text encoder
+    again = {event.name: event.loss for event in of_kind(list(validator.run(CancelToken())), Validation)}
+    assert measured["average"] == again["validation"] != measured["validation"]
+
+
+def test_the_average_of_all_concepts_is_one_curve(averaging, picture_folder, tmp_path):
+    concepts = [{"name": name, "instance_dir": str(picture_folder(name, 3)), "instance_prompt": "a photo of sks dog"}
+                for name in ("one", "two")]  # fmt: skip
+    seen = averaging("run", save__ema="keep", data__concepts=concepts, validation__every=None)
+    names = ["validation: one", "validation: two", "validation", "average", "training"]
+    assert [event.name for event in of_kind(seen, Validation)] == 2 * names
+
+
 @pytest.mark.parametrize(("changes", "wanted"), [
     ({"validation__every": 5}, "there is nothing to validate on"),
     ({"validation__dir": "nowhere"}, "there is no folder"),
@@ -224,11 +303,12 @@ def test_the_curves_go_to_the_boards_that_are_asked_for(tiny_checkpoint, picture
     monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(init=make))
     settings = run_settings(
         tiny_checkpoint, picture_folder("i", 3), train__length=1, validation__fraction=0.3, validation__timesteps=1,
-        log__tensorboard=True, log__wandb=True,
+        log__tensorboard=True, log__wandb=True, ema__decay=0.9, save__ema="keep",
     )
     finish(train(settings, run_dir=tmp_path / "run"))
     assert len(made) == 2
     for board in made:
         assert {("loss", 1), ("learning_rate", 1), ("loss/validation", 0), ("loss/validation", 1)} <= set(board.told)
+        assert {("loss/average", 0), ("loss/average", 1), ("loss/training", 1)} <= set(board.told)
         assert board.closed
     assert made[1].more["dir"] == str(Path(tmp_path / "run"))

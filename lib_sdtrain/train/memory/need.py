@@ -19,7 +19,7 @@ from lib_sdtrain.settings.run_outputs import USE, WEBUI
 from lib_sdtrain.settings.sample import SampleRequest
 from lib_sdtrain.train.convolutions import prepares_tiles
 from lib_sdtrain.train.encoding import UNCACHED
-from lib_sdtrain.train.forms import forms_of
+from lib_sdtrain.train.forms import average_beside, forms_of
 from lib_sdtrain.train.frozen import narrows
 from lib_sdtrain.train.lora_layers import count_weights
 from lib_sdtrain.train.memory.plays import TOKENS, Step
@@ -211,6 +211,7 @@ def _shown_beside(plan: Plan) -> int:
     """What is shown and saved in place of the weights where it does not lie on the device already."""
     settings = plan.settings
     used = any(form.settings.save.ema == USE for form in forms_of(settings))
+    used = used or bool(plan.held_out and average_beside(settings))
     from_memory = settings.ema.decay is not None and used and settings.ema.on_cpu
     beside = (from_memory and plan.device == "cuda") or settings.train.optimizer == SCHEDULE_FREE
     return FP32 * trained_weights(plan) if beside else 0
