@@ -9,13 +9,14 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from lib_sdtrain.api.cards import carded
 from lib_sdtrain.api.choice import Choice
 from lib_sdtrain.api.history import thinned
 from lib_sdtrain.api.origin import origin_of
 from lib_sdtrain.api.run_log import RunLog
 from lib_sdtrain.api.sources import source_of
 from lib_sdtrain.errors import UserError
-from lib_sdtrain.events import Preview, Saved, Started, Step, Stopped
+from lib_sdtrain.events import Finished, Preview, Saved, Started, Step, Stopped
 from lib_sdtrain.host.standalone import StandaloneHost
 from tests.api.sites import PRESET, client_of, run, services_in
 from tests.fake_engine import FakeEngine
@@ -270,6 +271,20 @@ def test_a_checkpoint_gets_a_picture_and_nothing_is_overwritten(services, tmp_pa
     run(services, train__length=2, save__name="cup")
     assert mine.read_bytes() == b"mine"
     assert not (tmp_path / "models" / "cup.json").exists()
+
+
+def test_every_form_of_a_result_gets_its_picture(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.yaml").write_text("{}")
+    (tmp_path / "run" / "step.png").write_bytes(b"picture")
+    (tmp_path / "models").mkdir()
+    files = [tmp_path / "models" / f"{name}.safetensors" for name in ("cup", "cup_ema")]
+    for file in files:
+        file.touch()
+    result = {"checkpoint": str(files[0]), "also": [{"file": str(files[1]), "sha256": "0"}]}
+    events = [Started(run_dir=str(tmp_path / "run")), Preview(file="step.png"), Finished(result=result)]
+    assert list(carded(iter(events), Hosted(tmp_path))) == events
+    assert all(file.with_suffix(".preview.png").read_bytes() == b"picture" for file in files)
 
 
 def infotext(**facts: str) -> str:

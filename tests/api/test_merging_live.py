@@ -258,3 +258,16 @@ def test_trained_steps_are_checkpoints_or_loras_of_a_run(service, axes):
         assert (drawn.prompt, drawn.override_settings) == (prompt, override)
     with pytest.raises(UserError, match="350"):
         axis.check(cell(), ["350"])
+
+
+def test_of_a_steps_files_the_one_that_the_run_is_about_is_drawn(service, axes):
+    saved_run(service, "cat", "checkpoint", 100)
+    folder = service.host.output_dir() / "runs" / "cat"
+    form, log = folder / "checkpoints" / "cat_no_vae-000100.safetensors", folder / "events.jsonl"
+    form.write_bytes(b"")
+    line = json.dumps({"type": "saved", "file": str(form), "kind": "checkpoint", "step": 100, "time": 1.0})
+    started, main = log.read_text("utf-8").splitlines()
+    log.write_text(f"{started}\n{line}\n{main}\n", "utf-8")
+    drawn = cell()
+    axes["Trained steps"].apply(drawn, "cat: 100", ["cat: 100"])
+    assert drawn.override_settings == {"sd_model_checkpoint": "cat-000100"}

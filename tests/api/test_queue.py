@@ -198,6 +198,9 @@ def test_two_tasks_may_not_write_the_same_file(services, tmp_path):
     with pytest.raises(UserError, match=r"same.safetensors") as caught:
         services.queue.add("train", body)
     assert caught.value.problems[0].where == "save.name"
+    forms = {**body["settings"], "save.name": "sa", "save.also": [{"suffix": "me", "dtype": "fp32"}]}
+    with pytest.raises(UserError, match=r"same.safetensors"):
+        services.queue.add("train", {**body, "settings": forms})
 
 
 @pytest.mark.fault("the queue as it was, waiting for your word")

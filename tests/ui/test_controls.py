@@ -10,7 +10,16 @@ from lib_sdtrain.settings.fields import declared
 from lib_sdtrain.settings.lengths import Length
 from lib_sdtrain.settings.parse import parse_value
 from lib_sdtrain.settings.run import Concept, RunSettings
-from lib_sdtrain.ui.controls import element_id, label_of, make_control, number_text, raw, shown, split_requests
+from lib_sdtrain.ui.controls import (
+    element_id,
+    label_of,
+    make_control,
+    number_text,
+    placeholder,
+    raw,
+    shown,
+    split_requests,
+)
 from lib_sdtrain.ui.train.form import default_values, form_items
 
 ITEMS = form_items()
@@ -48,9 +57,19 @@ def test_every_control_says_what_it_is_for(path, declaration):
     ("loss.min_snr_gamma", None), ("train.optimizer_args", {"betas": [0.9, 0.99]}), ("save.name", "dog"),
     ("train.batch_size", 4), ("data.flip_p", 0.5), ("train.gradient_checkpointing", True), ("preview.every", None),
     ("preview.prompts", ("a dog", "a cat, sitting")), ("model.clip_skip", 2),
+    ("save.also", ({"suffix": "_ema", "dtype": "fp32", "ema": "keep"}, {"suffix": "_no_vae", "vae": False})),
+    ("stages", ({"data.resolution": 768, "train.length": "10 epochs"},)), ("validation.count", 2048),
 ])  # fmt: skip
 def test_values_survive_their_control(path, value):
     assert parse_value(item(path), raw(item(path), shown(item(path), value))) == value
+
+
+@pytest.mark.parametrize("path", ["save.also", "stages"])
+def test_a_list_of_mappings_shows_what_an_entry_looks_like(path):
+    words, _, example = placeholder(item(path)).partition(": ")
+    (entry,) = raw(item(path), example)
+    assert words == "one a line"
+    assert isinstance(entry, dict)
 
 
 def test_infotexts_and_requests_survive_their_control():
