@@ -200,8 +200,8 @@ def _left_over(trainer: Trainer, run: RunDir, validator: Validator, token: Cance
     """What was due at the step of the saved state and a stop kept from being done."""
     if _due(trainer.step, trainer.plan.in_steps(trainer.settings.preview.every)):
         yield from draw_previews(trainer, run, token, only_missing=True)
-    if validator.due(trainer.step) and trainer.step not in run.validated_steps():
-        yield from validator.run(token)
+    if validator.due(trainer.step):
+        yield from validator.run(token, run.validated(trainer.step))
 
 
 def _in_between(trainer: Trainer, outputs: Outputs, token: CancelToken) -> Iterator[Event]:

@@ -126,9 +126,9 @@ class RunDir:
         results = (end.get("result") for end in self._told("finished"))
         return max((_whole(result.get("steps")) for result in results if isinstance(result, dict)), default=0)
 
-    def validated_steps(self) -> set[int]:
-        """The steps at which the validation loss was measured."""
-        return {_whole(event.get("step")) for event in self._told("validation")}
+    def validated(self, step: int) -> set[str]:
+        """The names of the losses that validation has told of a step."""
+        return {str(event.get("name")) for event in self._told("validation") if _whole(event.get("step")) == step}
 
     def _told(self, kind: str) -> Iterator[dict[str, Any]]:
         """The events of a kind in the log."""

@@ -7,7 +7,7 @@ Right after it the training loss follows, as it is weighted, with the weights th
 """
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -96,24 +96,29 @@ class Validator:
         every = self.plan.in_steps(self.chosen.every)
         return bool(self.held) and (step in (0, self.plan.steps) or (every > 0 and step % every == 0))
 
-    def run(self, token: CancelToken) -> Iterator[Event]:
-        """Measure now. Stops early, and quietly, when the user wants to stop."""
+    def run(self, token: CancelToken, told: Collection[str] = ()) -> Iterator[Event]:
+        """Measure now, but for the losses that were `told` of this step before a stop. Stops early, and quietly, when
+        the user wants to stop.
+        """
         counts = [len(draws) for _, draws in self.held]
-        total, done = sum(counts) * len(self.weights) + len(self.trained), 0
+        curves = {curve: weights for curve, weights in self.weights.items() if curve not in told}
+        trained = [] if STABLE in told else self.trained
+        total, done = sum(counts) * len(curves) + len(trained), 0
         try:
-            for curve, weights in self.weights.items():
+            for curve, weights in curves.items():
                 losses = []
                 for name, draws in self.held:
                     with weights():
                         losses.append(self._mean(draws, self.plain, token))
                     done += len(draws)
                     yield Phase(name="validating", done=done, total=total, unit="pictures")
-                    if len(self.held) > 1 and curve == HELD_OUT:
-                        yield Validation(step=self.trainer.step, loss=losses[-1], name=f"{HELD_OUT}: {name}")
+                    own = f"{HELD_OUT}: {name}"
+                    if len(self.held) > 1 and curve == HELD_OUT and own not in told:
+                        yield Validation(step=self.trainer.step, loss=losses[-1], name=own)
                 whole = sum(loss * count for loss, count in zip(losses, counts, strict=True)) / sum(counts)
                 yield Validation(step=self.trainer.step, loss=whole, name=curve)
-            if self.trained:
-                stable = self._mean(self.trained, self.trainer.criterion, token)
+            if trained:
+                stable = self._mean(trained, self.trainer.criterion, token)
                 yield Phase(name="validating", done=total, total=total, unit="pictures")
                 yield Validation(step=self.trainer.step, loss=stable, name=STABLE)
         except Cancelled:

@@ -159,7 +159,7 @@ def log(content: bytes) -> None:
     file = _file("events.jsonl", content)
     whole = RunLog(file).read()
     assert RunDir(_FOLDER).finished_steps() >= 0
-    RunDir(_FOLDER).validated_steps()
+    RunDir(_FOLDER).validated(1)
     head(file), tail(file)
     _file("events.jsonl", content[: len(content) // 2])
     growing = RunLog(file).read()

@@ -246,6 +246,25 @@ def test_a_file_keeps_the_average_of_the_unet_alone_and_so_it_is_measured(tiny_c
     assert measured["average"] == again["validation"] != measured["validation"]
 
 
+@pytest.mark.parametrize("last", ["validation: one", "validation", "average", "training"])
+def test_what_a_stop_kept_from_being_measured_is_measured_when_the_run_goes_on(
+    tiny_checkpoint, picture_folder, tmp_path, last
+):
+    concepts = [{"name": name, "instance_dir": str(picture_folder(name, 3)), "instance_prompt": "a photo of sks dog"}
+                for name in ("one", "two")]  # fmt: skip
+    own = run_settings(tiny_checkpoint, tmp_path, data__concepts=concepts, train__length=2, validation__count=2,
+                       validation__timesteps=1, validation__every=1, ema__decay=0.8, save__ema="keep")  # fmt: skip
+    straight = finish(train(own, run_dir=tmp_path / "straight"))
+    token, seen = CancelToken(), []
+    for event in train(own, token, tmp_path / "cut"):
+        seen.append(event)
+        if isinstance(event, Validation) and (event.step, event.name) == (1, last):
+            token.stop_and_save()
+    seen += finish(resume(tmp_path / "cut"))
+    told = [(event.step, event.name, event.loss) for event in of_kind(seen, Validation)]
+    assert sorted(told) == sorted((event.step, event.name, event.loss) for event in of_kind(straight, Validation))
+
+
 def test_the_average_of_all_concepts_is_one_curve(averaging, picture_folder, tmp_path):
     concepts = [{"name": name, "instance_dir": str(picture_folder(name, 3)), "instance_prompt": "a photo of sks dog"}
                 for name in ("one", "two")]  # fmt: skip
