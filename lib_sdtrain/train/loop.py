@@ -45,6 +45,8 @@ STALE_EMA = (
 )
 NO_ROOM = "the device ran out of memory"
 OUT_OF_MEMORY = "the device ran out of memory; from here on each batch is taken in"
+AHEAD = 0.9
+"""Of what a run is sure to hold; the rest may come to lie in gaps that the heap has anyway."""
 OWN_EMA = "it carries a moving average (EMA), from which this run's average goes on"
 
 
@@ -97,7 +99,7 @@ def run_plan(
     step = state.facts["step"] if state else 0
     yield Started(job="train", total=plan.steps, step=step, run_dir=str(run.path))
     try:
-        with memory_taken_ahead(held_from_the_start(plan)):
+        with memory_taken_ahead(round(AHEAD * held_from_the_start(plan))):
             yield from _prepared(plan, run, token, state, earlier, outputs or run.outputs)
     except Cancelled:
         yield Stopped(step=step, saved=True)
