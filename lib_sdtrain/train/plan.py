@@ -134,6 +134,7 @@ def make_plan(
         check_studio(settings, checkpoint.path if checkpoint else None, bodies, studio, problems)
     folders = [_folders(concept, index, checkpoint, outputs, problems)
                for index, concept in enumerate(settings.data.concepts)]
+    _check_apart(folders, problems)
     materials = yield from _read_folders(settings, folders, Reading(token, open_index(outputs)), problems)
     problems.raise_if_any()
     materials, held = yield from hold_out(materials, settings, token, problems)
@@ -208,6 +209,18 @@ def _folders(
             fix="use another one, or set class_from to own if the subject's pictures are meant to stand for the class",
         )
     return instance, folder
+
+
+def _check_apart(folders: Sequence[tuple[Path | None, Path | None]], problems: Problems) -> None:
+    """Class pictures that lay below a subject's own would be trained on as the subject."""
+    subjects = {instance.resolve() for instance, _ in folders if instance}
+    for index, (_, own) in enumerate(folders):
+        around = subjects.intersection(own.resolve().parents if own else ())
+        if around:
+            problems.add(
+                f"it lies in {min(around)}, all of whose pictures are a subject's",
+                where=f"data.concepts.{index}.class_dir", fix="choose a folder beside it",
+            )
 
 
 def _check_own(concept: Concept, instance: Path | None, where: str, problems: Problems) -> None:

@@ -44,6 +44,12 @@ def result_folder(settings: RunSettings, kind: str) -> Path | None:
     return Path(chosen).expanduser().absolute() if chosen else None
 
 
+def _places(settings: RunSettings) -> Iterator[tuple[str, Path | None, str]]:
+    """The kind, folder and name of each file that a save writes, without the step; None stands for the run's folder."""
+    for kind, form in written(settings) if settings.data.concepts else ():
+        yield kind, result_folder(settings, kind), result_stem(settings, kind) + form.suffix
+
+
 def check_folders(settings: RunSettings, problems: Problems) -> None:
     """Add to `problems` each folder of results in which nothing can be written: hours later would be too late."""
     for kind in result_kinds(settings):
@@ -55,11 +61,13 @@ def check_folders(settings: RunSettings, problems: Problems) -> None:
             problems.absorb(error)
 
 
-def check_overwrites(settings: RunSettings, problems: Problems) -> None:
-    """Add to `problems` each file of an earlier run that a new run of these settings would overwrite."""
-    for kind, form in written(settings) if settings.data.concepts else ():
-        folder, stem = result_folder(settings, kind), result_stem(settings, kind) + form.suffix
-        if folder is None or not is_dir(folder):
+def check_overwrites(settings: RunSettings, problems: Problems, before: RunSettings | None = None) -> None:
+    """Add to `problems` each file of an earlier run that a run of these settings would overwrite; what the same run
+    wrote by the settings `before` is its own.
+    """
+    own_places = set(_places(before)) if before else set()
+    for kind, folder, stem in _places(settings):
+        if folder is None or not is_dir(folder) or (kind, folder, stem) in own_places:
             continue
         own = re.compile(re.escape(stem) + r"(-\d{6})?" + re.escape(SUFFIX))
         there = sorted(path.name for path in folder.iterdir() if own.fullmatch(path.name))

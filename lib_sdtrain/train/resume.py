@@ -13,7 +13,7 @@ from lib_sdtrain.settings.run import RunSettings
 from lib_sdtrain.train.loop import logged, run_plan
 from lib_sdtrain.train.outputs import beyond_hash, data_facts, parents_of
 from lib_sdtrain.train.plan import Plan, make_plan
-from lib_sdtrain.train.results import written
+from lib_sdtrain.train.results import check_overwrites, written
 from lib_sdtrain.train.run_dir import RunDir
 from lib_sdtrain.train.stages import laid_out, plan_stages, run_stages
 from lib_sdtrain.train.starting import pick_device
@@ -51,6 +51,7 @@ def resume(
     if settings.stages:
         yield from _resume_stages(run, before, settings, device, token, studio)
         return
+    _check_names(before, settings)
     state = newest_state(run.states)
     plan = yield from make_plan(settings, run.outputs, device, token, anew=False, studio=studio)
     if state and state.facts["step"] >= plan.steps and run.finished_steps() >= plan.steps:
@@ -92,6 +93,13 @@ def _check_fixed(before: RunSettings, after: RunSettings) -> None:
             )
     if stands_alone(before.train) != stands_alone(after.train):
         problems.add("it cannot be turned on or off while a run goes on", where=RATE, fix="start a new run")
+    problems.raise_if_any()
+
+
+def _check_names(before: RunSettings, settings: RunSettings) -> None:
+    """Raise `UserError` when files of another run would be overwritten by new names."""
+    problems = Problems()
+    check_overwrites(settings, problems, before)
     problems.raise_if_any()
 
 

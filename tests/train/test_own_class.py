@@ -112,6 +112,25 @@ def test_the_same_folder_is_a_mistake_unless_it_is_meant(tiny_checkpoint, folder
         planned(own(tiny_checkpoint, folder, {"class_prompt": ""}), tmp_path)
 
 
+def test_class_pictures_cannot_lie_among_a_subjects_own(tiny_checkpoint, folder, tmp_path, picture_folder):
+    """They are found with the subject's, and would be trained on as the subject from the next start on."""
+    second = {"name": "xyz", "instance_dir": str(picture_folder("second", 2)), "instance_prompt": "a photo of xyz cat"}
+    before = sorted(tmp_path.rglob("*.png"))
+
+    def drawn_into(place):
+        first = {"name": "sks", "instance_dir": str(folder), "instance_prompt": "a photo of sks dog",
+                 "class_prompt": CLASS, "class_dir": str(place)}  # fmt: skip
+        return planned(run_settings(tiny_checkpoint, folder, data__concepts=[first, second]), tmp_path)
+
+    for place in (folder / "class", folder / "deep" / "class", Path(second["instance_dir"]) / "class"):
+        with pytest.raises(UserError, match="all of whose pictures are a subject's") as caught:
+            drawn_into(place)
+        assert [problem.where for problem in caught.value.problems] == ["data.concepts.0.class_dir"]
+    assert sorted(tmp_path.rglob("*.png")) == before
+    beside = tmp_path / "subject-class"
+    assert drawn_into(beside).class_folders == (beside, None)
+
+
 @pytest.mark.parametrize("more", [{}, {"data__bucketing": "least_waste"}])
 def test_a_picture_is_encoded_once_for_both(tiny_checkpoint, folder, tmp_path, monkeypatch, more):
     Image.linear_gradient("L").resize((64, 128)).save(folder / "upright.png")

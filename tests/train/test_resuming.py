@@ -172,3 +172,22 @@ def test_a_run_does_not_go_on_with_another_file_under_its_checkpoints_name(tiny_
     assert {path.name: path.read_bytes() for path in run.iterdir() if path.is_file()} == before
     lines = [json.loads(line)["type"] for line in before["events.jsonl"].decode().splitlines()]
     assert lines[-1] == "stopped"
+
+
+def test_going_on_under_another_name_overwrites_no_other_run(tiny_checkpoint, pictures, tmp_path):
+    run, out, token = tmp_path / "run", tmp_path / "out", CancelToken()
+    settings = run_settings(tiny_checkpoint, pictures, save__dir=str(out), save__name="mine", train__length=3)
+    finish(train(settings, token, run_dir=run, device="cpu"), token, stop_at=1)
+    others = [out / "theirs_ema-000002.safetensors", out / "theirs.safetensors"]
+    for file in others:
+        file.write_bytes(b"hours of another run")
+    files = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    further = {"save.also": [{"suffix": "_ema", "dtype": "fp32"}], "save.name": "theirs"}
+    with pytest.raises(UserError) as caught:
+        finish(resume(run, further, device="cpu"))
+    told = [problem.what for problem in caught.value.problems]
+    assert told == [f"{file.name} is already there" for file in others]
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == files
+    seen = finish(resume(run, {"save.also": further["save.also"], "save.name": "other"}, device="cpu"))
+    assert Path(seen[-1].result["checkpoint"]).name == "other.safetensors"
+    assert all(file.read_bytes() == b"hours of another run" for file in others)
