@@ -60,21 +60,28 @@
             for (const text of found) lines.appendChild(element("li", "")).appendChild(element("b", text));
             problems.replaceChildren(...(found.length ? [lines] : []));
         }
-        const file = resultFile(job);
-        const key = job.state + file;
+        const file = resultFile(job), beside = filesBeside(job, file);
+        const key = [job.state, file, ...beside].join();
         if (target.dataset.key === key) return;
         target.dataset.key = key;
         target.replaceChildren();
         if (!file || !ENDED[job.state]) return;
-        const line = element("div", "The model: ", "sdtrain-result");
-        line.appendChild(element("code", file));
-        target.appendChild(line);
+        for (const [words, path] of [["The model: ", file], ...beside.map((one) => ["Beside it: ", one])]) {
+            target.appendChild(element("div", words, "sdtrain-result")).appendChild(element("code", path));
+        }
     }
 
     function resultFile(job) {
         const checkpoints = job.saved.filter((event) => ["checkpoint", "lora", "embedding"].includes(event.kind));
         return (job.end && job.end.result && job.end.result.checkpoint)
             || (checkpoints.length ? checkpoints[checkpoints.length - 1].file : "");
+    }
+
+    // Its further forms, and the embedding that was trained with it.
+    function filesBeside(job, file) {
+        const result = (job.end && job.end.result) || {};
+        const files = [...(result.also || []).map((form) => form.file), result.embedding];
+        return files.filter((one) => one && one !== file);
     }
 
     function showPreviews(job) {

@@ -162,9 +162,14 @@ class FakeEngine:
         yield Saved(file="state", kind="state", step=step)
         name = settings.save.name or settings.data.concepts[0].name
         folder = Path(settings.save.dir) if settings.save.dir else run / "checkpoints"
-        file = self._save(run, safe_name(name) if step >= total else f"{safe_name(name)}-{step:06d}", folder)
-        yield Saved(file=str(file), step=step, sha256="0" * 64)
+        number = "" if step >= total else f"-{step:06d}"
+        suffixes = [*(entry["suffix"] for entry in settings.save.also), ""]
+        *forms, file = (self._save(run, safe_name(name) + suffix + number, folder) for suffix in suffixes)
+        for one in (*forms, file):
+            yield Saved(file=str(one), step=step, sha256="0" * 64)
         result = {"run_dir": str(run), "steps": step, "checkpoint": str(file)}
+        if forms:
+            result["also"] = [{"file": str(form), "sha256": "0" * 64} for form in forms]
         yield Finished(result=result) if step >= total else Stopped(step=step, saved=True, result=result)
 
     def _measured(self, step: int) -> Iterator[Event]:

@@ -75,7 +75,10 @@ def _further(settings: RunSettings, problems: Problems) -> list[Form]:
 
 def _form(entry: Any, where: str, settings: RunSettings, problems: Problems) -> Form | None:
     if not isinstance(entry, Mapping):
-        problems.add(f"{entry!r} is not a mapping of names to values", where=where)
+        problems.add(
+            f"{entry!r} is not a mapping of names to values", where=where,
+            fix='as in {"suffix": "_ema", "dtype": "fp32"}',
+        )
         return None
     _check_suffix(entry.get(SUFFIX), f"{where}.{SUFFIX}", problems)
     items = {item.path: item for item in declared(SaveSettings) if item.path in OWN}

@@ -56,7 +56,9 @@ def stages_of(settings: RunSettings) -> list[RunSettings]:
     for number, entry in enumerate(settings.stages, 2):
         where = f"stages.{number - 2}"
         if not isinstance(entry, Mapping):
-            problems.add(f"{entry!r} is not a mapping of names to values", where=where)
+            problems.add(
+                f"{entry!r} is not a mapping of names to values", where=where, fix='as in {"data.resolution": 768}'
+            )
             continue
         seed = {"train.seed": found[-1].train.seed + 1}
         try:

@@ -359,6 +359,12 @@ def test_settings_that_do_not_matter_are_out_of_sight_until_they_do(site, open_p
     vae.wait_for(state="visible")
     page.fill("#sdtrain_train_more input[type=search]", "")
     vae.wait_for(state="hidden")
+    title = page.locator("#sdtrain_train_more .sdtrain-group-title", has_text="Previews")
+    assert title.is_visible()
+    set_text(page, "preview.prompts", "")
+    title.wait_for(state="hidden")  # nothing is below it
+    page.fill("#sdtrain_train_more input[type=search]", "previews drawn")
+    title.wait_for(state="visible")
 
 
 @pytest.mark.parametrize("width", [1400, 800])
