@@ -88,14 +88,19 @@ def past_events(path: Path) -> Iterator[Event]:
     log = path / "events.jsonl"
     if not log.is_file():
         return
-    shown: list[tuple[int, Event]] = []
+    # read twice: a million steps are not to be held
+    starts = [whole(found.get("step")) for found in _told(log) if found.get("type") == "started"]
+    for found in _told(log):
+        told = str(found.pop("type", ""))
+        if told == "started":
+            starts.pop(0)
+        kind = _SHOWN.get(told)
+        lost = kind is not Preview and whole(found.get("step")) > min(starts, default=math.inf)
+        if kind and not lost and set(found) <= {part.name for part in fields(kind)}:
+            yield kind(**{name: math.nan if value is None and name != "seconds_left" else value
+                          for name, value in found.items()})  # fmt: skip
+
+
+def _told(log: Path) -> Iterator[dict[str, Any]]:
     with log.open(encoding="utf-8", errors="replace") as lines:
-        for found in filter(None, map(event_of, lines)):
-            told, step = str(found.pop("type", "")), whole(found.get("step"))
-            if told == "started":
-                shown = [(at, event) for at, event in shown if at <= step or isinstance(event, Preview)]
-            kind = _SHOWN.get(told)
-            if kind and set(found) <= {part.name for part in fields(kind)}:
-                shown.append((step, kind(**{name: math.nan if value is None and name != "seconds_left" else value
-                                            for name, value in found.items()})))  # fmt: skip
-    yield from (event for _step, event in shown)
+        yield from filter(None, map(event_of, lines))

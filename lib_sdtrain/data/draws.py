@@ -285,7 +285,9 @@ class Draws:
     def _words(self, index: int, picture: Picture, prompt: str, data: DataSettings, purpose: str) -> str:
         rng = python_random(self.seed, f"caption {purpose}", index)
         said = prompt_of(picture.caption, prompt, picture)
-        if data.caption_generator != NO_GENERATOR and not purpose.startswith("class"):
+        # a prompt that stands for captions has words, no tags
+        of_words = data.caption_generator == NAI and picture.caption is None and "[" not in prompt
+        if data.caption_generator != NO_GENERATOR and not purpose.startswith("class") and not of_words:
             said = self._generated(said, picture, data, rng)
         else:
             said = vary_caption(said, data, rng)

@@ -64,8 +64,10 @@ class Filter:
         except _Unknown:
             return False
         except TypeError as error:
-            raise UserError(f"a column holds text where the filter has a number, or the other way round: {error}",
-                            where=WHERE) from error
+            raise UserError(
+                f"a column holds text where the filter has a number, or the other way round: {error}", where=WHERE,
+                fix="write numbers without quotes",
+            ) from error
 
 
 def _check(node: ast.AST, text: str, fix: str) -> None:
@@ -110,6 +112,9 @@ def _truth(value: Any) -> bool:
 
 def _compared(test: ast.cmpop, one: Any, other: Any) -> bool:
     if not isinstance(test, (ast.In, ast.NotIn)):
+        if not isinstance(test, (ast.Eq, ast.NotEq)) and _numbers_as_text(one, other):
+            message = f"{one!r} and {other!r}"  # '9' would be more than '10'
+            raise TypeError(message)
         return _COMPARE[type(test)](*_alike(one, other))
     among = any(operator.eq(*_alike(one, each)) for each in other) if isinstance(other, (list, tuple)) else one in other
     return among == isinstance(test, ast.In)
@@ -122,6 +127,13 @@ def _alike(one: Any, other: Any) -> tuple[Any, Any]:
         return one, other
     read = tuple(number_or_text(value) if isinstance(value, _Text) else value for value in (one, other))
     return (one, other) if any(isinstance(value, str) for value in read) else read
+
+
+def _numbers_as_text(one: Any, other: Any) -> bool:
+    """Whether both are numbers, of which one is put into quotes and the other a column's."""
+    quoted = any(type(value) is str for value in (one, other))
+    of_column = any(not isinstance(value, _Words) and type(value) is not str for value in (one, other))
+    return quoted and of_column and all(isinstance(number_or_text(value), (int, float)) for value in (one, other))
 
 
 def number_or_text(value: Any) -> Any:

@@ -68,9 +68,11 @@ def memory_taken_ahead(size: int) -> Iterator[None]:
     """While what is inside begins, a thread has the system give this process `size` bytes of memory that it will use.
 
     Nothing happens where the process has not chosen `keep_freed_memory`, where there is less than that to spare, or
-    Linux cannot (before 5.14).
+    Linux cannot (before 5.14); nor in another thread than the main one, to which glibc gives heaps of its own: the
+    memory taken would lie there beside what is used.
     """
-    if not _extended or spare_memory() < size:
+    of_others = threading.current_thread() is not threading.main_thread()
+    if not _extended or of_others or spare_memory() < size:
         yield
         return
     leave = threading.Event()

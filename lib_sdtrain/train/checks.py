@@ -66,7 +66,7 @@ def _check_concept(concept: Concept, where: str, problems: Problems) -> None:
     elif concept.class_from == OWN_PICTURES and not concept.class_prompt:
         problems.add(
             "the pictures are to stand for the class too, but there are no words for it",
-            where=f"{where}.class_prompt", fix="write them, for instance: a photo of a dog",
+            where=f"{where}.class_from", fix="write the class prompt, for instance: a photo of a dog; or choose folder",
         )
     same = concept.class_prompt and concept.class_prompt == concept.instance_prompt
     if same:

@@ -38,7 +38,7 @@ NO_COPY = (
     "makes it wait less often"
 )
 
-OTHER_FORMAT = "go on with the run with another number format there; its saved state is good"
+OTHER_FORMAT = "go on with the run with --set save.also=[...], where the form has another; its saved state is good"
 
 WRITERS = {CHECKPOINT: write_child, LORA: write_lora, EMBEDDING: write_embedding}
 """What writes a kind of file: (plan, trainer, file, parents) -> Written."""

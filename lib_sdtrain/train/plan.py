@@ -134,8 +134,8 @@ def make_plan(
         check_studio(settings, checkpoint.path if checkpoint else None, bodies, studio, problems)
     folders = [_folders(concept, index, checkpoint, outputs, problems)
                for index, concept in enumerate(settings.data.concepts)]
-    _check_apart(folders, problems)
     materials = yield from _read_folders(settings, folders, Reading(token, open_index(outputs)), problems)
+    _check_apart(materials, folders, problems)
     problems.raise_if_any()
     materials, held = yield from hold_out(materials, settings, token, problems)
     roots = [instance for instance, _ in folders]
@@ -211,16 +211,26 @@ def _folders(
     return instance, folder
 
 
-def _check_apart(folders: Sequence[tuple[Path | None, Path | None]], problems: Problems) -> None:
-    """Class pictures that lay below a subject's own would be trained on as the subject."""
+def _check_apart(
+    materials: Sequence[Material], folders: Sequence[tuple[Path | None, Path | None]], problems: Problems
+) -> None:
+    """Folders are read with those below: class pictures there would be trained on as the subject, or the other way."""
     subjects = {instance.resolve() for instance, _ in folders if instance}
-    for index, (_, own) in enumerate(folders):
-        around = subjects.intersection(own.resolve().parents if own else ())
-        if around:
+    for index, (material, (instance, folder)) in enumerate(zip(materials, folders, strict=True)):
+        own = folder.resolve() if folder else None
+        of_another = own in subjects and not (instance and instance.resolve() == own)
+        made = of_another and len(material.class_pictures) < material.concept.num_class_images
+        around = subjects.intersection(own.parents if own else ())
+        inside = [subject for subject in subjects if own in subject.parents]
+        where = f"data.concepts.{index}.class_dir"
+        if around or made:
             problems.add(
-                f"it lies in {min(around)}, all of whose pictures are a subject's",
-                where=f"data.concepts.{index}.class_dir", fix="choose a folder beside it",
+                f"it lies in {min(around, default=own)}, all of whose pictures are a subject's", where=where,
+                fix="choose a folder beside it",
             )
+        elif inside:
+            problems.add(f"the subject's pictures in {min(inside)} lie in it", where=where,
+                         fix="choose a folder beside them")  # fmt: skip
 
 
 def _check_own(concept: Concept, instance: Path | None, where: str, problems: Problems) -> None:

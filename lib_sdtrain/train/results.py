@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from lib_sdtrain.durable import safe_name
@@ -14,6 +14,7 @@ from lib_sdtrain.train.forms import Form, forms_of
 
 CHECKPOINT = "checkpoint"
 SUFFIX = ".safetensors"
+_STEP = re.compile(r"-\d{6}$")
 
 
 def result_kinds(settings: RunSettings) -> tuple[str, ...]:
@@ -61,13 +62,20 @@ def check_folders(settings: RunSettings, problems: Problems) -> None:
             problems.absorb(error)
 
 
-def check_overwrites(settings: RunSettings, problems: Problems, before: RunSettings | None = None) -> None:
-    """Add to `problems` each file of an earlier run that a run of these settings would overwrite; what the same run
-    wrote by the settings `before` is its own.
+def check_overwrites(settings: RunSettings, problems: Problems, own_files: Iterable[Path] = ()) -> None:
+    """Add to `problems` each file of an earlier run that a run of these settings would overwrite, and what of its own
+    it would; a run that goes on has `own_files` already.
     """
-    own_places = set(_places(before)) if before else set()
+    own_names = {(file.parent, _STEP.sub("", file.stem)) for file in own_files}
+    seen: set[tuple[Path, str]] = set()
     for kind, folder, stem in _places(settings):
-        if folder is None or not is_dir(folder) or (kind, folder, stem) in own_places:
+        if folder is not None and (folder, stem) in seen:
+            problems.add(
+                f"two files of the run are called {stem}{SUFFIX}", where="save.name", fix="choose another name"
+            )
+        elif folder is not None:
+            seen.add((folder, stem))
+        if folder is None or not is_dir(folder) or (folder, stem) in own_names:
             continue
         own = re.compile(re.escape(stem) + r"(-\d{6})?" + re.escape(SUFFIX))
         there = sorted(path.name for path in folder.iterdir() if own.fullmatch(path.name))

@@ -51,7 +51,7 @@ def resume(
     if settings.stages:
         yield from _resume_stages(run, before, settings, device, token, studio)
         return
-    _check_names(before, settings)
+    _check_names(run, before, settings)
     state = newest_state(run.states)
     plan = yield from make_plan(settings, run.outputs, device, token, anew=False, studio=studio)
     if state and state.facts["step"] >= plan.steps and run.finished_steps() >= plan.steps:
@@ -96,10 +96,11 @@ def _check_fixed(before: RunSettings, after: RunSettings) -> None:
     problems.raise_if_any()
 
 
-def _check_names(before: RunSettings, settings: RunSettings) -> None:
+def _check_names(run: RunDir, before: RunSettings, settings: RunSettings) -> None:
     """Raise `UserError` when files of another run would be overwritten by new names."""
     problems = Problems()
-    check_overwrites(settings, problems, before)
+    mine = run.result_files() | {run.result_file(before, kind, suffix=form.suffix) for kind, form in written(before)}
+    check_overwrites(settings, problems, mine)
     problems.raise_if_any()
 
 

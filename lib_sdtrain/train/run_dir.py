@@ -127,16 +127,27 @@ class RunDir:
         return max((_whole(result.get("steps")) for result in results if isinstance(result, dict)), default=0)
 
     def validated(self, step: int) -> set[str]:
-        """The names of the losses that validation has told of a step."""
-        return {str(event.get("name")) for event in self._told("validation") if _whole(event.get("step")) == step}
+        """The names of the losses that validation has told of a step, and no crash has undone."""
+        found: set[str] = set()
+        for event in self._told("validation", "started"):
+            if event["type"] == "started":
+                found = found if _whole(event.get("step")) >= step else set()
+            elif _whole(event.get("step")) == step:
+                found.add(str(event.get("name")))
+        return found
 
-    def _told(self, kind: str) -> Iterator[dict[str, Any]]:
-        """The events of a kind in the log."""
+    def result_files(self) -> set[Path]:
+        """Every model file that this run has told of."""
+        return {Path(str(event.get("file"))) for event in self._told("saved") if event.get("kind") != "state"}
+
+    def _told(self, *kinds: str) -> Iterator[dict[str, Any]]:
+        """The events of some kinds in the log."""
         if not self.events.is_file():
             return
+        beginnings = tuple(f'{{"type": "{kind}"' for kind in kinds)
         with self.events.open(encoding="utf-8", errors="replace") as log:
             for line in log:
-                event = event_of(line) if line.startswith(f'{{"type": "{kind}"') else None
+                event = event_of(line) if line.startswith(beginnings) else None
                 if event:
                     yield event
 

@@ -190,9 +190,14 @@ def test_filters_are_comparisons_and_nothing_else(expression):
         Filter(expression)
 
 
-def test_a_filter_that_compares_text_with_a_number_says_so():
-    with pytest.raises(UserError, match="text where the filter has a number"):
-        Filter("score > 3")({"score": "good"})
+@pytest.mark.parametrize(("expression", "row"), [
+    ("score > 3", {"score": "good"}), ("score > '5'", {"score": "10"}), ("'5' <= score", {"score": "10"}),
+    ("score > '5'", {"score": 10}),
+])
+def test_a_filter_that_compares_text_with_a_number_says_so(expression, row):
+    with pytest.raises(UserError, match="text where the filter has a number") as caught:
+        Filter(expression)(row)
+    assert "without quotes" in caught.value.problems[0].fix
 
 
 def normal(x):

@@ -122,6 +122,16 @@ def test_captions_of_a_run_vary_and_those_of_the_class_do_not():
     assert Draws([material], DataSettings(), 3).all_words() is not None
 
 
+def test_a_prompt_in_place_of_a_caption_has_words_and_no_tags():
+    captions = {"a": None, "b": "sky x"}
+    pictures = tuple(Picture(Path(f"{name}.png"), name, (8, 8), caption) for name, caption in captions.items())
+    data = DataSettings(caption_generator="nai")
+    draws = Draws([Material(Concept(instance_prompt="a photo of sks dog"), pictures)], data, 3)
+    assert {draws.at(number).prompt for number in range(60)} == {"a photo of sks dog", "Tags: sky, x", "Tags: x, sky"}
+    draws = Draws([Material(Concept(instance_prompt="sks, [filewords]"), pictures[1:])], data, 3)
+    assert {draws.at(number).prompt for number in range(60)} == {"Tags: sks, sky x", "Tags: sky x, sks"}
+
+
 def test_the_smaller_number_comes_first():
     problems = Problems()
     check_data(DataSettings(caption_generator="nai", caption_tags_min=9, caption_tags_max=5), problems)

@@ -74,6 +74,10 @@ unasked = of(200 * 2**20)
 here = bytearray(b"kept") * 2**20
 kept = allocator.keep_freed_memory()
 here += b"!"
+in_a_thread = []
+worker = threading.Thread(target=lambda: in_a_thread.append(of(300 * 2**20)))
+worker.start()
+worker.join()
 taken, too_much = of(400 * 2**20), of(2**50)
 before = resident()
 block = bytearray(300 * 2**20)
@@ -83,7 +87,7 @@ del block
 whole = here == bytearray(b"kept") * 2**20 + b"!"
 allocator.give_freed_memory_back()
 of(2**31)  # the heap has become shorter than that
-print(kept, unasked, taken, too_much, used, again, whole)
+print(kept, unasked, taken, too_much, used, again, *in_a_thread, whole)
 """
 
 
@@ -95,13 +99,14 @@ def test_memory_taken_ahead_is_what_is_used_next():
         pytest.skip("this system's C library is not glibc, or there is no room")
     if tuple(map(int, re.findall(r"\d+", platform.release())[:2])) < (5, 14):
         pytest.skip("this system cannot take memory ahead")
-    unasked, taken, too_much, used, again = map(int, found[1:6])
+    unasked, taken, too_much, used, again, in_a_thread = map(int, found[1:7])
     assert unasked == 0
     assert 390 <= taken <= 410
     assert too_much == 0
     assert used <= 10
     assert again <= 10
-    assert found[6] == "True"
+    assert in_a_thread <= 2  # glibc has a heap of its own for it
+    assert found[7] == "True"
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc is Linux's")

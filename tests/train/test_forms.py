@@ -146,13 +146,21 @@ def test_a_form_that_is_there_is_not_overwritten(of, tmp_path):
         finish(train(of(save__also=BPMODEL, save__dir=str(tmp_path / "out")), run_dir=tmp_path / "run"))
 
 
+def test_no_file_of_a_run_takes_anothers_name(of, tmp_path):
+    settings = of(save__also=BPMODEL, save__dir=str(tmp_path), save__embedding_dir=str(tmp_path),
+                  embedding__name="m_ema", embedding__init_words="dog")  # fmt: skip
+    with pytest.raises(UserError, match=r"save\.name: two files of the run are called m_ema\.safetensors"):
+        finish(train(settings, run_dir=tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+
+
 def test_what_a_forms_format_cannot_hold_is_told_of_the_form(of, tmp_path, monkeypatch):
     def beyond(plan, *given):
         raise JobFailed("out.weight holds values that float16 cannot hold", where="save.dtype", fix="")
 
     monkeypatch.setitem(outputs.WRITERS, CHECKPOINT, beyond)
     settings = of({"dtype": "fp32"}, save__also=[{"suffix": "_half", "dtype": "fp16"}])
-    with pytest.raises(JobFailed, match=r"save\.also\.0\.dtype: out\.weight .*another number format"):
+    with pytest.raises(JobFailed, match=r"save\.also\.0\.dtype: out\.weight .*where the form has another"):
         finish(train(settings, run_dir=tmp_path / "run"))
 
 

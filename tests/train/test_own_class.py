@@ -108,7 +108,7 @@ def test_the_same_folder_is_a_mistake_unless_it_is_meant(tiny_checkpoint, folder
     (tmp_path / "others").mkdir()
     with pytest.raises(UserError, match="a folder of others is given"):
         planned(own(tiny_checkpoint, folder, {"class_dir": str(tmp_path / "others")}), tmp_path)
-    with pytest.raises(UserError, match="there are no words for it"):
+    with pytest.raises(UserError, match=r"class_from: .*there are no words for it"):
         planned(own(tiny_checkpoint, folder, {"class_prompt": ""}), tmp_path)
 
 
@@ -117,16 +117,20 @@ def test_class_pictures_cannot_lie_among_a_subjects_own(tiny_checkpoint, folder,
     second = {"name": "xyz", "instance_dir": str(picture_folder("second", 2)), "instance_prompt": "a photo of xyz cat"}
     before = sorted(tmp_path.rglob("*.png"))
 
-    def drawn_into(place):
+    def drawn_into(place, wanted=100):
         first = {"name": "sks", "instance_dir": str(folder), "instance_prompt": "a photo of sks dog",
-                 "class_prompt": CLASS, "class_dir": str(place)}  # fmt: skip
+                 "class_prompt": CLASS, "class_dir": str(place), "num_class_images": wanted}  # fmt: skip
         return planned(run_settings(tiny_checkpoint, folder, data__concepts=[first, second]), tmp_path)
 
-    for place in (folder / "class", folder / "deep" / "class", Path(second["instance_dir"]) / "class"):
+    another = Path(second["instance_dir"])
+    for place in (folder / "class", folder / "deep" / "class", another / "class", another):
         with pytest.raises(UserError, match="all of whose pictures are a subject's") as caught:
             drawn_into(place)
         assert [problem.where for problem in caught.value.problems] == ["data.concepts.0.class_dir"]
+    with pytest.raises(UserError, match=r"the subject's pictures in .*second lie in it"):
+        drawn_into(folder.parent)
     assert sorted(tmp_path.rglob("*.png")) == before
+    assert len(drawn_into(another, wanted=2).materials[0].class_pictures) == 2  # a class is trained too; none are made
     beside = tmp_path / "subject-class"
     assert drawn_into(beside).class_folders == (beside, None)
 

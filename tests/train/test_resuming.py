@@ -191,3 +191,5 @@ def test_going_on_under_another_name_overwrites_no_other_run(tiny_checkpoint, pi
     seen = finish(resume(run, {"save.also": further["save.also"], "save.name": "other"}, device="cpu"))
     assert Path(seen[-1].result["checkpoint"]).name == "other.safetensors"
     assert all(file.read_bytes() == b"hours of another run" for file in others)
+    seen = finish(resume(run, {"save.name": "mine", "train.length": 4}, device="cpu"))  # which it was called before
+    assert Path(seen[-1].result["checkpoint"]).name == "mine.safetensors"

@@ -19,6 +19,7 @@ from lib_sdtrain.events import CancelToken, Finished, Phase, Validation
 from lib_sdtrain.train import boards as boards_module
 from lib_sdtrain.train.held_out import apportioned
 from lib_sdtrain.train.resume import resume
+from lib_sdtrain.train.run_dir import RunDir
 from lib_sdtrain.train.validation import Validator, strata, told_apart
 from tests.train.runs import finish, of_kind, run_settings
 from tests.train.test_ema import result_of
@@ -263,6 +264,23 @@ def test_what_a_stop_kept_from_being_measured_is_measured_when_the_run_goes_on(
     seen += finish(resume(tmp_path / "cut"))
     told = [(event.step, event.name, event.loss) for event in of_kind(seen, Validation)]
     assert sorted(told) == sorted((event.step, event.name, event.loss) for event in of_kind(straight, Validation))
+
+
+def test_what_a_crash_has_undone_was_not_measured(tmp_path):
+    run = RunDir(tmp_path)
+
+    def log(*told):
+        with run.events.open("a", encoding="utf-8") as events:
+            events.writelines(json.dumps({"type": kind, "step": step, **more}) + "\n" for kind, step, more in told)
+
+    log(("started", 0, {}), *(("validation", 10, {"name": name, "loss": 1.0}) for name in ("validation", "training")))
+    assert run.validated(10) == {"validation", "training"}
+    log(("started", 10, {}))
+    assert run.validated(10) == {"validation", "training"}
+    log(("started", 5, {}))
+    assert run.validated(10) == set()
+    log(("validation", 10, {"name": "validation", "loss": 1.0}), ("stopped", 10, {"saved": True}))
+    assert run.validated(10) == {"validation"}
 
 
 def test_the_average_of_all_concepts_is_one_curve(averaging, picture_folder, tmp_path):
