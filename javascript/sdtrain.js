@@ -24,6 +24,10 @@
         if (className) made.className = className;
         return made;
     };
+    app.duration = (seconds) => {
+        if (seconds < 90) return Math.max(1, Math.round(seconds)) + " s";
+        return seconds < 5400 ? Math.round(seconds / 60) + " min" : (seconds / 3600).toFixed(1) + " h";
+    };
     app.jobId = () => (app.job ? app.job.id : "");
     app.press = (id) => {
         const button = app.byId(id);

@@ -12,12 +12,7 @@
 
     const part = (name) => app.byId("sdtrain_merge_run").querySelector(`[data-part="${name}"]`);
 
-    const element = app.element;
-
-    function duration(seconds) {
-        if (seconds < 90) return Math.max(1, Math.round(seconds)) + " s";
-        return seconds < 5400 ? Math.round(seconds / 60) + " min" : (seconds / 3600).toFixed(1) + " h";
-    }
+    const {element, duration} = app;
 
     const active = (job) => job.state === "waiting" || job.state === "running";
 

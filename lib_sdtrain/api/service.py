@@ -28,7 +28,7 @@ from lib_sdtrain.settings.fields import PATH_KINDS, declared, get_path
 from lib_sdtrain.settings.layers import Layer, Resolved, resolve, to_plain
 from lib_sdtrain.settings.run import Concept, RunSettings
 from lib_sdtrain.settings.run_method import LORA
-from lib_sdtrain.train.results import SUFFIX, check_overwrites, result_folder, result_stem, written
+from lib_sdtrain.train.results import SUFFIX, check_overwrites, chosen_places
 
 TOYBOX_PRESET = "toybox-dreambooth"
 TAB = "this page"
@@ -158,8 +158,7 @@ class TrainService:
 
     def claims(self, settings: RunSettings) -> tuple[str, ...]:
         """Names of files outside of its own folder that a run will write."""
-        return tuple(f"{result_stem(settings, kind)}{form.suffix}{SUFFIX}" for kind, form in written(settings)
-                     if result_folder(settings, kind))  # fmt: skip
+        return tuple(f"{stem}{SUFFIX}" for _kind, _folder, stem in chosen_places(settings))
 
     def add_toybox(self) -> str:
         """Copy the built-in model to where the host looks for checkpoints; its name there.

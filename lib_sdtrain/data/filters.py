@@ -107,7 +107,12 @@ def _column(row: Mapping[str, Any], name: str) -> Any:
 
 
 def _truth(value: Any) -> bool:
-    return bool(number_or_text(value) if isinstance(value, _Text) else value)
+    return bool(_read(value))
+
+
+def _read(value: Any) -> Any:
+    """What a column's text says: a number where it is one. What the filter has in quotes stays text."""
+    return number_or_text(value) if isinstance(value, _Text) else value
 
 
 def _compared(test: ast.cmpop, one: Any, other: Any) -> bool:
@@ -125,7 +130,7 @@ def _alike(one: Any, other: Any) -> tuple[Any, Any]:
     texts = [value for value in (one, other) if isinstance(value, str)]
     if len(texts) == 2 and any(type(text) is not _Text for text in texts):
         return one, other
-    read = tuple(number_or_text(value) if isinstance(value, _Text) else value for value in (one, other))
+    read = _read(one), _read(other)
     return (one, other) if any(isinstance(value, str) for value in read) else read
 
 

@@ -50,15 +50,14 @@ def _use_huge_pages(size: int) -> Iterator[range]:
     """Extend the heap by `size` addresses, of which none takes memory before it is used, then in huge pages. Yields
     the addresses of those; nothing where the process may not have so many.
     """
-    malloc, free, madvise = (_glibc(name) for name in ("malloc", "free", "madvise"))
+    malloc, free = (_glibc(name) for name in ("malloc", "free"))
     malloc.restype, malloc.argtypes, free.argtypes = ctypes.c_void_p, [ctypes.c_size_t], [ctypes.c_void_p]
-    madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
     start, _last = malloc(size), malloc(GUARD)
     if start is None:
         return
     first = -(-start // HUGE_PAGE) * HUGE_PAGE
     pages = range(first, first + (size // HUGE_PAGE - 2) * HUGE_PAGE)
-    madvise(pages.start, len(pages), MADV_HUGEPAGE)
+    _madvise()(pages.start, len(pages), MADV_HUGEPAGE)
     free(start)
     yield pages
 
@@ -87,8 +86,7 @@ def memory_taken_ahead(size: int) -> Iterator[None]:
 
 def _take(addresses: range, leave: threading.Event) -> None:
     """Until there is no more to take, or the heap has become shorter. What lies there already stays as it is."""
-    madvise = _glibc("madvise")
-    madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+    madvise = _madvise()
     for first in addresses[::AT_ONCE]:
         if leave.is_set() or madvise(first, AT_ONCE, MADV_POPULATE_WRITE):
             return
@@ -125,6 +123,13 @@ def give_freed_memory_back() -> bool:
     """Return all freed memory to the system now; False where there is no glibc, or nothing to return."""
     trim = _glibc("malloc_trim")
     return bool(trim and trim(0))
+
+
+def _madvise() -> Any:
+    """(address, bytes, advice) -> 0, or -1 where that is not possible; only where there is glibc."""
+    function = _glibc("madvise")
+    function.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+    return function
 
 
 def _glibc(function: str) -> Any:

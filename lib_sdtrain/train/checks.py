@@ -50,9 +50,7 @@ def _check_saving(settings: RunSettings, problems: Problems) -> None:
     if settings.ema.decay is not None and settings.train.optimizer == SCHEDULE_FREE:
         problems.add("schedule_free averages the weights already", where="ema.decay", fix="turn it off")
     if settings.ema.decay is not None and save.ema == KEEP and not (method.kind == FULL and method.train_unet):
-        problems.add(
-            NO_UNET, where="save.ema", fix="choose use or drop"
-        )
+        problems.add(NO_UNET, where="save.ema", fix="choose use or drop")
 
 
 def _check_concept(concept: Concept, where: str, problems: Problems) -> None:

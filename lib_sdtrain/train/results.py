@@ -45,10 +45,11 @@ def result_folder(settings: RunSettings, kind: str) -> Path | None:
     return Path(chosen).expanduser().absolute() if chosen else None
 
 
-def _places(settings: RunSettings) -> Iterator[tuple[str, Path | None, str]]:
-    """The kind, folder and name of each file that a save writes, without the step; None stands for the run's folder."""
+def chosen_places(settings: RunSettings) -> Iterator[tuple[str, Path, str]]:
+    """The kind, folder and name (without a step) of each file that a save writes where the settings say."""
     for kind, form in written(settings) if settings.data.concepts else ():
-        yield kind, result_folder(settings, kind), result_stem(settings, kind) + form.suffix
+        if folder := result_folder(settings, kind):
+            yield kind, folder, result_stem(settings, kind) + form.suffix
 
 
 def check_folders(settings: RunSettings, problems: Problems) -> None:
@@ -68,14 +69,13 @@ def check_overwrites(settings: RunSettings, problems: Problems, own_files: Itera
     """
     own_names = {(file.parent, _STEP.sub("", file.stem)) for file in own_files}
     seen: set[tuple[Path, str]] = set()
-    for kind, folder, stem in _places(settings):
-        if folder is not None and (folder, stem) in seen:
+    for kind, folder, stem in chosen_places(settings):
+        if (folder, stem) in seen:
             problems.add(
                 f"two files of the run are called {stem}{SUFFIX}", where="save.name", fix="choose another name"
             )
-        elif folder is not None:
-            seen.add((folder, stem))
-        if folder is None or not is_dir(folder) or (folder, stem) in own_names:
+        seen.add((folder, stem))
+        if not is_dir(folder) or (folder, stem) in own_names:
             continue
         own = re.compile(re.escape(stem) + r"(-\d{6})?" + re.escape(SUFFIX))
         there = sorted(path.name for path in folder.iterdir() if own.fullmatch(path.name))
