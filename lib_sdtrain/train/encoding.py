@@ -4,6 +4,7 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 import torch
@@ -72,17 +73,18 @@ def vae_needed(plan: Plan) -> bool:
 
 
 def draws_to_encode(draws: Draws, plan: Plan, first: int, steps: int) -> Iterator[Draw]:
-    """What is cached before training: of a short rest of a run what it will see, else every picture in each form."""
+    """What is cached before training: each form of each picture, or what a short rest of a run will see."""
     if plan.settings.data.cache_latents == UNCACHED:
         return
-    samples = plan.samples_a_step * steps
-    if samples < plan.pictures:
-        for index in range(first, first + samples):
-            yield draws.at(index)
-            if draw := draws.class_at(index):
-                yield draw
+    samples, refreshed = plan.samples_a_step * steps, draws.refreshed(first)
+    at_most = 2 * samples  # each may have a class picture with it
+    if next(islice(draws.all_forms(refreshed), at_most, None), None) is None:
+        yield from draws.all_forms(refreshed)
         return
-    yield from draws.all_forms(draws.refreshed(first))
+    for index in range(first, first + samples):
+        yield draws.at(index)
+        if draw := draws.class_at(index):
+            yield draw
 
 
 def free_vae(plan: Plan, model: LoadedModel) -> None:

@@ -1,0 +1,51 @@
+"""What is encoded before training."""
+from __future__ import annotations
+
+import pytest
+
+from lib_sdtrain.events import CancelToken, result_of
+from lib_sdtrain.train.data_plan import draws_of
+from lib_sdtrain.train.encoding import draws_to_encode
+from lib_sdtrain.train.plan import make_plan
+from tests.train.runs import run_settings
+
+
+@pytest.fixture
+def encoded(tiny_checkpoint, picture_folder, tmp_path):
+    """(first sample, steps, settings) -> what is encoded, by picture and mirroring, and what those steps then see."""
+    subject = picture_folder("subject", 3)
+    concept = {"name": "sks", "instance_dir": str(subject), "instance_prompt": "a photo of sks dog",
+               "class_dir": str(picture_folder("class", 7)), "class_prompt": "a photo of a dog", "num_class_images": 7}
+
+    def encode(first, steps, **changes):
+        settings = run_settings(
+            tiny_checkpoint, subject, data__concepts=[concept], train__length=steps, **changes
+        )
+        plan = result_of(make_plan(settings, tmp_path, "cpu", CancelToken()), lambda event: None)
+        draws = draws_of(plan)
+        trained = (draw for index in range(first, first + steps) for draw in (draws.at(index), draws.class_at(index)))
+        return [{(draw.picture.path, draw.flip) for draw in some}
+                for some in (draws_to_encode(draws, plan, first, steps), trained)]
+
+    return encode
+
+
+@pytest.mark.parametrize("first", [0, 5])
+@pytest.mark.parametrize("steps", [1, 3, 4])
+def test_a_short_run_encodes_what_it_sees_and_no_class_picture_more(encoded, first, steps):
+    made, seen = encoded(first, steps)
+    assert made == seen
+    assert len(made) < 10
+
+
+@pytest.mark.parametrize(("steps", "flip_p", "forms"), [(5, 0.0, 10), (50, 0.0, 10), (10, 0.5, 20), (50, 0.5, 20)])
+def test_a_long_run_encodes_every_picture_in_each_form(encoded, steps, flip_p, forms):
+    made, seen = encoded(0, steps, data__flip_p=flip_p)
+    assert len(made) == forms
+    assert made >= seen
+
+
+def test_a_run_that_sees_less_than_there_are_forms_makes_no_other(encoded):
+    made, seen = encoded(0, 9, data__flip_p=0.5)
+    assert made == seen
+    assert len(made) < 20
