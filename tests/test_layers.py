@@ -22,7 +22,7 @@ ROWS = [
     {"data", "toybox"},
     {"model"},
     {"presets"},
-    {"settings", "events", "errors", "textfiles", "durable", "places", "entry"},
+    {"settings", "events", "errors", "textfiles", "durable", "places", "entry", "imports"},
 ]
 ALLOWED = {
     ("__main__", "cli"),

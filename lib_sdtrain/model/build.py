@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from lib_sdtrain.errors import UserError
+from lib_sdtrain.imports import quick_imports
 from lib_sdtrain.model.checkpoint import Checkpoint
 from lib_sdtrain.model.family import EPSILON, V_PREDICTION, Family, TextConfig, UNetConfig, VAEConfig
 from lib_sdtrain.model.keys import TEXT_ENCODERS, UNET, VAE, Row, part_rows
@@ -116,20 +117,25 @@ def text_config(config: TextConfig) -> dict[str, Any]:
 
 def empty_module(family: Family, part: str) -> nn.Module:
     """A module of the family on the meta device: shapes without memory."""
-    with torch.device("meta"):
-        if part == UNET:
+    if part == UNET:
+        with quick_imports():
             from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
+        with torch.device("meta"):
             return UNet2DConditionModel(**unet_config(family.unet))
-        if part == VAE:
+    if part == VAE:
+        with quick_imports():
             from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
+        with torch.device("meta"):
             return AutoencoderKL(**vae_config(family.vae, family.scale_factor))
+    with quick_imports():
         from transformers.models.clip.configuration_clip import CLIPTextConfig
         from transformers.models.clip.modeling_clip import CLIPTextModel, CLIPTextModelWithProjection
 
-        config = family.text[TEXT_ENCODERS.index(part)]
-        made = CLIPTextModelWithProjection if config.projection else CLIPTextModel
+    config = family.text[TEXT_ENCODERS.index(part)]
+    made = CLIPTextModelWithProjection if config.projection else CLIPTextModel
+    with torch.device("meta"):
         return made(CLIPTextConfig(**text_config(config)))
 
 

@@ -16,6 +16,7 @@ from lib_sdtrain.cli.run import DONE, drive, show_document
 from lib_sdtrain.cli.terminal import Terminal, duration
 from lib_sdtrain.errors import UserError
 from lib_sdtrain.events import CancelToken, result_of
+from lib_sdtrain.imports import quick_imports
 from lib_sdtrain.settings.layers import Layer, Resolved
 from lib_sdtrain.settings.run import RunSettings
 
@@ -54,8 +55,9 @@ def run(args: argparse.Namespace) -> int:
     sys.stderr.writelines(f"{line}\n" for line in resolved.notices())
     if args.dry_run:
         return _dry_run(resolved, args.json)
-    from lib_sdtrain.train.allocator import keep_freed_memory
-    from lib_sdtrain.train.loop import train
+    with quick_imports():
+        from lib_sdtrain.train.allocator import keep_freed_memory
+        from lib_sdtrain.train.loop import train
 
     keep_freed_memory()
     return drive(lambda token: train(resolved.settings, token, run_dir=args.run_dir), args.json, _summary)
@@ -74,9 +76,10 @@ def check_flags(args: argparse.Namespace) -> None:
 
 def resolve_layers(args: argparse.Namespace, gigabytes: float | None = None) -> Resolved[RunSettings]:
     """The settings in force, from all layers that the flags name; `gigabytes`: made to fit into so many."""
-    from lib_sdtrain import textfiles
-    from lib_sdtrain.presets import read_preset
-    from lib_sdtrain.train.starting import pick_device, resolve_run
+    with quick_imports():
+        from lib_sdtrain import textfiles
+        from lib_sdtrain.presets import read_preset
+        from lib_sdtrain.train.starting import pick_device, resolve_run
 
     layers = []
     if args.preset:
@@ -107,8 +110,9 @@ def _fitting_layer(layers: list[Layer], own: Layer, gigabytes: float) -> Layer:
 
 
 def _resume(args: argparse.Namespace) -> int:
-    from lib_sdtrain.train.allocator import keep_freed_memory
-    from lib_sdtrain.train.resume import resume
+    with quick_imports():
+        from lib_sdtrain.train.allocator import keep_freed_memory
+        from lib_sdtrain.train.resume import resume
 
     keep_freed_memory()
     changes = parse_assignments(args.assignments)

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from lib_sdtrain.errors import Problems, UserError
+from lib_sdtrain.imports import quick_imports
 from lib_sdtrain.model.keys import TEXT_ENCODERS, UNET
 from lib_sdtrain.settings.run import RunSettings
 from lib_sdtrain.settings.run_method import EMBEDDING, FULL, TrainGroup
@@ -111,7 +112,8 @@ def check_optimizer(train: TrainGroup, problems: Problems) -> None:
     if unknown or len(problems.found) > before:
         return
     try:
-        made([nn.Parameter(torch.zeros(1))], lr=train.learning_rate, **arguments(train))
+        with quick_imports():  # with its first optimizer torch imports its compiler
+            made([nn.Parameter(torch.zeros(1))], lr=train.learning_rate, **arguments(train))
     except (TypeError, ValueError, RuntimeError) as error:
         problems.add(f"{train.optimizer} does not take these: {error}", where="train.optimizer_args")
 
