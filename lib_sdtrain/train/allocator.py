@@ -16,7 +16,7 @@ import gc
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -63,19 +63,21 @@ def _use_huge_pages(size: int) -> Iterator[range]:
 
 
 @contextmanager
-def memory_taken_ahead(size: int) -> Iterator[None]:
-    """While what is inside begins, a thread has the system give this process `size` bytes of memory that it will use.
+def memory_taken_ahead(size: int, others: range = range(0)) -> Iterator[None]:
+    """While what is inside begins, a thread has the system give this process memory that it will use: `size` bytes of
+    the heap, and `others`, addresses of memory of its own.
 
     Nothing happens where the process has not chosen `keep_freed_memory`, where there is less than that to spare, or
     Linux cannot (before 5.14); nor in another thread than the main one, to which glibc gives heaps of its own: the
     memory taken would lie there beside what is used.
     """
     of_others = threading.current_thread() is not threading.main_thread()
-    if not _extended or of_others or spare_memory() < size:
+    if not _extended or of_others or spare_memory() < size + len(others):
         yield
         return
     leave = threading.Event()
-    thread = threading.Thread(target=_take, args=(_extended[-1][:size], leave), name="memory", daemon=True)
+    places = [_extended[-1][:size], others]
+    thread = threading.Thread(target=_take, args=(places, leave), name="memory", daemon=True)
     thread.start()
     try:
         yield
@@ -84,12 +86,14 @@ def memory_taken_ahead(size: int) -> Iterator[None]:
         thread.join()
 
 
-def _take(addresses: range, leave: threading.Event) -> None:
+def _take(places: Iterable[range], leave: threading.Event) -> None:
     """Until there is no more to take, or the heap has become shorter. What lies there already stays as it is."""
     madvise = _madvise()
-    for first in addresses[::AT_ONCE]:
-        if leave.is_set() or madvise(first, AT_ONCE, MADV_POPULATE_WRITE):
-            return
+    for addresses in places:
+        for first in addresses[::AT_ONCE]:
+            size = min(AT_ONCE, addresses.stop - first)
+            if leave.is_set() or madvise(first, size, MADV_POPULATE_WRITE):
+                break
 
 
 @contextmanager

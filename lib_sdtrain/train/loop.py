@@ -23,7 +23,7 @@ from lib_sdtrain.train.class_images import make_class_pictures
 from lib_sdtrain.train.data_plan import draws_of
 from lib_sdtrain.train.encoding import UNCACHED, draws_to_encode, free_vae, latents_of, vae_needed
 from lib_sdtrain.train.forecast import checkpoint_bytes, disk_bytes, run_bytes
-from lib_sdtrain.train.memory.need import held_from_the_start
+from lib_sdtrain.train.memory.need import held_from_the_start, zeroed_from_the_start
 from lib_sdtrain.train.outputs import Outputs
 from lib_sdtrain.train.plan import Plan, rescan_class_pictures
 from lib_sdtrain.train.previews import draw_previews
@@ -38,6 +38,7 @@ from lib_sdtrain.train.studio import Studio
 from lib_sdtrain.train.trainer import StepResult, Trainer
 from lib_sdtrain.train.validation import Validator
 from lib_sdtrain.train.words import prepare_words
+from lib_sdtrain.train.zeroed import ZeroedMemory, zeroed_memory
 
 OUTPUTS = Path("outputs")
 STALE_EMA = (
@@ -45,8 +46,6 @@ STALE_EMA = (
 )
 NO_ROOM = "the device ran out of memory"
 OUT_OF_MEMORY = "the device ran out of memory; from here on each batch is taken in"
-AHEAD = 0.9
-"""Of what a run is sure to hold; the rest may come to lie in gaps that the heap has anyway."""
 OWN_EMA = "it carries a moving average (EMA), from which this run's average goes on"
 
 
@@ -99,8 +98,9 @@ def run_plan(
     step = state.facts["step"] if state else 0
     yield Started(job="train", total=plan.steps, step=step, run_dir=str(run.path))
     try:
-        with memory_taken_ahead(round(AHEAD * held_from_the_start(plan))):
-            yield from _prepared(plan, run, token, state, earlier, outputs or run.outputs)
+        zeros = None if state else zeroed_memory(zeroed_from_the_start(plan))
+        with memory_taken_ahead(held_from_the_start(plan), zeros.addresses if zeros else range(0)):
+            yield from _prepared(plan, run, token, state, earlier, outputs or run.outputs, zeros)
     except Cancelled:
         yield Stopped(step=step, saved=True)
     except torch.cuda.OutOfMemoryError as error:  # not in a batch that could be taken in pieces
@@ -108,7 +108,8 @@ def run_plan(
 
 
 def _prepared(
-    plan: Plan, run: RunDir, token: CancelToken, state: SavedState | None, earlier: SavedState | None, outputs: Path
+    plan: Plan, run: RunDir, token: CancelToken, state: SavedState | None, earlier: SavedState | None, outputs: Path,
+    zeros: ZeroedMemory | None,
 ) -> Iterator[Event]:
     """Load the model, make and encode what training reads, and train."""
     yield Phase(name="loading model", done=0, total=1)
@@ -120,7 +121,7 @@ def _prepared(
     plan = yield from rescan_class_pictures(plan, token)
     draws = draws_of(plan)
     latents = latents_of(plan, model, outputs)
-    trainer = Trainer(plan, model, latents, draws)
+    trainer = Trainer(plan, model, latents, draws, zeros)
     if state:
         trainer.restore(state.load())
     elif earlier:

@@ -42,6 +42,7 @@ from lib_sdtrain.train.splitting import doubled, pieces
 from lib_sdtrain.train.state import State
 from lib_sdtrain.train.text_cache import keeps_text
 from lib_sdtrain.train.token_vectors import prepare_vectors
+from lib_sdtrain.train.zeroed import ZeroedMemory, begin_in
 
 RUINED = "lower train.learning_rate; no such weights are saved"
 _HALF = {"fp16": torch.float16, "bf16": torch.bfloat16}
@@ -59,10 +60,13 @@ class StepResult:
 class Trainer:
     """Trains the chosen parts of `model` on the samples of `draws`, from sample 0 or from a saved state.
 
-    `pieces` is in how many pieces a micro-batch is taken: more than one once memory has run out.
+    `pieces` is in how many pieces a micro-batch is taken: more than one once memory has run out. `zeros` is where
+    AdamW's moments begin, if not wherever torch makes them.
     """
 
-    def __init__(self, plan: Plan, model: LoadedModel, latents: Latents, draws: Draws) -> None:
+    def __init__(
+        self, plan: Plan, model: LoadedModel, latents: Latents, draws: Draws, zeros: ZeroedMemory | None = None
+    ) -> None:
         self.plan, self.settings, self.model = plan, plan.settings, model
         self.latents, self.draws = latents, draws
         self.step = self.samples = self._rows = 0
@@ -83,10 +87,12 @@ class Trainer:
         )
         self._prepare_modules()
         self.optimizer = make_optimizer(self.settings, self.parts, self.device.type, plan.pictures)
+        if zeros is not None:
+            begin_in(self.optimizer, zeros)
         train = self.settings.train
         self.elsewhere = MomentsElsewhere(self.optimizer) if lie_elsewhere(train, self.device.type) else None
         self.in_backward = BackwardSteps(
-            self.optimizer, train.max_grad_norm, moment_bytes(train.optimizer)
+            self.optimizer, train.max_grad_norm, 0 if zeros else moment_bytes(train.optimizer)
         ) if train.step_in_backward else None
         growth = max(1, plan.in_steps(self.settings.train.grad_scaler_growth))
         self.scaler = loss_scale.make_scaler(self.device.type, growth) if self._precision == "fp16" else None

@@ -59,13 +59,14 @@ def test_large_blocks_lie_in_huge_pages_and_nothing_else_is_taken():
 
 
 AHEAD = """
-import ctypes, sys, threading
+import ctypes, sys, threading, torch
 from lib_sdtrain.train import allocator
+from lib_sdtrain.train.zeroed import ZeroedMemory
 def resident():
     return int(open("/proc/self/status").read().partition("VmRSS:")[2].split()[0]) // 1024
-def of(size):
+def of(size, others=range(0)):
     before = resident()
-    with allocator.memory_taken_ahead(size):
+    with allocator.memory_taken_ahead(size, others):
         for thread in threading.enumerate():
             if thread.name == "memory":
                 thread.join()
@@ -87,7 +88,10 @@ del block
 whole = here == bytearray(b"kept") * 2**20 + b"!"
 allocator.give_freed_memory_back()
 of(2**31)  # the heap has become shorter than that
-print(kept, unasked, taken, too_much, used, again, *in_a_thread, whole)
+others = ZeroedMemory(100 * 2**20)
+beside = of(0, others.addresses)
+zero = float(others.like(torch.ones(25 * 2**20)).sum()) == 0
+print(kept, unasked, taken, too_much, used, again, *in_a_thread, beside, whole and zero)
 """
 
 
@@ -99,14 +103,15 @@ def test_memory_taken_ahead_is_what_is_used_next():
         pytest.skip("this system's C library is not glibc, or there is no room")
     if tuple(map(int, re.findall(r"\d+", platform.release())[:2])) < (5, 14):
         pytest.skip("this system cannot take memory ahead")
-    unasked, taken, too_much, used, again, in_a_thread = map(int, found[1:7])
+    unasked, taken, too_much, used, again, in_a_thread, beside = map(int, found[1:8])
     assert unasked == 0
     assert 390 <= taken <= 410
     assert too_much == 0
     assert used <= 10
     assert again <= 10
     assert in_a_thread <= 2  # glibc has a heap of its own for it
-    assert found[7] == "True"
+    assert 98 <= beside <= 104
+    assert found[8] == "True"
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc is Linux's")

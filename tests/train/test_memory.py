@@ -24,7 +24,14 @@ from lib_sdtrain.train.forecast import forecast, forecast_text
 from lib_sdtrain.train.memory import need as need_module
 from lib_sdtrain.train.memory import plays, table
 from lib_sdtrain.train.memory.counting import Moment, peak, worst_moments
-from lib_sdtrain.train.memory.need import PROGRAM, held_from_the_start, memory_text, need
+from lib_sdtrain.train.memory.need import (
+    MOMENTS_AHEAD,
+    PROGRAM,
+    held_from_the_start,
+    memory_text,
+    need,
+    zeroed_from_the_start,
+)
 from lib_sdtrain.train.memory.plays import Step, step_moments
 from lib_sdtrain.train.memory.tiles import kernel_bytes
 from lib_sdtrain.train.plan import make_plan
@@ -263,15 +270,20 @@ def test_weights_that_are_prepared_for_convolutions_count(planned, monkeypatch, 
 def test_what_is_taken_ahead_is_sure_to_be_held(planned):
     counts = open_checkpoint("toybox").parameter_counts()
     unet, text = counts["unet"], counts["text_encoder"]
-    assert held_from_the_start(planned("cuda")) == 0
-    assert held_from_the_start(planned()) == 4 * unet + 8 * (unet + text)       # AdamW's moments are of both
-    assert held_from_the_start(planned(ema__decay=0.9)) == 4 * unet + 12 * (unet + text)
+    assert held_from_the_start(planned("cuda")) == zeroed_from_the_start(planned("cuda")) == 0
+    assert held_from_the_start(planned()) == 4 * unet
+    assert zeroed_from_the_start(planned()) == 8 * (unet + text)  # AdamW's moments are of both
+    assert held_from_the_start(planned(ema__decay=0.9)) == 4 * unet + 4 * (unet + text)
     assert held_from_the_start(planned(train__optimizer="SGD")) == 4 * unet
+    lion = planned(train__optimizer="lion")
+    assert held_from_the_start(lion) == 4 * unet + round(MOMENTS_AHEAD * 4 * (unet + text))
+    assert zeroed_from_the_start(lion) == zeroed_from_the_start(planned(train__optimizer_args={"amsgrad": True})) == 0
     own = {"method__kind": "embedding", "embedding__name": "sks", "embedding__init_words": "cat"}
     for changes in ({}, {"method__kind": "lora"}, own, {"method__train_unet": False}, {"train__step_in_backward": True},
                     {"train__optimizer": "prodigy"}, {"ema__decay": 0.9}, {"train__mixed_precision": "bf16"}):
         plan = planned(**changes)
-        assert 0 < held_from_the_start(plan) < needed(plan, (64, 64))["total"] - PROGRAM, changes
+        ahead = held_from_the_start(plan) + zeroed_from_the_start(plan)
+        assert 0 < ahead < needed(plan, (64, 64))["total"] - PROGRAM, changes
 
 
 def test_the_hungriest_part_of_a_run_counts(planned):
