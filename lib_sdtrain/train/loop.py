@@ -17,13 +17,13 @@ from lib_sdtrain.places import check_writable
 from lib_sdtrain.settings.run import RunSettings
 from lib_sdtrain.settings.run_method import FULL
 from lib_sdtrain.settings.run_outputs import DROP
-from lib_sdtrain.train.allocator import memory_taken_ahead
+from lib_sdtrain.train.allocator import give_freed_memory_back, memory_taken_ahead
 from lib_sdtrain.train.boards import boards
 from lib_sdtrain.train.class_images import make_class_pictures
 from lib_sdtrain.train.data_plan import draws_of
 from lib_sdtrain.train.encoding import UNCACHED, draws_to_encode, free_vae, latents_of, vae_needed
 from lib_sdtrain.train.forecast import checkpoint_bytes, disk_bytes, run_bytes
-from lib_sdtrain.train.memory.need import held_from_the_start, zeroed_from_the_start
+from lib_sdtrain.train.memory.need import held_from_the_start, used_before_training, zeroed_from_the_start
 from lib_sdtrain.train.outputs import Outputs
 from lib_sdtrain.train.plan import Plan, rescan_class_pictures
 from lib_sdtrain.train.previews import draw_previews
@@ -99,7 +99,8 @@ def run_plan(
     yield Started(job="train", total=plan.steps, step=step, run_dir=str(run.path))
     try:
         zeros = None if state else zeroed_memory(zeroed_from_the_start(plan))
-        with memory_taken_ahead(held_from_the_start(plan), zeros.addresses if zeros else range(0)):
+        ahead = max(0, zeroed_from_the_start(plan) - used_before_training(plan))  # else more is held while encoding
+        with memory_taken_ahead(held_from_the_start(plan), zeros.addresses[:ahead] if zeros else range(0)):
             yield from _prepared(plan, run, token, state, earlier, outputs or run.outputs, zeros)
     except Cancelled:
         yield Stopped(step=step, saved=True)
@@ -136,6 +137,7 @@ def _prepared(
                 lambda: chain(draws_to_encode(draws, plan, first, steps), validator.draws()), token)
             free_vae(plan, model)
         yield from prepare_words(trainer, outputs, (draw.prompt for draw in validator.draws()), token)
+    give_freed_memory_back()
     own = draws_of(plan) if draws.refresh_every else draws  # a thread would use them
     refresher = Refresher(latents, own, plan.in_samples(plan.settings.train.length))
     with closing(files), closing(refresher):

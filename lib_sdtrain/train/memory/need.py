@@ -103,6 +103,11 @@ def zeroed_from_the_start(plan: Plan) -> int:
     return 0 if elsewhere else trained_weights(plan) * moment_bytes(train.optimizer)
 
 
+def used_before_training(plan: Plan) -> int:
+    """Bytes of the parts that encode pictures and captions, most of which are let go before the first step."""
+    return _weights(plan, {VAE, *frozen_encoders(plan)})
+
+
 def memory_text(row: Mapping[str, Any]) -> str:
     """`training: 3.4 GB weights, 6.9 GB optimizer, ...`, the largest first; what is under a hundredth is left out."""
     parts = {name: value for name, value in row.items() if name in WORDS and value >= row["total"] / 100}
