@@ -17,7 +17,7 @@ from torch.nn.functional import linear, unfold
 
 from lib_sdtrain.settings.run import RunSettings
 from lib_sdtrain.settings.run_method import FULL
-from lib_sdtrain.train.winograd import TiledConvolution, tile_kernels
+from lib_sdtrain.train.winograd import TiledConvolution, convolve, tile_kernels
 
 CHANNELS_A_PIXEL = {"no": 16, "bf16": 10}
 """By precision: how many channels come out for each pixel of the batch, at least, where the product is the faster."""
@@ -26,6 +26,8 @@ TILED_CHANNELS_A_PIXEL = 1.25
 much memory for the time that they save."""
 TILED_CHANNELS = 256
 """Channels that go in and out, at least, where tiles are used: cutting and joining them takes little time then."""
+ENCODER_CHANNELS, ENCODER_CHANNELS_A_PIXEL = 256, 2
+"""The same two for a VAE's encoder, whose prepared weights are let go when all is encoded."""
 
 
 def choose_convolutions(unet: nn.Module, device: str, settings: RunSettings) -> None:
@@ -39,12 +41,36 @@ def choose_convolutions(unet: nn.Module, device: str, settings: RunSettings) -> 
             layer.forward = Convolution(layer, CHANNELS_A_PIXEL[precision], tiled and _keeps_size(layer))
 
 
+def choose_encoder(vae: nn.Module, device: str, settings: RunSettings) -> None:
+    """Give the convolutions with which pictures are encoded the faster way, those that have it not."""
+    for layer in vae.encoder.modules() if prepares_encoder(device, settings) else ():
+        if encodes_in_tiles(layer) and "forward" not in vars(layer):
+            layer.forward = EncoderConvolution(layer)
+
+
+def forget_encoder(vae: nn.Module) -> None:
+    """Let go of weights that were prepared for encoding."""
+    for layer in vae.encoder.modules():
+        vars(layer).pop("forward", None)
+
+
+def encodes_in_tiles(layer: nn.Module) -> bool:
+    """Whether a layer of a VAE's encoder is one that tiles are faster for."""
+    return isinstance(layer, nn.Conv2d) and _keeps_size(layer) and (
+        min(layer.in_channels, layer.out_channels) >= ENCODER_CHANNELS)
+
+
 def prepares_tiles(device: str, settings: RunSettings) -> bool:
-    """Whether weights of the UNet are prepared for tiles: those that stay, in 32 bits, unless memory is spared."""
-    method, train = settings.method, settings.train
-    stays = method.kind != FULL or not method.train_unet
+    """Whether weights of the UNet are prepared for tiles: those that stay."""
+    method = settings.method
+    return (method.kind != FULL or not method.train_unet) and prepares_encoder(device, settings)
+
+
+def prepares_encoder(device: str, settings: RunSettings) -> bool:
+    """Whether weights that stay, as the VAE's do, are prepared for tiles: in 32 bits, unless memory is spared."""
+    train = settings.train
     wanted = train.prepared_convolutions and not train.gradient_checkpointing
-    return stays and wanted and device == "cpu" and train.mixed_precision == "no"
+    return wanted and device == "cpu" and train.mixed_precision == "no"
 
 
 def worth_tiles(channels_in: int, channels_out: int, pixels: int) -> bool:
@@ -86,6 +112,25 @@ class Convolution:
         facts = zip(x.shape[2:], self.layer.kernel_size, self.layer.padding, self.layer.stride, strict=True)
         height, width = ((side + 2 * zeros - kernel) // stride + 1 for side, kernel, zeros, stride in facts)
         return height, width
+
+    @cached_property
+    def _kernels(self) -> Tensor:
+        return tile_kernels(self.layer.weight)
+
+
+class EncoderConvolution:
+    """What `layer`, of a VAE's encoder, makes of pictures (B, C, h, w), without gradients: in tiles where they have
+    pixels enough for the weights to be read.
+    """
+
+    def __init__(self, layer: nn.Conv2d) -> None:
+        self.layer = layer
+
+    def __call__(self, x: Tensor) -> Tensor:
+        layer, pixels = self.layer, len(x) * x.shape[2] * x.shape[3]
+        if torch.is_grad_enabled() or pixels * ENCODER_CHANNELS_A_PIXEL < layer.out_channels:
+            return type(layer).forward(layer, x)
+        return convolve(x, self._kernels, layer.bias)
 
     @cached_property
     def _kernels(self) -> Tensor:

@@ -16,6 +16,7 @@ from lib_sdtrain.data.shards import ShardStore
 from lib_sdtrain.model.build import LoadedModel, build_vae
 from lib_sdtrain.model.keys import VAE, part_rows
 from lib_sdtrain.model.mapped import digest_tensor
+from lib_sdtrain.train.convolutions import choose_encoder, forget_encoder
 from lib_sdtrain.train.plan import Plan
 from lib_sdtrain.train.starting import vae_source
 
@@ -32,6 +33,7 @@ def latents_of(plan: Plan, model: LoadedModel, outputs: Path) -> Latents:
         with loading:
             vae = loaded_vae(plan, model)
             vae.to(plan.device, torch.float32).eval()
+            choose_encoder(vae, plan.device, plan.settings)
         distribution = vae.encode(pixels[None].to(plan.device)).latent_dist
         return torch.cat([distribution.mean[0], distribution.std[0]]).cpu()
 
@@ -96,4 +98,5 @@ def free_vae(plan: Plan, model: LoadedModel) -> None:
     settings = plan.settings
     loaded = not next(model.vae.parameters()).is_meta and not settings.data.refresh_crops
     if loaded and settings.data.cache_latents != UNCACHED and plan.family.variant == "base":
+        forget_encoder(model.vae)
         model.vae.to("cpu" if settings.preview.prompts else "meta")

@@ -18,6 +18,9 @@ OUT, IN = 4, 6
 """Results and values along a tile's side."""
 POINTS = (0.0, 1.0, -1.0, 0.5, -2.0)
 """Where polynomials are evaluated, beside infinity: with these, errors are small."""
+TILES_AT_ONCE = 512
+"""Tiles of a large picture that are in memory together where no gradient is wanted: their values take 2.25 times as
+much as the picture's, and from so many on more are no faster."""
 KERNEL_BYTES = IN * IN * 4
 """What `tile_kernels` takes for each pair of channels."""
 
@@ -38,10 +41,7 @@ class TiledConvolution(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, kernels: Tensor, bias: Tensor | None) -> Tensor:
         ctx.save_for_backward(kernels)
-        values = _both_ways("values", x.dtype) @ _overlapping(x).flatten(1)
-        products = kernels @ values.unflatten(1, (x.shape[1], -1))
-        results = _both_ways("results", x.dtype) @ products.flatten(1)
-        picture = _side_by_side(results, kernels.shape[1], x.shape)
+        picture = _results(_with_zeros(x), kernels)[:, :, : x.shape[2], : x.shape[3]].contiguous()
         return picture if bias is None else picture.add_(bias[:, None, None])
 
     @staticmethod
@@ -51,6 +51,26 @@ class TiledConvolution(torch.autograd.Function):
         values = products.unflatten(1, (-1, gradient.shape[1])) @ kernels  # with pixels first, as it is the faster way
         tiles = _both_ways("values", gradient.dtype).T @ values.flatten(1)
         return _added_up(tiles, kernels.shape[2], gradient.shape), None, None
+
+
+def convolve(x: Tensor, kernels: Tensor, bias: Tensor | None) -> Tensor:
+    """`TiledConvolution` without gradients, over a few rows of tiles at a time."""
+    height, wide = x.shape[2], _tiles(x.shape[3])
+    rows = OUT * max(1, TILES_AT_ONCE // (len(x) * wide))
+    around = _with_zeros(x)
+    made = [_results(around[:, :, top : top + min(rows, OUT * _tiles(height - top)) + IN - OUT], kernels)
+            for top in range(0, height, rows)]  # fmt: skip
+    picture = torch.cat(made, dim=2)[:, :, :height, : x.shape[3]].contiguous()
+    return picture if bias is None else picture.add_(bias[:, None, None])
+
+
+def _results(around: Tensor, kernels: Tensor) -> Tensor:
+    """Of (B, in, 4 high + 2, 4 wide + 2), a picture with what lies around it: (B, out, 4 high, 4 wide)."""
+    batch, channels, *sides = around.shape
+    values = _both_ways("values", around.dtype) @ _cut_out(around).flatten(1)
+    products = kernels @ values.unflatten(1, (channels, -1))
+    results = _both_ways("results", around.dtype) @ products.flatten(1)
+    return _side_by_side(results, kernels.shape[1], torch.Size([batch, channels, *(side + OUT - IN for side in sides)]))
 
 
 def _powers(count: int) -> Tensor:
@@ -73,17 +93,20 @@ def _tiles(length: int) -> int:
     return -(-length // OUT)
 
 
-def _overlapping(x: Tensor) -> Tensor:
-    """All tiles of 6x6 at a distance of 4, with zeros around: (36, in, B * tiles)."""
-    batch, channels, height, width = x.shape
-    high, wide = _tiles(height), _tiles(width)
-    around = pad(x, (1, OUT * wide + 1 - width, 1, OUT * high + 1 - height))
+def _with_zeros(x: Tensor) -> Tensor:
+    """One pixel of zeros around, and as many more as make tiles whole: (B, in, 4 high + 2, 4 wide + 2)."""
+    height, width = x.shape[2:]
+    return pad(x, (1, OUT * _tiles(width) + 1 - width, 1, OUT * _tiles(height) + 1 - height))
+
+
+def _cut_out(around: Tensor) -> Tensor:
+    """All tiles of 6x6 at a distance of 4: (36, in, B * tiles)."""
     tiles = around.unfold(2, IN, OUT).unfold(3, IN, OUT)  # (B, in, high, wide, 6, 6)
-    return tiles.permute(4, 5, 1, 0, 2, 3).reshape(IN * IN, channels, batch * high * wide)
+    return tiles.permute(4, 5, 1, 0, 2, 3).reshape(IN * IN, around.shape[1], -1)
 
 
 def _added_up(tiles: Tensor, channels: int, shape: torch.Size) -> Tensor:
-    """The opposite of `_overlapping`, from tiles (36, B * tiles * in): where they overlap, they add up."""
+    """The opposite of both, from tiles (36, B * tiles * in): where they overlap, they add up."""
     batch, _channels, height, width = shape
     high, wide, over = _tiles(height), _tiles(width), IN - OUT
     tiles = tiles.view(IN, IN, batch, high, wide, channels).permute(2, 5, 3, 0, 4, 1)

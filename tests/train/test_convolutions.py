@@ -5,9 +5,10 @@ import pytest
 import torch
 from torch import nn
 
-from lib_sdtrain.train import convolutions, winograd
+from lib_sdtrain.events import Step
+from lib_sdtrain.train import convolutions, loop, winograd
 from tests.tiny import write_tiny
-from tests.train.runs import run_settings
+from tests.train.runs import finish, of_kind, run_settings
 from tests.train.test_step import double_batch, make_trainer
 
 ALWAYS = 0
@@ -168,3 +169,84 @@ def test_a_run_in_tiles_has_the_same_gradients(method, prepared, monkeypatch, pi
     assert len(tiled) == len(plain) > 0
     for one, other in zip(tiled, plain, strict=True):
         assert torch.allclose(one, other, rtol=1e-6, atol=1e-12)
+
+
+@pytest.fixture
+def encoder():
+    """A VAE's encoder of two sizes, and the layers of it that tiles are faster for."""
+    torch.manual_seed(0)
+    convolution = {"kernel_size": 3, "padding": 1}
+    vae = nn.Module()
+    vae.encoder = nn.ModuleDict({
+        "in": nn.Conv2d(3, 256, **convolution), "same": nn.Conv2d(256, 256, **convolution),
+        "more": nn.Conv2d(256, 320, **convolution), "halved": nn.Conv2d(320, 320, 3, 2, 1),
+        "one": nn.Conv2d(320, 320, 1), "out": nn.Conv2d(320, 8, **convolution),
+    })  # fmt: skip
+    return vae, ["same", "more"]
+
+
+def has_the_faster_way(vae):
+    return [name for name, layer in vae.encoder.items() if "forward" in vars(layer)]
+
+
+@torch.no_grad()
+def test_an_encoder_prepares_its_weights_once_and_lets_them_go(encoder, prepared):
+    vae, expected = encoder
+    layer, x = vae.encoder["same"], torch.randn(1, 256, 16, 8)
+    plain = layer(x)
+    convolutions.choose_encoder(vae, "cpu", settings_of())
+    assert has_the_faster_way(vae) == expected
+    tiled = layer(x)
+    convolutions.choose_encoder(vae, "cpu", settings_of())  # it is asked for each picture
+    assert torch.equal(layer(x), tiled)
+    assert len(prepared) == 1
+    error = (tiled - plain).square().mean().sqrt() / plain.square().mean().sqrt()
+    assert 0 < error < 5e-6
+    assert torch.equal(layer(x[:, :, :15]), nn.Conv2d.forward(layer, x[:, :, :15]))  # 120 pixels, 256 channels
+    assert len(prepared) == 1
+    convolutions.forget_encoder(vae)
+    assert has_the_faster_way(vae) == []
+    assert torch.equal(layer(x), plain)
+
+
+@pytest.mark.parametrize(("device", "changes"), [
+    ("cuda", {}), ("cpu", {"train__prepared_convolutions": False}), ("cpu", {"train__gradient_checkpointing": True}),
+    ("cpu", {"train__mixed_precision": "bf16"}),
+])  # fmt: skip
+def test_an_encoder_stays_as_it_is_where_memory_is_spared_or_it_is_no_faster(encoder, device, changes):
+    convolutions.choose_encoder(encoder[0], device, settings_of(**changes))
+    assert has_the_faster_way(encoder[0]) == []
+
+
+def test_gradients_of_an_encoder_are_torchs(encoder):
+    vae, _ = encoder
+    convolutions.choose_encoder(vae, "cpu", settings_of())
+    made = vae.encoder["same"](torch.randn(1, 256, 16, 16, requires_grad=True))
+    assert type(made.grad_fn).__name__ == "ConvolutionBackward0"
+
+
+@pytest.mark.parametrize("cached", ["memory", "none"])
+def test_a_run_encodes_in_tiles_and_lets_them_go_when_all_is_cached(
+    cached, prepared, monkeypatch, tmp_path, picture_folder
+):
+    """The latents are those of a plain VAE but for rounding."""
+    monkeypatch.setattr(convolutions, "ENCODER_CHANNELS", 1)
+    monkeypatch.setattr(convolutions, "ENCODER_CHANNELS_A_PIXEL", 1000)
+    folder, models = picture_folder("subject", 2), []
+    free = loop.free_vae
+    monkeypatch.setattr(loop, "free_vae", lambda plan, model: (models.append(model), free(plan, model)))
+
+    def losses(wanted):
+        settings = run_settings(
+            write_tiny(tmp_path / "model.safetensors", "sd1"), folder, data__cache_latents=cached,
+            train__prepared_convolutions=wanted, train__length=2,
+        )
+        seen = finish(loop.train(settings, run_dir=tmp_path / "runs" / f"{cached} {wanted}"))
+        return [event.loss for event in of_kind(seen, Step)]
+
+    plain = losses(False)
+    assert not prepared
+    assert losses(True) == pytest.approx(plain, rel=1e-5)
+    assert prepared
+    kept = [layer for layer in models[-1].vae.encoder.modules() if "forward" in vars(layer)]
+    assert bool(kept) == (cached == "none")

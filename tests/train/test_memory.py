@@ -12,9 +12,10 @@ from torch import nn
 
 from lib_sdtrain.events import CancelToken, result_of
 from lib_sdtrain.merge.bench.measure import run_process
+from lib_sdtrain.model.build import empty_module
 from lib_sdtrain.model.checkpoint import open_checkpoint
 from lib_sdtrain.model.family import PUBLISHED
-from lib_sdtrain.model.keys import UNET
+from lib_sdtrain.model.keys import UNET, VAE
 from lib_sdtrain.settings.layers import resolve
 from lib_sdtrain.settings.run import RunSettings
 from lib_sdtrain.settings.run_method import EMBEDDING, FULL, LORA, MethodSettings
@@ -22,7 +23,7 @@ from lib_sdtrain.train import convolutions
 from lib_sdtrain.train.data_plan import draws_of
 from lib_sdtrain.train.forecast import forecast, forecast_text
 from lib_sdtrain.train.memory import need as need_module
-from lib_sdtrain.train.memory import plays, table
+from lib_sdtrain.train.memory import plays, table, tiles
 from lib_sdtrain.train.memory.counting import Moment, peak, worst_moments
 from lib_sdtrain.train.memory.need import (
     MOMENTS_AHEAD,
@@ -35,6 +36,7 @@ from lib_sdtrain.train.memory.need import (
 from lib_sdtrain.train.memory.plays import Step, step_moments
 from lib_sdtrain.train.memory.tiles import kernel_bytes
 from lib_sdtrain.train.plan import make_plan
+from lib_sdtrain.train.winograd import KERNEL_BYTES, TILES_AT_ONCE
 from tests.hollow import write_hollow
 from tests.train.runs import run_settings
 
@@ -265,6 +267,35 @@ def test_weights_that_are_prepared_for_convolutions_count(planned, monkeypatch, 
     for without in ({"train__gradient_checkpointing": True}, {"train__prepared_convolutions": False},
                     {"train__mixed_precision": "bf16"}, {"method__kind": "full"}, {"device": "cuda"}):  # fmt: skip
         assert needed(planned(**{**lora, **without}))["prepared"] == 0
+
+
+@pytest.mark.parametrize("name", ["sd1", "toybox"])
+def test_weights_that_are_prepared_for_encoding_are_those_of_its_layers(name, monkeypatch):
+    family = table.families()[name]
+    monkeypatch.setattr(tiles, "ENCODER_CHANNELS", 64)
+    monkeypatch.setattr(convolutions, "ENCODER_CHANNELS", 64)
+    layers = [layer for layer in empty_module(family, VAE).encoder.modules() if convolutions.encodes_in_tiles(layer)]
+    weights = sum(layer.in_channels * layer.out_channels for layer in layers)
+    most = max((max(layer.in_channels, layer.out_channels) for layer in layers), default=0)
+    assert tiles.encoder_bytes(family.vae) == KERNEL_BYTES * (weights + 3 * TILES_AT_ONCE * most)
+
+
+def test_weights_that_are_prepared_for_encoding_count_while_they_are_there(planned, monkeypatch):
+    monkeypatch.setattr(tiles, "ENCODER_CHANNELS", 1)
+    bytes_of, sizes = tiles.encoder_bytes(planned().family.vae), [{"size": (64, 64), "images": 1}]
+    assert bytes_of > 0
+
+    def prepared(phase, **changes):
+        plan = planned(**changes)
+        rows = [*need_module._before(plan, sizes), need_module._training(
+            plan, 0, need_module._kept(plan, sizes), sizes)]  # fmt: skip
+        return next(row.get("prepared", 0) for row in rows if row["phase"] == phase)
+
+    assert prepared("encoding pictures") == bytes_of
+    assert prepared("training") == 0
+    assert prepared("training", data__cache_latents="none") == bytes_of
+    for without in ({"train__prepared_convolutions": False}, {"device": "cuda"}, {"train__mixed_precision": "bf16"}):
+        assert prepared("encoding pictures", **without) == 0
 
 
 def test_what_is_taken_ahead_is_sure_to_be_held(planned):

@@ -1,13 +1,14 @@
 """Convolutions in tiles against torch's, in double precision and in single."""
 from __future__ import annotations
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn.functional import conv2d
 
 from lib_sdtrain.train import winograd
-from lib_sdtrain.train.winograd import TiledConvolution, tile_kernels
+from lib_sdtrain.train.winograd import TiledConvolution, convolve, tile_kernels
 
 
 def drawn(*shape, seed=0):
@@ -35,6 +36,17 @@ def test_values_and_gradients_are_those_of_the_convolution(batch, channels, heig
         assert one.shape == other.shape
         assert one.is_contiguous()
         assert torch.allclose(one, other, rtol=0, atol=1e-11)
+
+
+@settings(deadline=None)
+@given(batch=st.integers(1, 2), height=st.integers(1, 30), width=st.integers(1, 14), together=st.integers(1, 9))
+def test_without_gradients_it_is_computed_in_pieces(batch, height, width, together):
+    x, weight, bias = drawn(batch, 3, height, width), drawn(4, 3, 3, 3), drawn(4)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(winograd, "TILES_AT_ONCE", together)
+        made = convolve(x, tile_kernels(weight), bias)
+    assert made.is_contiguous()
+    assert torch.allclose(made, conv2d(x, weight, bias, padding=1), rtol=0, atol=1e-11)
 
 
 def test_gradient_is_the_transpose_of_the_computation():

@@ -17,14 +17,14 @@ from lib_sdtrain.settings.run_data import OWN_PICTURES
 from lib_sdtrain.settings.run_method import EMBEDDING, FULL, LORA
 from lib_sdtrain.settings.run_outputs import USE, WEBUI
 from lib_sdtrain.settings.sample import SampleRequest
-from lib_sdtrain.train.convolutions import prepares_tiles
+from lib_sdtrain.train.convolutions import prepares_encoder, prepares_tiles
 from lib_sdtrain.train.encoding import UNCACHED
 from lib_sdtrain.train.forms import average_beside, forms_of
 from lib_sdtrain.train.frozen import narrows
 from lib_sdtrain.train.lora_layers import count_weights
 from lib_sdtrain.train.memory.plays import TOKENS, Step
 from lib_sdtrain.train.memory.table import DECODE, DRAW, ENCODE, other_peak, step_peak, vae_weights
-from lib_sdtrain.train.memory.tiles import kernel_bytes
+from lib_sdtrain.train.memory.tiles import encoder_bytes, kernel_bytes
 from lib_sdtrain.train.optimizers.elsewhere import TOGETHER, lie_elsewhere
 from lib_sdtrain.train.optimizers.registry import ADAMW, SCHEDULE_FREE, moment_bytes, names
 from lib_sdtrain.train.plan import Plan
@@ -142,12 +142,17 @@ def _kept(plan: Plan, table: Sequence[Mapping[str, Any]]) -> Row:
 
 
 def _prepared_weights(plan: Plan, table: Sequence[Mapping[str, Any]]) -> int:
-    """Untrained weights of the UNet, prepared for convolutions in tiles."""
+    """Untrained weights of the UNet, prepared for convolutions in tiles, and the VAE's where it stays."""
+    encoder = _prepared_encoder(plan) if _encodes_on_the_way(plan) else 0
     if not prepares_tiles(plan.device, plan.settings):
-        return 0
+        return encoder
     scale = plan.family.vae.downscale
     sizes = [(height // scale, width // scale) for width, height in (row["size"] for row in table)]
-    return kernel_bytes(plan.checkpoint, _together(plan), sizes)
+    return encoder + kernel_bytes(plan.checkpoint, _together(plan), sizes)
+
+
+def _prepared_encoder(plan: Plan) -> int:
+    return encoder_bytes(plan.family.vae) if prepares_encoder(plan.device, plan.settings) else 0
 
 
 def _together(plan: Plan) -> int:
@@ -193,7 +198,8 @@ def _longer_prompts(plan: Plan, step: Step, batch: int, area: int) -> int:
 def _before(plan: Plan, table: Sequence[Mapping[str, Any]]) -> list[Row]:
     counts = _counts(plan)
     rows = [{"phase": ENCODING, "weights": _weights(plan, {VAE} if plan.device == "cuda" else set(counts)),
-             "average": _average(plan), "working": other_peak(plan.family, ENCODE, _area(plan, table))}]  # fmt: skip
+             "average": _average(plan), "prepared": _prepared_encoder(plan),
+             "working": other_peak(plan.family, ENCODE, _area(plan, table))}]  # fmt: skip
     drawn = any(plan.missing_class) and plan.settings.data.class_drawn_by != WEBUI
     if drawn:
         pixels = plan.target[0] * plan.target[1] // plan.family.vae.downscale**2

@@ -4,9 +4,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from lib_sdtrain.model.checkpoint import Checkpoint
+from lib_sdtrain.model.family import VAEConfig
 from lib_sdtrain.model.keys import UNET, part_rows
-from lib_sdtrain.train.convolutions import worth_tiles
-from lib_sdtrain.train.winograd import KERNEL_BYTES
+from lib_sdtrain.train.convolutions import ENCODER_CHANNELS, worth_tiles
+from lib_sdtrain.train.winograd import KERNEL_BYTES, TILES_AT_ONCE
 
 
 def kernel_bytes(checkpoint: Checkpoint, batch: int, sizes: Iterable[tuple[int, int]]) -> int:
@@ -19,6 +20,23 @@ def kernel_bytes(checkpoint: Checkpoint, batch: int, sizes: Iterable[tuple[int, 
             for level in range(halved + 1)]  # fmt: skip
     return sum(KERNEL_BYTES * channels[0] * channels[1]
                for level, channels in _layers(checkpoint, halved) if worth_tiles(*channels, seen[level]))  # fmt: skip
+
+
+def encoder_bytes(vae: VAEConfig) -> int:
+    """Bytes of all `tile_kernels` of a VAE's encoder, and of the tiles that are in memory together."""
+    pairs = [pair for pair in _encoder_layers(vae) if min(pair) >= ENCODER_CHANNELS]
+    together = 3 * TILES_AT_ONCE * max(map(max, pairs), default=0)  # cut out, transformed, multiplied
+    return KERNEL_BYTES * (sum(into * out for into, out in pairs) + together)
+
+
+def _encoder_layers(vae: VAEConfig) -> Iterator[tuple[int, int]]:
+    """The channels of the residual blocks' convolutions, two a block, two blocks more in the middle."""
+    before = vae.channels[0]
+    for channels in vae.channels:
+        yield before, channels
+        yield from [(channels, channels)] * (2 * vae.num_res_blocks - 1)
+        before = channels
+    yield from [(before, before)] * 4
 
 
 def _halved(side: int, times: int) -> int:
