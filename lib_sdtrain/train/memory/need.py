@@ -26,7 +26,7 @@ from lib_sdtrain.train.memory.plays import TOKENS, Step
 from lib_sdtrain.train.memory.table import DECODE, DRAW, ENCODE, other_peak, step_peak, vae_weights
 from lib_sdtrain.train.memory.tiles import encoder_bytes, kernel_bytes
 from lib_sdtrain.train.optimizers.elsewhere import TOGETHER, lie_elsewhere
-from lib_sdtrain.train.optimizers.registry import ADAMW, SCHEDULE_FREE, moment_bytes, names
+from lib_sdtrain.train.optimizers.registry import ADAMW, SCHEDULE_FREE, moment_bytes
 from lib_sdtrain.train.plan import Plan
 from lib_sdtrain.train.preview_requests import preview_requests
 from lib_sdtrain.train.spare_memory import spare_memory
@@ -41,8 +41,6 @@ from lib_sdtrain.train.text_cache import (
 )  # fmt: skip
 
 FP32, FP16 = 4, 2
-MOMENTS_AHEAD = 0.9
-"""Of the moments that are made between gradients; the rest may come to lie in gaps that the heap has anyway."""
 PROGRAM = 380 * 2**20
 """A process that has loaded torch, diffusers and transformers and opened the pictures (PyTorch 2.13, Linux)."""
 GAPS, GAPS_CHECKPOINTING = 0.13, 1.8
@@ -85,15 +83,10 @@ def need(plan: Plan, draws: Draws, table: Sequence[Mapping[str, Any]]) -> Row:
 
 
 def held_from_the_start(plan: Plan) -> int:
-    """Bytes of the heap that a run in main memory is sure to hold at its first step: the UNet, the average, and most of
-    the moments of an optimizer that is ours, where they lie there; 0 where training is on another device.
+    """Bytes of the heap that a run in main memory holds from its loading to its end: the UNet and the average; 0 where
+    training is on another device.
     """
-    if plan.device != "cpu":
-        return 0
-    optimizer = plan.settings.train.optimizer
-    inside = optimizer in names() and not zeroed_from_the_start(plan)
-    moments = round(MOMENTS_AHEAD * trained_weights(plan) * moment_bytes(optimizer)) if inside else 0
-    return _weights(plan, {UNET}) + moments + _average(plan)
+    return _weights(plan, {UNET}) + _average(plan) if plan.device == "cpu" else 0
 
 
 def zeroed_from_the_start(plan: Plan) -> int:
