@@ -79,8 +79,9 @@ def draws_to_encode(draws: Draws, plan: Plan, first: int, steps: int) -> Iterato
     if plan.settings.data.cache_latents == UNCACHED:
         return
     samples, refreshed = plan.samples_a_step * steps, draws.refreshed(first)
-    at_most = 2 * samples  # each may have a class picture with it
-    if next(islice(draws.all_forms(refreshed), at_most, None), None) is None:
+    with_class = any(material.class_pictures for material in draws.materials)
+    seen = samples * (2 if with_class else 1)
+    if next(islice(draws.all_forms(refreshed), seen, None), None) is None:
         yield from draws.all_forms(refreshed)
         return
     for index in range(first, first + samples):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import mmap
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -31,10 +32,10 @@ class ZeroedMemory:
     """
 
     def __init__(self, size: int) -> None:
-        own = {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if hasattr(mmap, "MAP_ANONYMOUS") else {}
-        self._map = mmap.mmap(-1, size + SPARE, **own)
+        self._map = mmap.mmap(-1, size + SPARE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         if hasattr(mmap, "MADV_HUGEPAGE"):
-            self._map.madvise(mmap.MADV_HUGEPAGE)
+            with suppress(OSError):  # a kernel without them
+                self._map.madvise(mmap.MADV_HUGEPAGE)
         self._used = 0
 
     @property
@@ -54,9 +55,11 @@ class ZeroedMemory:
 
 
 def zeroed_memory(size: int) -> ZeroedMemory | None:
-    """So many bytes; None for none, and where the system does not promise them."""
+    """So many bytes; None for none, where the system does not promise them, and on Windows, which would set all of
+    them aside at once.
+    """
     try:
-        return ZeroedMemory(size) if size else None
+        return ZeroedMemory(size) if size and hasattr(mmap, "MAP_ANONYMOUS") else None
     except OSError:
         return None
 

@@ -45,6 +45,13 @@ def test_a_long_run_encodes_every_picture_in_each_form(encoded, steps, flip_p, f
     assert made >= seen
 
 
+@pytest.mark.parametrize(("steps", "forms"), [(1, 1), (2, 2), (3, 3), (7, 3)])
+def test_without_a_class_a_run_sees_one_picture_a_sample(tiny_checkpoint, picture_folder, tmp_path, steps, forms):
+    settings = run_settings(tiny_checkpoint, picture_folder("subject", 3), train__length=steps)
+    plan = result_of(make_plan(settings, tmp_path, "cpu", CancelToken()), lambda event: None)
+    assert len({draw.picture.path for draw in draws_to_encode(draws_of(plan), plan, 0, steps)}) == forms
+
+
 def test_a_run_that_sees_less_than_there_are_forms_makes_no_other(encoded):
     made, seen = encoded(0, 9, data__flip_p=0.5)
     assert made == seen

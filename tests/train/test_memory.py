@@ -25,7 +25,14 @@ from lib_sdtrain.train.forecast import forecast, forecast_text
 from lib_sdtrain.train.memory import need as need_module
 from lib_sdtrain.train.memory import plays, table, tiles
 from lib_sdtrain.train.memory.counting import Moment, peak, worst_moments
-from lib_sdtrain.train.memory.need import PROGRAM, held_from_the_start, memory_text, need, zeroed_from_the_start
+from lib_sdtrain.train.memory.need import (
+    PROGRAM,
+    held_from_the_start,
+    memory_text,
+    need,
+    used_before_training,
+    zeroed_from_the_start,
+)
 from lib_sdtrain.train.memory.plays import Step, step_moments
 from lib_sdtrain.train.memory.tiles import kernel_bytes
 from lib_sdtrain.train.plan import make_plan
@@ -301,6 +308,9 @@ def test_what_is_taken_ahead_is_sure_to_be_held(planned):
     for changes in ({"train__optimizer": "lion"}, {"train__optimizer_args": {"amsgrad": True}}):
         assert held_from_the_start(planned(**changes)) == 4 * unet
         assert zeroed_from_the_start(planned(**changes)) == 0
+    before = planned(method__train_text_encoder=False)
+    assert used_before_training(before) > 4 * (counts["vae"] + text)
+    assert used_before_training(before) - 4 * text == used_before_training(planned())
     own = {"method__kind": "embedding", "embedding__name": "sks", "embedding__init_words": "cat"}
     for changes in ({}, {"method__kind": "lora"}, own, {"method__train_unet": False}, {"train__step_in_backward": True},
                     {"train__optimizer": "prodigy"}, {"ema__decay": 0.9}, {"train__mixed_precision": "bf16"}):

@@ -97,8 +97,10 @@ def zeroed_from_the_start(plan: Plan) -> int:
 
 
 def used_before_training(plan: Plan) -> int:
-    """Bytes of the parts that encode pictures and captions, most of which are let go before the first step."""
-    return _weights(plan, {VAE, *frozen_encoders(plan)})
+    """Bytes of what encodes pictures and captions, and draws those of the class: it is there before the moments are."""
+    pixels = plan.target[0] * plan.target[1] // plan.family.vae.downscale**2
+    working = _drawing(plan, pixels) if _draws_class(plan) else other_peak(plan.family, ENCODE, pixels)
+    return _weights(plan, {VAE, *frozen_encoders(plan)}) + _prepared_encoder(plan) + working
 
 
 def memory_text(row: Mapping[str, Any]) -> str:
@@ -193,14 +195,17 @@ def _before(plan: Plan, table: Sequence[Mapping[str, Any]]) -> list[Row]:
     rows = [{"phase": ENCODING, "weights": _weights(plan, {VAE} if plan.device == "cuda" else set(counts)),
              "average": _average(plan), "prepared": _prepared_encoder(plan),
              "working": other_peak(plan.family, ENCODE, _area(plan, table))}]  # fmt: skip
-    drawn = any(plan.missing_class) and plan.settings.data.class_drawn_by != WEBUI
-    if drawn:
+    if _draws_class(plan):
         pixels = plan.target[0] * plan.target[1] // plan.family.vae.downscale**2
         whole = FP32 * sum(counts.values())
         rows.append({"phase": CLASS_PICTURES, "weights": whole, "working": _drawing(plan, pixels)})
     narrow = plan.device == "cuda" and not any(plan.missing_class)  # it goes there in its final form
     weights = _weights(plan, set(counts)) if narrow else FP32 * sum(counts.values())
     return [*rows, {"phase": LOADING, "weights": weights}]
+
+
+def _draws_class(plan: Plan) -> bool:
+    return any(plan.missing_class) and plan.settings.data.class_drawn_by != WEBUI
 
 
 def _in_between(plan: Plan, weights: int, kept: Row) -> list[Row]:
