@@ -144,10 +144,10 @@ def test_a_picture_is_encoded_once_for_both(tiny_checkpoint, folder, tmp_path, m
         latents_module, "load_pixels", lambda draw, data: decoded.append((draw.picture.path.name, draw.flip))
         or load(draw, data),
     )  # fmt: skip
-    kept = own(tiny_checkpoint, folder, data__flip_p=0.5, train__length=6, **more)
+    kept = own(tiny_checkpoint, folder, data__flip_p=0.5, train__length=10, **more)
     cached = result(finish(train(kept, run_dir=tmp_path / "a" / "run")))
     assert len(decoded) == len(set(decoded)) == 10  # five pictures, plain and mirrored
-    uncached = own(tiny_checkpoint, folder, data__flip_p=0.5, train__length=6, data__cache_latents="none", **more)
+    uncached = own(tiny_checkpoint, folder, data__flip_p=0.5, train__length=10, data__cache_latents="none", **more)
     assert result(finish(train(uncached, run_dir=tmp_path / "b" / "run"))) == cached
 
 

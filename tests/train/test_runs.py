@@ -155,7 +155,7 @@ def test_cached_and_uncached_training_are_the_same(tiny_checkpoint, folders, tmp
     decoded = []
     load = latents_module.load_pixels
     monkeypatch.setattr(latents_module, "load_pixels", lambda *a: decoded.append(a[0].picture.path) or load(*a))
-    base = run_settings(tiny_checkpoint, *folders, data__cache_latents="memory", data__flip_p=0.5)
+    base = run_settings(tiny_checkpoint, *folders, data__cache_latents="memory", data__flip_p=0.5, train__length=7)
     expected = result_of(finish(train(base, run_dir=tmp_path / "runs" / "base")))
     once = len(decoded)
     settings = run_settings(tiny_checkpoint, *folders, data__cache_latents=cache, data__flip_p=0.5)
