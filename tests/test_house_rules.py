@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[1]
 MOST = 0.9          # the share of files and functions that stays below the comfortable length
 LONGEST_FILE, COMFORTABLE_FILE = 400, 300
@@ -117,3 +119,10 @@ def test_texts_speak_of_the_product_only():
             if machine.search(line) or later.search(line):
                 found.append(f"{name_of(path)}:{number} {line.strip()}")
     assert found == []
+
+
+def test_files_that_differ_are_told_in_short():
+    """On CI pytest would tell every line of two files of megabytes, for hours; conftest.py takes that away."""
+    with pytest.raises(AssertionError) as said:
+        assert b"a" * 20_000 == b"b" * 20_000
+    assert len(str(said.value)) < 2000

@@ -158,7 +158,7 @@ def test_cached_and_uncached_training_are_the_same(tiny_checkpoint, folders, tmp
     base = run_settings(tiny_checkpoint, *folders, data__cache_latents="memory", data__flip_p=0.5, train__length=7)
     expected = result_of(finish(train(base, run_dir=tmp_path / "runs" / "base")))
     once = len(decoded)
-    settings = run_settings(tiny_checkpoint, *folders, data__cache_latents=cache, data__flip_p=0.5)
+    settings = run_settings(tiny_checkpoint, *folders, data__cache_latents=cache, data__flip_p=0.5, train__length=7)
     assert result_of(finish(train(settings, run_dir=tmp_path / "runs" / "a"))) == expected
     if cache == "disk":
         decoded.clear()
