@@ -83,15 +83,27 @@ def _keeps_size(layer: nn.Conv2d) -> bool:
     return (layer.kernel_size, layer.stride, layer.padding) == ((3, 3), (1, 1), (1, 1))
 
 
-class Convolution:
+class _InTiles:
+    """A layer whose weights are prepared when they are first wanted in tiles: they must not change any more."""
+
+    def __init__(self, layer: nn.Conv2d) -> None:
+        self.layer = layer
+
+    @cached_property
+    def kernels(self) -> Tensor:
+        return tile_kernels(self.layer.weight)
+
+
+class Convolution(_InTiles):
     """What `layer` makes of pictures (B, C, h, w), by the fastest way for so many pixels.
 
-    For layers with zeros around the picture, without groups and dilation, as a UNet's are. Weights of a layer that is
-    `tiled` must not change any more.
+    For layers with zeros around the picture, without groups and dilation, as a UNet's are. One that is `tiled` is not
+    trained.
     """
 
     def __init__(self, layer: nn.Conv2d, channels_a_pixel: float, tiled: bool) -> None:
-        self.layer, self.channels_a_pixel, self.tiled = layer, channels_a_pixel, tiled
+        super().__init__(layer)
+        self.channels_a_pixel, self.tiled = channels_a_pixel, tiled
 
     def __call__(self, x: Tensor) -> Tensor:
         layer, (height, width) = self.layer, self._size(x)
@@ -99,7 +111,7 @@ class Convolution:
         if not torch.is_grad_enabled():  # previews are the sampler's
             return type(layer).forward(layer, x)
         if self.tiled and worth_tiles(layer.in_channels, layer.out_channels, pixels):
-            return TiledConvolution.apply(x, self._kernels, layer.bias)
+            return TiledConvolution.apply(x, self.kernels, layer.bias)
         if pixels * self.channels_a_pixel > layer.out_channels:
             return type(layer).forward(layer, x)
         seen = unfold(x, layer.kernel_size, padding=layer.padding, stride=layer.stride).transpose(1, 2)
@@ -113,25 +125,14 @@ class Convolution:
         height, width = ((side + 2 * zeros - kernel) // stride + 1 for side, kernel, zeros, stride in facts)
         return height, width
 
-    @cached_property
-    def _kernels(self) -> Tensor:
-        return tile_kernels(self.layer.weight)
 
-
-class EncoderConvolution:
+class EncoderConvolution(_InTiles):
     """What `layer`, of a VAE's encoder, makes of pictures (B, C, h, w), without gradients: in tiles where they have
     pixels enough for the weights to be read.
     """
-
-    def __init__(self, layer: nn.Conv2d) -> None:
-        self.layer = layer
 
     def __call__(self, x: Tensor) -> Tensor:
         layer, pixels = self.layer, len(x) * x.shape[2] * x.shape[3]
         if torch.is_grad_enabled() or pixels * ENCODER_CHANNELS_A_PIXEL < layer.out_channels:
             return type(layer).forward(layer, x)
-        return convolve(x, self._kernels, layer.bias)
-
-    @cached_property
-    def _kernels(self) -> Tensor:
-        return tile_kernels(self.layer.weight)
+        return convolve(x, self.kernels, layer.bias)

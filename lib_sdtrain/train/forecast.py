@@ -23,7 +23,8 @@ from lib_sdtrain.train.data_plan import (
 )  # fmt: skip
 from lib_sdtrain.train.forms import forms_of
 from lib_sdtrain.train.layout import child_specs, size_of
-from lib_sdtrain.train.memory.need import FP32, memory_text, need, state_bytes, trained_weights
+from lib_sdtrain.train.memory.need import memory_text, need
+from lib_sdtrain.train.memory.parts import FP32, state_bytes, trained_weights
 from lib_sdtrain.train.memory.table import is_known
 from lib_sdtrain.train.optimizers.registry import trained_rates
 from lib_sdtrain.train.plan import Plan

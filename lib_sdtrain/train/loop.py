@@ -23,7 +23,7 @@ from lib_sdtrain.train.class_images import make_class_pictures
 from lib_sdtrain.train.data_plan import draws_of
 from lib_sdtrain.train.encoding import UNCACHED, draws_to_encode, free_vae, latents_of, vae_needed
 from lib_sdtrain.train.forecast import checkpoint_bytes, disk_bytes, run_bytes
-from lib_sdtrain.train.memory.need import held_from_the_start, used_before_training, zeroed_from_the_start
+from lib_sdtrain.train.memory.ahead import held_from_the_start, zeroed_ahead, zeroed_from_the_start
 from lib_sdtrain.train.outputs import Outputs
 from lib_sdtrain.train.plan import Plan, rescan_class_pictures
 from lib_sdtrain.train.previews import draw_previews
@@ -99,8 +99,8 @@ def run_plan(
     yield Started(job="train", total=plan.steps, step=step, run_dir=str(run.path))
     try:
         zeros = None if state else zeroed_memory(zeroed_from_the_start(plan))
-        ahead = max(0, zeroed_from_the_start(plan) - used_before_training(plan))  # else more is held while encoding
-        with memory_taken_ahead(held_from_the_start(plan), zeros.addresses[:ahead] if zeros else range(0)):
+        others = zeros.addresses[: zeroed_ahead(plan)] if zeros else range(0)
+        with memory_taken_ahead(held_from_the_start(plan), others):
             yield from _prepared(plan, run, token, state, earlier, outputs or run.outputs, zeros)
     except Cancelled:
         yield Stopped(step=step, saved=True)

@@ -87,7 +87,7 @@ class Trainer:
         )
         self._prepare_modules()
         self.optimizer = make_optimizer(self.settings, self.parts, self.device.type, plan.pictures)
-        if zeros is not None:
+        if zeros:
             begin_in(self.optimizer, zeros)
         train = self.settings.train
         self.elsewhere = MomentsElsewhere(self.optimizer) if lie_elsewhere(train, self.device.type) else None

@@ -41,8 +41,7 @@ class TiledConvolution(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, kernels: Tensor, bias: Tensor | None) -> Tensor:
         ctx.save_for_backward(kernels)
-        picture = _results(_with_zeros(x), kernels)[:, :, : x.shape[2], : x.shape[3]].contiguous()
-        return picture if bias is None else picture.add_(bias[:, None, None])
+        return _finished(_results(_with_zeros(x), kernels), x.shape, bias)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
@@ -60,17 +59,24 @@ def convolve(x: Tensor, kernels: Tensor, bias: Tensor | None) -> Tensor:
     around = _with_zeros(x)
     made = [_results(around[:, :, top : top + min(rows, OUT * _tiles(height - top)) + IN - OUT], kernels)
             for top in range(0, height, rows)]  # fmt: skip
-    picture = torch.cat(made, dim=2)[:, :, :height, : x.shape[3]].contiguous()
+    return _finished(torch.cat(made, dim=2), x.shape, bias)
+
+
+def _finished(picture: Tensor, shape: torch.Size, bias: Tensor | None) -> Tensor:
+    """What whole tiles gave, as large as the input of this shape, with the bias."""
+    picture = picture[:, :, : shape[2], : shape[3]].contiguous()
     return picture if bias is None else picture.add_(bias[:, None, None])
 
 
 def _results(around: Tensor, kernels: Tensor) -> Tensor:
     """Of (B, in, 4 high + 2, 4 wide + 2), a picture with what lies around it: (B, out, 4 high, 4 wide)."""
     batch, channels, *sides = around.shape
+    high, wide = ((side + OUT - IN) // OUT for side in sides)
     values = _both_ways("values", around.dtype) @ _cut_out(around).flatten(1)
     products = kernels @ values.unflatten(1, (channels, -1))
     results = _both_ways("results", around.dtype) @ products.flatten(1)
-    return _side_by_side(results, kernels.shape[1], torch.Size([batch, channels, *(side + OUT - IN for side in sides)]))
+    pictures = results.view(OUT, OUT, -1, batch, high, wide).permute(3, 2, 4, 0, 5, 1)
+    return pictures.reshape(batch, -1, OUT * high, OUT * wide)
 
 
 def _powers(count: int) -> Tensor:
@@ -118,16 +124,8 @@ def _added_up(tiles: Tensor, channels: int, shape: torch.Size) -> Tensor:
     return picture.flatten(4).flatten(2, 3)[:, :, 1 : 1 + height, 1 : 1 + width].contiguous()
 
 
-def _side_by_side(tiles: Tensor, channels: int, shape: torch.Size) -> Tensor:
-    """Pictures (B, out, h, w) from their tiles of 4x4, (16, out * B * tiles)."""
-    batch, _channels, height, width = shape
-    high, wide = _tiles(height), _tiles(width)
-    pictures = tiles.view(OUT, OUT, channels, batch, high, wide).permute(3, 2, 4, 0, 5, 1)
-    return pictures.reshape(batch, channels, OUT * high, OUT * wide)[:, :, :height, :width].contiguous()
-
-
 def _cut(pictures: Tensor) -> Tensor:
-    """The opposite of `_side_by_side`, with pixels before channels: (16, B * tiles, out)."""
+    """Tiles of 4x4, side by side, with pixels before channels: (16, B * tiles, out)."""
     batch, channels, height, width = pictures.shape
     high, wide = _tiles(height), _tiles(width)
     whole = pad(pictures, (0, OUT * wide - width, 0, OUT * high - height))

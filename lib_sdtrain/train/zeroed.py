@@ -14,10 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lib_sdtrain.train.backward_steps import SMALL
 from lib_sdtrain.train.optimizers.kept import parameters_of
 
-SMALL = 2**14
-"""Values: what is kept of a smaller parameter may lie anywhere."""
 MOMENTS = ("exp_avg", "exp_avg_sq")
 ALIGNED = 64
 """Bytes: a line of the processor's cache."""
@@ -71,7 +70,7 @@ def begin_in(optimizer: torch.optim.Optimizer, zeros: ZeroedMemory) -> None:
     """
     ready = {
         parameter: {"step": torch.zeros(()), **{name: zeros.like(parameter) for name in MOMENTS}}
-        for parameter in parameters_of(optimizer) if parameter.numel() >= SMALL
+        for parameter in parameters_of(optimizer) if parameter.numel() >= SMALL  # the others' may lie anywhere
     }
     optimizer.register_step_pre_hook(partial(_begin, ready))
 

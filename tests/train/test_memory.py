@@ -24,15 +24,14 @@ from lib_sdtrain.train.data_plan import draws_of
 from lib_sdtrain.train.forecast import forecast, forecast_text
 from lib_sdtrain.train.memory import need as need_module
 from lib_sdtrain.train.memory import plays, table, tiles
-from lib_sdtrain.train.memory.counting import Moment, peak, worst_moments
-from lib_sdtrain.train.memory.need import (
-    PROGRAM,
+from lib_sdtrain.train.memory.ahead import (
     held_from_the_start,
-    memory_text,
-    need,
     used_before_training,
+    zeroed_ahead,
     zeroed_from_the_start,
 )
+from lib_sdtrain.train.memory.counting import Moment, peak, worst_moments
+from lib_sdtrain.train.memory.need import PROGRAM, memory_text, need
 from lib_sdtrain.train.memory.plays import Step, step_moments
 from lib_sdtrain.train.memory.tiles import kernel_bytes
 from lib_sdtrain.train.plan import make_plan
@@ -311,6 +310,8 @@ def test_what_is_taken_ahead_is_sure_to_be_held(planned):
     before = planned(method__train_text_encoder=False)
     assert used_before_training(before) > 4 * (counts["vae"] + text)
     assert used_before_training(before) - 4 * text == used_before_training(planned())
+    assert zeroed_ahead(before) == max(0, 8 * unet - used_before_training(before))
+    assert zeroed_ahead(planned("cuda")) == 0
     own = {"method__kind": "embedding", "embedding__name": "sks", "embedding__init_words": "cat"}
     for changes in ({}, {"method__kind": "lora"}, own, {"method__train_unet": False}, {"train__step_in_backward": True},
                     {"train__optimizer": "prodigy"}, {"ema__decay": 0.9}, {"train__mixed_precision": "bf16"}):

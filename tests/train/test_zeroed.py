@@ -11,9 +11,10 @@ from torch import nn
 
 from lib_sdtrain.events import CancelToken, Finished
 from lib_sdtrain.train import loop
+from lib_sdtrain.train.backward_steps import SMALL
 from lib_sdtrain.train.optimizers.registry import _has_fused_adamw
 from lib_sdtrain.train.resume import resume
-from lib_sdtrain.train.zeroed import ALIGNED, SMALL, SPARE, ZeroedMemory, begin_in, zeroed_memory
+from lib_sdtrain.train.zeroed import ALIGNED, SPARE, ZeroedMemory, begin_in, zeroed_memory
 from tests.train.runs import finish, run_settings
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="there it is not used")

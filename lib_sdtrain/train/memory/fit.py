@@ -20,7 +20,8 @@ from lib_sdtrain.train.backward_steps import check_backward_steps
 from lib_sdtrain.train.convolutions import prepares_tiles
 from lib_sdtrain.train.data_plan import bucket_table, draws_of
 from lib_sdtrain.train.encoding import UNCACHED
-from lib_sdtrain.train.memory.need import need, trained_weights
+from lib_sdtrain.train.memory.need import need
+from lib_sdtrain.train.memory.parts import trained_weights
 from lib_sdtrain.train.optimizers.elsewhere import can_lie_elsewhere
 from lib_sdtrain.train.optimizers.registry import ADAMW, PRODIGY, moment_bytes
 from lib_sdtrain.train.plan import Plan
