@@ -41,12 +41,12 @@ def test_half_precision_and_kept_crops_are_the_same_in_every_cache(tiny_checkpoi
         decoded.clear()
         settings = run_settings(
             tiny_checkpoint, folder, data__cache_latents=cache, data__latent_precision="fp16", data__random_crop=True,
-            data__cache_crops=2, train__length=4,
+            data__cache_crops=2, train__length=7,
         )
         files[cache] = result_of(finish(train(settings, run_dir=tmp_path / "runs" / cache)))
         counts[cache] = len(decoded)
     assert files["none"] == files["memory"] == files["disk"]
-    assert counts == {"none": 4, "memory": 6, "disk": 6}
+    assert counts == {"none": 7, "memory": 6, "disk": 6}
 
 
 def test_only_what_changed_is_encoded_again(tiny_checkpoint, picture_folder, tmp_path, decoded):
