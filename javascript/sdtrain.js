@@ -53,7 +53,10 @@
             job.points = job.points.filter((point) => point[0] <= event.step); // a crash may have lost the last ones
             app.series.goBack(job.validations, event.step);
         },
-        phase: (job, event) => { job.phase = event; },
+        phase: (job, event) => {
+            job.phase = event;
+            if (event.name === "encoding pictures") job.stepTimes = []; // most of it is done behind the first step
+        },
         step: (job, event) => {
             job.phase = null;
             job.step = event.step;

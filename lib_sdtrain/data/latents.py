@@ -150,7 +150,8 @@ class Latents:
         return hashlib.sha256(f"{draw.picture.sha256} {facts}".encode()).hexdigest()
 
     def _check(self, names: Iterable[str], token: CancelToken) -> Iterator[Event]:
-        for file in self.store.damaged:
+        while self.store.damaged:
+            file = self.store.damaged.pop(0)
             yield Notice(text="cached latents are damaged and made again", where=str(self.store.folder / file))
         for number, (file, whole) in enumerate(self.store.check(names), 1):
             token.check()

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from itertools import chain
 from pathlib import Path
 
@@ -36,6 +36,7 @@ from lib_sdtrain.train.starting import load_for_training, pick_device
 from lib_sdtrain.train.state import SavedState
 from lib_sdtrain.train.studio import Studio
 from lib_sdtrain.train.trainer import StepResult, Trainer
+from lib_sdtrain.train.trial import takes_first_step_first
 from lib_sdtrain.train.validation import Validator
 from lib_sdtrain.train.words import prepare_words
 from lib_sdtrain.train.zeroed import ZeroedMemory, zeroed_memory
@@ -130,18 +131,24 @@ def _prepared(
     files = Outputs(plan, run, trainer, saved_at=trainer.step if state else None)
     validator = Validator(plan, trainer)
     first, steps = trainer.samples, plan.steps - trainer.step
+
+    def encoded(steps: int) -> Iterator[Event]:
+        """What these steps see, and the validation, encoded; then the VAE is put away."""
+        yield from latents.prepare(
+            lambda: chain(draws_to_encode(draws, plan, first, steps), validator.draws()), token)
+        free_vae(plan, model)
+
+    tried = not trainer.step and takes_first_step_first(plan, draws)
     cached = plan.settings.data.cache_latents != UNCACHED
     with off_device([model.unet] if cached else []):
         with off_device(model.text_encoders if cached else []):
-            yield from latents.prepare(
-                lambda: chain(draws_to_encode(draws, plan, first, steps), validator.draws()), token)
-            free_vae(plan, model)
+            yield from encoded(1 if tried else steps)
         yield from prepare_words(trainer, outputs, (draw.prompt for draw in validator.draws()), token)
     give_freed_memory_back()
     own = draws_of(plan) if draws.refresh_every else draws  # a thread would use them
     refresher = Refresher(latents, own, plan.in_samples(plan.settings.train.length))
     with closing(files), closing(refresher):
-        yield from _train(trainer, files, validator, refresher, token)
+        yield from _train(trainer, files, validator, refresher, token, encoded(steps) if tried else iter(()))
 
 
 def _about_average(plan: Plan) -> Iterator[Event]:
@@ -154,8 +161,10 @@ def _about_average(plan: Plan) -> Iterator[Event]:
 
 
 def _train(
-    trainer: Trainer, outputs: Outputs, validator: Validator, refresher: Refresher, token: CancelToken
+    trainer: Trainer, outputs: Outputs, validator: Validator, refresher: Refresher, token: CancelToken,
+    after_first: Iterator[Event],
 ) -> Iterator[Event]:
+    """The steps, and what is due between them; `after_first` is what is left to do when the first one is done."""
     plan = trainer.plan
     if trainer.step == 0:
         yield from draw_previews(trainer, outputs.run, token)
@@ -176,6 +185,10 @@ def _train(
             step=trainer.step, total=plan.steps, samples=trainer.samples, loss=result.loss,
             smoothed=result.smoothed, lr=result.lr, seconds_left=left,
         )
+        paused = time.monotonic()
+        with suppress(Cancelled):  # the loop sees that wish too
+            yield from after_first
+        began += time.monotonic() - paused
         yield from outputs.settle_state(token, wait=False)
         if validator.due(trainer.step) and not token.stopping:
             yield from validator.run(token)

@@ -276,12 +276,26 @@ def test_weights_that_are_prepared_for_encoding_are_those_of_its_layers(name, mo
     layers = [layer for layer in empty_module(family, VAE).encoder.modules() if convolutions.encodes_in_tiles(layer)]
     weights = sum(layer.in_channels * layer.out_channels for layer in layers)
     most = max((max(layer.in_channels, layer.out_channels) for layer in layers), default=0)
-    assert tiles.encoder_bytes(family.vae) == KERNEL_BYTES * (weights + 3 * TILES_AT_ONCE * most)
+    assert tiles.encoder_bytes(family.vae, 64 * 64) == KERNEL_BYTES * (weights + 3 * TILES_AT_ONCE * most)
+
+
+def test_no_weights_are_prepared_for_pictures_that_are_too_small():
+    vae = table.families()["sd1"].vae
+    sizes = [tiles.encoder_bytes(vae, side * side) for side in (2, 4, 8, 16, 32, 64)]
+    tile = KERNEL_BYTES * 3 * TILES_AT_ONCE
+    of_256 = KERNEL_BYTES * 3 * 256**2              # 128 -> 256 is left to torch
+    of_512 = KERNEL_BYTES * (256 + 3 * 512) * 512
+    last = KERNEL_BYTES * (4 + 4) * 512**2
+    assert sizes[0] == 0
+    assert sizes[1] == of_256 + tile * 256          # 16 x 16 where 256 channels come out, 8 x 8 where 512 do
+    assert sizes[3] == of_256 + of_512 + tile * 512
+    assert sizes[4] == sizes[5] == of_256 + of_512 + last + tile * 512
 
 
 def test_weights_that_are_prepared_for_encoding_count_while_they_are_there(planned, monkeypatch):
     monkeypatch.setattr(tiles, "ENCODER_CHANNELS", 1)
-    bytes_of, sizes = tiles.encoder_bytes(planned().family.vae), [{"size": (64, 64), "images": 1}]
+    monkeypatch.setattr(convolutions, "ENCODER_CHANNELS_A_PIXEL", 1000)
+    bytes_of, sizes = tiles.encoder_bytes(planned().family.vae, 64), [{"size": (64, 64), "images": 1}]
     assert bytes_of > 0
 
     def prepared(phase, **changes):

@@ -40,4 +40,4 @@ def used_before_training(plan: Plan) -> int:
     """Bytes of what encodes pictures and captions, and draws those of the class: it is there before the moments are."""
     area = target_area(plan)
     working = drawing_bytes(plan, area) if draws_class(plan) else other_peak(plan.family, ENCODE, area)
-    return weight_bytes(plan, {VAE, *frozen_encoders(plan)}) + prepared_encoder_bytes(plan) + working
+    return weight_bytes(plan, {VAE, *frozen_encoders(plan)}) + prepared_encoder_bytes(plan, area) + working

@@ -81,9 +81,20 @@ def need(plan: Plan, draws: Draws, table: Sequence[Mapping[str, Any]]) -> Row:
     rows = [_training(plan, weights, kept, table), *_before(plan, table), *_in_between(plan, weights, kept)]
     if plan.device != "cuda":
         rows = [_in_main_memory(plan, row, table) for row in rows]
-    totals = [sum(value for value in row.values() if isinstance(value, int)) for row in rows]
-    total, row = max(zip(totals, rows, strict=True), key=lambda pair: pair[0])
-    return {**row, "total": total}
+    row = max(rows, key=_total)
+    return {**row, "total": _total(row)}
+
+
+def fits_between_steps(plan: Plan, draws: Draws, table: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether pictures can be encoded between two steps without taking more than the run's most hungry part does."""
+    kept, area = _kept(plan, table), largest_area(plan, table)
+    row = {
+        **kept, "phase": ENCODING, "weights": weight_bytes(plan, parts_at_hand(plan, draws) | {VAE}),
+        "prepared": kept["prepared"] + prepared_encoder_bytes(plan, area),
+        "working": other_peak(plan.family, ENCODE, area),
+    }
+    row = row if plan.device == "cuda" else _in_main_memory(plan, row, table)
+    return _total(row) <= need(plan, draws, table)["total"]
 
 
 def memory_text(row: Mapping[str, Any]) -> str:
@@ -92,6 +103,10 @@ def memory_text(row: Mapping[str, Any]) -> str:
     words = WORDS | ({} if row["phase"] == TRAINING else {"working": "activations"})
     told = (f"{value / 2**30:.1f} GB {words[name]}" for name, value in sorted(parts.items(), key=lambda one: -one[1]))
     return f"{row['phase']}: {', '.join(told)}"
+
+
+def _total(row: Row) -> int:
+    return sum(value for value in row.values() if isinstance(value, int))
 
 
 def _kept(plan: Plan, table: Sequence[Mapping[str, Any]]) -> Row:
@@ -137,10 +152,10 @@ def _longer_prompts(plan: Plan, step: Step, batch: int, area: int) -> int:
 
 
 def _before(plan: Plan, table: Sequence[Mapping[str, Any]]) -> list[Row]:
-    counts = counts_of(plan)
+    counts, area = counts_of(plan), largest_area(plan, table)
     rows = [{"phase": ENCODING, "weights": weight_bytes(plan, {VAE} if plan.device == "cuda" else set(counts)),
-             "average": average_bytes(plan), "prepared": prepared_encoder_bytes(plan),
-             "working": other_peak(plan.family, ENCODE, largest_area(plan, table))}]  # fmt: skip
+             "average": average_bytes(plan), "prepared": prepared_encoder_bytes(plan, area),
+             "working": other_peak(plan.family, ENCODE, area)}]  # fmt: skip
     if draws_class(plan):
         whole, working = FP32 * sum(counts.values()), drawing_bytes(plan, target_area(plan))
         rows.append({"phase": CLASS_PICTURES, "weights": whole, "working": working})
@@ -179,5 +194,4 @@ def _in_main_memory(plan: Plan, row: Row, table: Sequence[Mapping[str, Any]]) ->
     if row["phase"] not in (TRAINING, PREVIEWS):
         return row
     copy = state_bytes(plan) if 0 < plan.in_steps(plan.settings.save.state_every) < plan.steps else 0
-    taken = sum(value for value in row.values() if isinstance(value, int))
-    return {**row, "state_copy": copy} if spare_memory() >= taken + copy * SPARE else row
+    return {**row, "state_copy": copy} if spare_memory() >= _total(row) + copy * SPARE else row

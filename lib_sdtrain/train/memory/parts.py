@@ -94,7 +94,7 @@ def largest_area(plan: Plan, table: Sequence[Mapping[str, Any]]) -> int:
 
 def prepared_bytes(plan: Plan, table: Sequence[Mapping[str, Any]]) -> int:
     """Untrained weights of the UNet, prepared for convolutions in tiles, and the VAE's where it stays."""
-    encoder = prepared_encoder_bytes(plan) if encodes_on_the_way(plan) else 0
+    encoder = prepared_encoder_bytes(plan, largest_area(plan, table)) if encodes_on_the_way(plan) else 0
     if not prepares_tiles(plan.device, plan.settings):
         return encoder
     scale = plan.family.vae.downscale
@@ -102,9 +102,9 @@ def prepared_bytes(plan: Plan, table: Sequence[Mapping[str, Any]]) -> int:
     return encoder + kernel_bytes(plan.checkpoint, pictures_together(plan), sizes)
 
 
-def prepared_encoder_bytes(plan: Plan) -> int:
-    """Weights of the VAE's encoder, prepared for convolutions in tiles."""
-    return encoder_bytes(plan.family.vae) if prepares_encoder(plan.device, plan.settings) else 0
+def prepared_encoder_bytes(plan: Plan, area: int) -> int:
+    """Weights of the VAE's encoder, prepared for convolutions in tiles where latents have so many pixels."""
+    return encoder_bytes(plan.family.vae, area) if prepares_encoder(plan.device, plan.settings) else 0
 
 
 def pictures_together(plan: Plan) -> int:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from lib_sdtrain.model.checkpoint import Checkpoint
 from lib_sdtrain.model.family import VAEConfig
 from lib_sdtrain.model.keys import UNET, part_rows
-from lib_sdtrain.train.convolutions import ENCODER_CHANNELS, worth_tiles
+from lib_sdtrain.train.convolutions import ENCODER_CHANNELS, enough_to_encode_in_tiles, worth_tiles
 from lib_sdtrain.train.winograd import KERNEL_BYTES, TILES_AT_ONCE
 
 
@@ -22,21 +22,26 @@ def kernel_bytes(checkpoint: Checkpoint, batch: int, sizes: Iterable[tuple[int, 
                for level, channels in _layers(checkpoint, halved) if worth_tiles(*channels, seen[level]))  # fmt: skip
 
 
-def encoder_bytes(vae: VAEConfig) -> int:
-    """Bytes of all `tile_kernels` of a VAE's encoder, and of the tiles that are in memory together."""
-    pairs = [pair for pair in _encoder_layers(vae) if min(pair) >= ENCODER_CHANNELS]
+def encoder_bytes(vae: VAEConfig, area: int) -> int:
+    """Bytes of all `tile_kernels` of a VAE's encoder once it has made latents of so many pixels, and of the tiles that
+    are in memory together.
+    """
+    pairs = [(into, out) for level, into, out in _encoder_layers(vae) if min(into, out) >= ENCODER_CHANNELS
+             and enough_to_encode_in_tiles(out, area * 4 ** (len(vae.channels) - 1 - level))]  # fmt: skip
     together = 3 * TILES_AT_ONCE * max(map(max, pairs), default=0)  # cut out, transformed, multiplied
     return KERNEL_BYTES * (sum(into * out for into, out in pairs) + together)
 
 
-def _encoder_layers(vae: VAEConfig) -> Iterator[tuple[int, int]]:
-    """The channels of the residual blocks' convolutions, two a block, two blocks more in the middle."""
+def _encoder_layers(vae: VAEConfig) -> Iterator[tuple[int, int, int]]:
+    """How often pictures have been halved before each convolution of the residual blocks, two a block, two blocks more
+    in the middle, and its channels.
+    """
     before = vae.channels[0]
-    for channels in vae.channels:
-        yield before, channels
-        yield from [(channels, channels)] * (2 * vae.num_res_blocks - 1)
+    for level, channels in enumerate(vae.channels):
+        yield level, before, channels
+        yield from [(level, channels, channels)] * (2 * vae.num_res_blocks - 1)
         before = channels
-    yield from [(before, before)] * 4
+    yield from [(len(vae.channels) - 1, before, before)] * 4
 
 
 def _halved(side: int, times: int) -> int:

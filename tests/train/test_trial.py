@@ -1,0 +1,143 @@
+"""The first step before all pictures are encoded: the same run, known sooner to be possible."""
+from pathlib import Path
+
+import pytest
+
+from lib_sdtrain import train
+from lib_sdtrain.data import latents as latents_module
+from lib_sdtrain.errors import UserError
+from lib_sdtrain.events import CancelToken, Finished, Notice, Phase, Step, Stopped
+from lib_sdtrain.train import loop, trial
+from lib_sdtrain.train.data_plan import bucket_table, draws_of
+from lib_sdtrain.train.memory.need import fits_between_steps
+from lib_sdtrain.train.plan import make_plan
+from lib_sdtrain.train.resume import resume
+from tests.train.runs import finish, of_kind, run_settings
+
+PICTURES = trial.WORTH_IT + 2
+
+
+@pytest.fixture
+def folder(picture_folder):
+    return picture_folder("subject", PICTURES)
+
+
+@pytest.fixture
+def decoded(monkeypatch):
+    """Names of the pictures that were read for encoding."""
+    found, load = [], latents_module.load_pixels
+    monkeypatch.setattr(latents_module, "load_pixels", lambda *a: found.append(a[0].picture.path.name) or load(*a))
+    return found
+
+
+def result_of(seen):
+    assert isinstance(seen[-1], Finished), seen[-1]
+    return Path(seen[-1].result["checkpoint"]).read_bytes()
+
+
+def order_of(seen):
+    """`encoding` and steps as they came, what follows on its like left out."""
+    found = []
+    for event in seen:
+        name = event.step if isinstance(event, Step) else event.name if isinstance(event, Phase) else None
+        if name in ("encoding pictures", 1, 2) and found[-1:] != [name]:
+            found.append(name)
+    return found
+
+
+SOONER = ["encoding pictures", 1, "encoding pictures", 2]
+BEFORE = ["encoding pictures", 1, 2]
+
+
+@pytest.mark.parametrize("cache", ["memory", "disk"])
+@pytest.mark.parametrize("length", [PICTURES - 1, PICTURES + 2], ids=["what it sees", "all"])
+def test_the_first_step_comes_first_and_the_run_is_the_same(
+    tiny_checkpoint, folder, tmp_path, decoded, monkeypatch, cache, length
+):
+    settings = run_settings(
+        tiny_checkpoint, folder, train__length=length, data__cache_latents=cache,
+        preview__prompts=[{"prompt": "a dog", "steps": 2}] if cache == "disk" else [], preview__every=PICTURES,
+    )
+    seen = finish(train(settings, run_dir=tmp_path / "a" / "run"))
+    assert order_of(seen) == SOONER
+    assert len(decoded) == min(length, PICTURES)
+    first = next(event for event in seen if isinstance(event, Phase) and event.name == "encoding pictures")
+    assert first.total == 1
+    monkeypatch.setattr(loop, "takes_first_step_first", lambda plan, draws: False)
+    plain = finish(train(settings, run_dir=tmp_path / "b" / "run"))
+    assert order_of(plain) == BEFORE
+    assert result_of(plain) == result_of(seen)
+    assert [e.loss for e in of_kind(plain, Step)] == [e.loss for e in of_kind(seen, Step)]
+
+
+def test_who_stops_while_the_rest_is_encoded_goes_on_behind_the_first_step(
+    tiny_checkpoint, folder, tmp_path, decoded
+):
+    settings = run_settings(tiny_checkpoint, folder, train__length=PICTURES + 2)
+    whole = result_of(finish(train(settings, run_dir=tmp_path / "whole" / "run")))
+
+    def stopped(name, wish):
+        token, seen = CancelToken(), []
+        for event in train(settings, token, run_dir=tmp_path / name / "run"):
+            seen.append(event)
+            if of_kind(seen, Step) and isinstance(event, Phase):
+                getattr(token, wish)()
+        assert isinstance(seen[-1], Stopped)
+        assert [event.step for event in of_kind(seen, Step)] == [1]
+        return seen[-1]
+
+    last = stopped("saved", "stop_and_save")
+    assert (last.step, last.saved) == (1, True)
+    decoded.clear()
+    seen = finish(resume(tmp_path / "saved" / "run"))
+    assert order_of(seen) == ["encoding pictures", 2]
+    assert len(decoded) == PICTURES
+    assert result_of(seen) == whole
+    last = stopped("at once", "stop_now")
+    assert (last.step, last.saved) == (1, False)
+    assert result_of(finish(resume(tmp_path / "at once" / "run"))) == whole
+
+
+def test_a_picture_that_changed_is_named_whenever_it_is_encoded(tiny_checkpoint, folder, tmp_path):
+    events = train(run_settings(tiny_checkpoint, folder, train__length=PICTURES + 2), run_dir=tmp_path / "run")
+    assert next(event for event in events if isinstance(event, Step)).step == 1
+    for path in folder.iterdir():
+        path.write_bytes(b"no picture")
+    with pytest.raises(UserError, match="changed while training"):
+        finish(events)
+
+
+def planned(settings, tmp_path, device="cpu"):
+    events = make_plan(settings, tmp_path / "outputs", device, CancelToken())
+    while True:
+        try:
+            assert isinstance(next(events), (Phase, Notice))
+        except StopIteration as end:
+            return end.value
+
+
+@pytest.mark.parametrize(("changes", "taken"), [
+    ({}, True),
+    ({"train__length": 1}, False),
+    ({"train__length": 1 + trial.WORTH_IT}, True),
+    ({"train__length": trial.WORTH_IT}, False),
+    ({"data__cache_latents": "none"}, False),
+    ({"data__random_crop": True, "data__cache_crops": 2}, True),
+    ({"data__random_crop": True, "data__cache_crops": 2, "data__refresh_crops": 2}, False),
+    ({"validation__count": 1}, False),
+    ({"train__batch_size": 2, "train__length": 9}, True),
+    ({"train__batch_size": 3, "train__length": 6}, False),
+])  # fmt: skip
+def test_it_is_taken_first_where_much_is_left_to_encode(tiny_checkpoint, folder, tmp_path, changes, taken):
+    plan = planned(run_settings(tiny_checkpoint, folder, **{"train__length": PICTURES + 2, **changes}), tmp_path)
+    assert trial.takes_first_step_first(plan, draws_of(plan)) is taken
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_it_is_not_where_the_run_would_need_more_memory(tiny_checkpoint, folder, tmp_path, monkeypatch, device):
+    plan = planned(run_settings(tiny_checkpoint, folder, train__length=PICTURES + 2), tmp_path, device)
+    draws, sizes = draws_of(plan), bucket_table(plan.materials, plan.settings.data)
+    assert fits_between_steps(plan, draws, sizes)
+    monkeypatch.setattr("lib_sdtrain.train.memory.need.other_peak", lambda *a: 10**12)  # what encoding takes
+    assert not fits_between_steps(plan, draws, sizes)
+    assert not trial.takes_first_step_first(plan, draws)
