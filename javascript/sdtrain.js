@@ -35,6 +35,8 @@
         return Boolean(button);
     };
 
+    app.ENCODING = "encoding pictures"; // most of it is done behind the first step
+
     // A job's events folded into what the page shows.
     function emptyJob(view) {
         return {
@@ -55,7 +57,7 @@
         },
         phase: (job, event) => {
             job.phase = event;
-            if (event.name === "encoding pictures") job.stepTimes = []; // most of it is done behind the first step
+            if (event.name === app.ENCODING) job.stepTimes = [];
         },
         step: (job, event) => {
             job.phase = null;

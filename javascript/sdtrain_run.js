@@ -30,7 +30,9 @@
 
     function fraction(job) {
         if (job.state === "finished") return 1;
-        if (job.phase && !job.step && job.phase.total) return job.phase.done / job.phase.total;
+        const phase = job.phase && job.phase.total ? job.phase : null;
+        const preparing = phase && (!job.step || (phase.name === app.ENCODING && phase.done < phase.total));
+        if (preparing) return phase.done / phase.total;
         return job.total ? job.step / job.total : 0;
     }
 

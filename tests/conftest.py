@@ -1,6 +1,7 @@
 """Fixtures that many tests share."""
 from __future__ import annotations
 
+import importlib
 import os
 import subprocess
 from pathlib import Path
@@ -17,6 +18,7 @@ from tests.tiny import write_tiny
 
 def pytest_configure():
     """On CI pytest would tell every line in which two files of megabytes differ: that takes hours."""
+    importlib.import_module("hypothesis")  # which chooses by the same names how to try
     for name in ("CI", "BUILD_NUMBER"):
         os.environ.pop(name, None)
 

@@ -75,7 +75,7 @@ def vae_needed(plan: Plan) -> bool:
 
 
 def draws_to_encode(draws: Draws, plan: Plan, first: int, steps: int) -> Iterator[Draw]:
-    """What is cached before training: each form of each picture, or what a short rest of a run will see."""
+    """What is cached for so many steps: each form of each picture, or what they see where that is less."""
     if plan.settings.data.cache_latents == UNCACHED:
         return
     samples, refreshed = plan.samples_a_step * steps, draws.refreshed(first)
@@ -91,7 +91,7 @@ def draws_to_encode(draws: Draws, plan: Plan, first: int, steps: int) -> Iterato
 
 
 def free_vae(plan: Plan, model: LoadedModel) -> None:
-    """Take the VAE off the device when all latents are cached; previews bring it back for a moment. Where there will be
+    """Take the VAE off the device when latents are cached; previews bring it back for a moment. Where there will be
     none its weights are let go.
 
     An inpainting model needs it at every step, and new crops while training goes on.

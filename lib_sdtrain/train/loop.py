@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import closing, suppress
+from contextlib import closing
 from itertools import chain
 from pathlib import Path
 
@@ -138,6 +138,10 @@ def _prepared(
             lambda: chain(draws_to_encode(draws, plan, first, steps), validator.draws()), token)
         free_vae(plan, model)
 
+    def rest() -> Iterator[Event]:
+        with off_device([model.unet]):  # what fits in pieces only may not fit beside it
+            yield from encoded(steps)
+
     tried = not trainer.step and takes_first_step_first(plan, draws)
     cached = plan.settings.data.cache_latents != UNCACHED
     with off_device([model.unet] if cached else []):
@@ -148,7 +152,7 @@ def _prepared(
     own = draws_of(plan) if draws.refresh_every else draws  # a thread would use them
     refresher = Refresher(latents, own, plan.in_samples(plan.settings.train.length))
     with closing(files), closing(refresher):
-        yield from _train(trainer, files, validator, refresher, token, encoded(steps) if tried else iter(()))
+        yield from _train(trainer, files, validator, refresher, token, rest() if tried else None)
 
 
 def _about_average(plan: Plan) -> Iterator[Event]:
@@ -162,9 +166,9 @@ def _about_average(plan: Plan) -> Iterator[Event]:
 
 def _train(
     trainer: Trainer, outputs: Outputs, validator: Validator, refresher: Refresher, token: CancelToken,
-    after_first: Iterator[Event],
+    rest: Iterator[Event] | None,
 ) -> Iterator[Event]:
-    """The steps, and what is due between them; `after_first` is what is left to do when the first one is done."""
+    """The steps, and what is due between them; `rest` is what is left to prepare when the first one is done."""
     plan = trainer.plan
     if trainer.step == 0:
         yield from draw_previews(trainer, outputs.run, token)
@@ -183,18 +187,35 @@ def _train(
         left = (time.monotonic() - began) / done * (plan.steps - trainer.step)
         yield Step(
             step=trainer.step, total=plan.steps, samples=trainer.samples, loss=result.loss,
-            smoothed=result.smoothed, lr=result.lr, seconds_left=left,
+            smoothed=result.smoothed, lr=result.lr, seconds_left=None if rest else left,
         )
-        paused = time.monotonic()
-        with suppress(Cancelled):  # the loop sees that wish too
-            yield from after_first
-        began += time.monotonic() - paused
+        if rest and not token.stopping:
+            began += yield from _timed(_prepared_behind(rest, token))
+            rest = None
         yield from outputs.settle_state(token, wait=False)
         if validator.due(trainer.step) and not token.stopping:
             yield from validator.run(token)
         if trainer.step < plan.steps and not token.stopping:
             yield from _in_between(trainer, outputs, token)
     yield from _end(trainer, outputs, token, steps_per_second=(trainer.step - first) / (time.monotonic() - began))
+
+
+def _timed(events: Iterator[Event]) -> Generator[Event, None, float]:
+    """How many seconds they took."""
+    began = time.monotonic()
+    yield from events
+    return time.monotonic() - began
+
+
+def _prepared_behind(rest: Iterator[Event], token: CancelToken) -> Iterator[Event]:
+    """Prepare what the steps behind the first one read. Who wants to stop and save has the first one; with a stop at
+    once it is lost, and the run can begin anew with all that was prepared.
+    """
+    try:
+        yield from rest
+    except Cancelled:
+        if token.stopping_now:
+            raise
 
 
 def _taken(trainer: Trainer, outputs: Outputs, token: CancelToken) -> Generator[Event, None, StepResult]:

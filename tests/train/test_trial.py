@@ -1,19 +1,24 @@
 """The first step before all pictures are encoded: the same run, known sooner to be possible."""
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from lib_sdtrain import train
+from lib_sdtrain.api.runs import read_run
 from lib_sdtrain.data import latents as latents_module
 from lib_sdtrain.errors import UserError
 from lib_sdtrain.events import CancelToken, Finished, Notice, Phase, Step, Stopped
 from lib_sdtrain.train import loop, trial
 from lib_sdtrain.train.data_plan import bucket_table, draws_of
-from lib_sdtrain.train.memory.need import fits_between_steps
+from lib_sdtrain.train.memory import need as need_module
+from lib_sdtrain.train.memory.parts import cached_bytes, cached_words_bytes
+from lib_sdtrain.train.memory.tiles import encoder_bytes
 from lib_sdtrain.train.plan import make_plan
 from lib_sdtrain.train.resume import resume
 from tests.train.runs import finish, of_kind, run_settings
 
+TOYBOX = Path("toybox")
 PICTURES = trial.WORTH_IT + 2
 
 
@@ -52,10 +57,10 @@ BEFORE = ["encoding pictures", 1, 2]
 @pytest.mark.parametrize("cache", ["memory", "disk"])
 @pytest.mark.parametrize("length", [PICTURES - 1, PICTURES + 2], ids=["what it sees", "all"])
 def test_the_first_step_comes_first_and_the_run_is_the_same(
-    tiny_checkpoint, folder, tmp_path, decoded, monkeypatch, cache, length
+    folder, tmp_path, decoded, monkeypatch, cache, length
 ):
     settings = run_settings(
-        tiny_checkpoint, folder, train__length=length, data__cache_latents=cache,
+        TOYBOX, folder, train__length=length, data__cache_latents=cache,
         preview__prompts=[{"prompt": "a dog", "steps": 2}] if cache == "disk" else [], preview__every=PICTURES,
     )
     seen = finish(train(settings, run_dir=tmp_path / "a" / "run"))
@@ -71,9 +76,9 @@ def test_the_first_step_comes_first_and_the_run_is_the_same(
 
 
 def test_who_stops_while_the_rest_is_encoded_goes_on_behind_the_first_step(
-    tiny_checkpoint, folder, tmp_path, decoded
+    folder, tmp_path, decoded
 ):
-    settings = run_settings(tiny_checkpoint, folder, train__length=PICTURES + 2)
+    settings = run_settings(TOYBOX, folder, train__length=PICTURES + 2)
     whole = result_of(finish(train(settings, run_dir=tmp_path / "whole" / "run")))
 
     def stopped(name, wish):
@@ -94,12 +99,13 @@ def test_who_stops_while_the_rest_is_encoded_goes_on_behind_the_first_step(
     assert len(decoded) == PICTURES
     assert result_of(seen) == whole
     last = stopped("at once", "stop_now")
-    assert (last.step, last.saved) == (1, False)
+    assert (last.step, last.saved) == (0, True)  # it can begin again, and finds what was made
+    assert read_run(tmp_path / "at once" / "run").resumable
     assert result_of(finish(resume(tmp_path / "at once" / "run"))) == whole
 
 
-def test_a_picture_that_changed_is_named_whenever_it_is_encoded(tiny_checkpoint, folder, tmp_path):
-    events = train(run_settings(tiny_checkpoint, folder, train__length=PICTURES + 2), run_dir=tmp_path / "run")
+def test_a_picture_that_changed_is_named_whenever_it_is_encoded(folder, tmp_path):
+    events = train(run_settings(TOYBOX, folder, train__length=PICTURES + 2), run_dir=tmp_path / "run")
     assert next(event for event in events if isinstance(event, Step)).step == 1
     for path in folder.iterdir():
         path.write_bytes(b"no picture")
@@ -128,16 +134,63 @@ def planned(settings, tmp_path, device="cpu"):
     ({"train__batch_size": 2, "train__length": 9}, True),
     ({"train__batch_size": 3, "train__length": 6}, False),
 ])  # fmt: skip
-def test_it_is_taken_first_where_much_is_left_to_encode(tiny_checkpoint, folder, tmp_path, changes, taken):
-    plan = planned(run_settings(tiny_checkpoint, folder, **{"train__length": PICTURES + 2, **changes}), tmp_path)
+def test_it_is_taken_first_where_much_is_left_to_encode(folder, tmp_path, changes, taken):
+    plan = planned(run_settings(TOYBOX, folder, **{"train__length": PICTURES + 2, **changes}), tmp_path)
     assert trial.takes_first_step_first(plan, draws_of(plan)) is taken
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
-def test_it_is_not_where_the_run_would_need_more_memory(tiny_checkpoint, folder, tmp_path, monkeypatch, device):
-    plan = planned(run_settings(tiny_checkpoint, folder, train__length=PICTURES + 2), tmp_path, device)
+def test_it_is_not_where_the_run_would_need_more_memory(folder, tmp_path, monkeypatch, device):
+    settings = run_settings(TOYBOX, folder, train__length=PICTURES + 2, method__train_text_encoder=False)
+    plan = planned(settings, tmp_path, device)
     draws, sizes = draws_of(plan), bucket_table(plan.materials, plan.settings.data)
-    assert fits_between_steps(plan, draws, sizes)
-    monkeypatch.setattr("lib_sdtrain.train.memory.need.other_peak", lambda *a: 10**12)  # what encoding takes
-    assert not fits_between_steps(plan, draws, sizes)
-    assert not trial.takes_first_step_first(plan, draws)
+    counts, encoding = plan.checkpoint.parameter_counts(), 10**9
+    monkeypatch.setattr(need_module, "other_peak", lambda *a: encoding)
+    taken = 4 * (counts["unet"] + counts["vae"]) + 8 * counts["unet"] + encoding + cached_words_bytes(plan)
+    assert cached_words_bytes(plan) > 0
+    if device == "cpu":
+        taken += need_module.PROGRAM + cached_bytes(plan, sizes) + encoder_bytes(plan.family.vae, 64)
+    for most, fits in ((taken, True), (taken - 1, False)):
+        monkeypatch.setattr(need_module, "need", lambda *a, most=most: {"total": most})
+        assert need_module.fits_between_steps(plan, draws, sizes) is fits
+        assert trial.takes_first_step_first(plan, draws) is fits
+
+
+def test_a_model_that_would_have_to_be_worked_out_first_waits(tiny_checkpoint, folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(trial, "fits_between_steps", None)
+    plan = planned(run_settings(tiny_checkpoint, folder, train__length=PICTURES + 2), tmp_path)
+    assert not trial.takes_first_step_first(plan, draws_of(plan))
+
+
+def test_what_is_left_to_encode_does_not_count_as_training(folder, tmp_path, monkeypatch):
+    """By a clock of which each picture takes 1000 seconds and each step one."""
+    clock, load = [0.0], latents_module.load_pixels
+
+    def slow(*arguments):
+        clock[0] += 1000
+        return load(*arguments)
+
+    monkeypatch.setattr(latents_module, "load_pixels", slow)
+    monkeypatch.setattr(loop, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    steps = []
+    for event in train(run_settings(TOYBOX, folder, train__length=PICTURES), run_dir=tmp_path / "run"):
+        if isinstance(event, Step):
+            clock[0] += 1
+            steps.append(event)
+    assert clock[0] == 1001 * PICTURES
+    assert steps[0].seconds_left is None
+    assert [step.seconds_left for step in steps[1:]] == [
+        pytest.approx((PICTURES - n) * (n - 1) / n) for n in range(2, PICTURES + 1)]
+
+
+def test_each_stage_takes_its_first_step_first(folder, tmp_path):
+    settings = run_settings(TOYBOX, folder, train__length=PICTURES, stages=[{"data.resolution": "128"}])
+    seen = finish(train(settings, run_dir=tmp_path / "run"))
+    assert isinstance(seen[-1], Finished)
+    told = [getattr(event, "step", "encoding") for event in seen
+            if isinstance(event, Step) or getattr(event, "name", "") == "encoding pictures"]  # fmt: skip
+    for first in (1, PICTURES + 1):
+        at, behind = told.index(first), told.index(first + 1)
+        assert told[at - 1] == "encoding"
+        assert set(told[at + 1 : behind]) == {"encoding"}
+        assert behind - at > PICTURES

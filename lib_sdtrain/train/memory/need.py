@@ -91,7 +91,7 @@ def fits_between_steps(plan: Plan, draws: Draws, table: Sequence[Mapping[str, An
     row = {
         **kept, "phase": ENCODING, "weights": weight_bytes(plan, parts_at_hand(plan, draws) | {VAE}),
         "prepared": kept["prepared"] + prepared_encoder_bytes(plan, area),
-        "working": other_peak(plan.family, ENCODE, area),
+        "working": other_peak(plan.family, ENCODE, area), "cached": cached_words_bytes(plan),
     }
     row = row if plan.device == "cuda" else _in_main_memory(plan, row, table)
     return _total(row) <= need(plan, draws, table)["total"]
