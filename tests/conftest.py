@@ -1,7 +1,6 @@
 """Fixtures that many tests share."""
 from __future__ import annotations
 
-import importlib
 import os
 import subprocess
 from pathlib import Path
@@ -10,15 +9,19 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: tiny models are s
 
 import numpy as np
 import pytest
+from hypothesis import settings
 from PIL import Image
 
 from lib_sdtrain.train import allocator
 from tests.tiny import write_tiny
 
 
+settings.register_profile("untimed", deadline=None, derandomize=True)  # the same examples on every machine
+settings.load_profile("untimed")
+
+
 def pytest_configure():
     """On CI pytest would tell every line in which two files of megabytes differ: that takes hours."""
-    importlib.import_module("hypothesis")  # which chooses by the same names how to try
     for name in ("CI", "BUILD_NUMBER"):
         os.environ.pop(name, None)
 
