@@ -15,7 +15,6 @@ from PIL import Image
 from lib_sdtrain.train import allocator
 from tests.tiny import write_tiny
 
-
 settings.register_profile("untimed", deadline=None, derandomize=True)  # the same examples on every machine
 settings.load_profile("untimed")
 
