@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from diffusers import AutoencoderKL, UNet2DConditionModel
     from transformers import CLIPTextModel
 
-PAGES = 2**29
+PAGES = 2**27
 """Bytes of a file that are in this process's memory at most while they are copied from it."""
 TITLES = {UNET: "UNet", VAE: "VAE", TEXT_ENCODERS[0]: "text encoder", TEXT_ENCODERS[1]: "second text encoder"}
 # What may stand in these places must be known; beside the text encoders files carry scales and projections.

@@ -139,6 +139,7 @@ def _prepared(
         free_vae(plan, model)
 
     def rest() -> Iterator[Event]:
+        give_freed_memory_back()  # what the first step worked in would lie beside the VAE
         with off_device([model.unet]):  # what fits in pieces only may not fit beside it
             yield from encoded(steps)
 
