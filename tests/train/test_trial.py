@@ -7,7 +7,7 @@ import pytest
 from lib_sdtrain import train
 from lib_sdtrain.api.runs import read_run
 from lib_sdtrain.data import latents as latents_module
-from lib_sdtrain.errors import UserError
+from lib_sdtrain.errors import JobFailed, UserError
 from lib_sdtrain.events import CancelToken, Finished, Notice, Phase, Step, Stopped
 from lib_sdtrain.train import loop, trial
 from lib_sdtrain.train.data_plan import bucket_table, draws_of
@@ -16,6 +16,7 @@ from lib_sdtrain.train.memory.parts import cached_bytes, cached_words_bytes
 from lib_sdtrain.train.memory.tiles import encoder_bytes
 from lib_sdtrain.train.plan import make_plan
 from lib_sdtrain.train.resume import resume
+from lib_sdtrain.train.trainer import Trainer
 from tests.train.runs import finish, of_kind, run_settings
 
 TOYBOX = Path("toybox")
@@ -73,6 +74,49 @@ def test_the_first_step_comes_first_and_the_run_is_the_same(
     assert order_of(plain) == BEFORE
     assert result_of(plain) == result_of(seen)
     assert [e.loss for e in of_kind(plain, Step)] == [e.loss for e in of_kind(seen, Step)]
+
+
+@pytest.mark.parametrize("way", [
+    {"class_pictures": True},
+    {"sizes": True, "data__bucketing": "kohya", "data__resolution": "128", "train__batch_size": 2},
+    {"train__gradient_accumulation_steps": 2, "train__step_in_backward": False},
+], ids=["class pictures", "buckets", "accumulation"])
+def test_the_run_is_the_same_in_every_way_to_draw(folder, picture_folder, tmp_path, monkeypatch, way):
+    changes = {"train__length": PICTURES + 2, **way}
+    classes = picture_folder("class", 7) if changes.pop("class_pictures", False) else None
+    if changes.pop("sizes", False):
+        for file in picture_folder("wide", PICTURES, (256, 100)).iterdir():
+            file.rename(folder / f"wide{file.name}")
+    settings = run_settings(TOYBOX, folder, classes, **changes)
+    seen = finish(train(settings, run_dir=tmp_path / "a" / "run"))
+    assert order_of(seen) == SOONER
+    monkeypatch.setattr(loop, "takes_first_step_first", lambda plan, draws: False)
+    plain = finish(train(settings, run_dir=tmp_path / "b" / "run"))
+    assert order_of(plain) == BEFORE
+    assert result_of(plain) == result_of(seen)
+
+
+def test_what_cannot_be_trained_on_is_known_before_the_pictures_are_read(folder, tmp_path, decoded, monkeypatch):
+    right = Trainer.loss
+    monkeypatch.setattr(Trainer, "loss", lambda trainer, batch: right(trainer, batch) * float("nan"))
+    with pytest.raises(JobFailed, match="the loss is nan at step 1"):
+        finish(train(run_settings(TOYBOX, folder, train__length=PICTURES), run_dir=tmp_path / "run"))
+    assert len(decoded) < PICTURES  # the first, and what a thread reads ahead
+
+
+def test_a_damaged_shard_is_told_once(folder, tmp_path, decoded):
+    settings = run_settings(TOYBOX, folder, train__length=PICTURES, data__cache_latents="disk")
+    whole = result_of(finish(train(settings, run_dir=tmp_path / "a" / "run")))
+    shards = sorted(tmp_path.rglob("*.shard"))
+    assert len(shards) > 1
+    for shard in shards:
+        shard.write_bytes(shard.read_bytes()[:-20])
+    decoded.clear()
+    seen = finish(train(settings, run_dir=tmp_path / "a" / "again"))
+    assert result_of(seen) == whole
+    told = [(event.text, event.where) for event in of_kind(seen, Notice)]
+    assert len(told) == len(set(told)) == len(shards)
+    assert len(decoded) == PICTURES
 
 
 def test_who_stops_while_the_rest_is_encoded_goes_on_behind_the_first_step(
