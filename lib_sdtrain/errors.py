@@ -7,6 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import TypeVar
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,14 @@ class Problems:
     def absorb(self, error: UserError, where: Callable[[str], str] = str) -> None:
         """Take over the mistakes of a `UserError` that a callee raised; `where` names its places anew."""
         self.found.extend(replace(problem, where=where(problem.where)) for problem in error.problems)
+
+    def tried(self, call: Callable[[], T]) -> T | None:
+        """What `call` returns; None where it raises a `UserError`, whose mistakes are noted."""
+        try:
+            return call()
+        except UserError as error:
+            self.absorb(error)
+            return None
 
     def raise_if_any(self) -> None:
         """Raise one `UserError` with everything noted so far."""

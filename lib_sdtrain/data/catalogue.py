@@ -149,9 +149,13 @@ class Catalogue(Sequence[Picture]):
         """How many have no caption."""
         if self.silent:
             return len(self)
-        if self.words is None and self.shelf.captions.only_beside:
-            return sum(bare for (bare,) in self.column("bare"))
-        return sum(picture.caption is None for picture in self)
+        if not self.shelf.captions.only_beside:
+            return sum(picture.caption is None for picture in self)
+        bare = np.fromiter((bare for (bare,) in self.column("bare")), bool, len(self))
+        if self.words is not None:
+            own = self.words[0] if self.rows is None else self.words[0][self.rows - 1]
+            bare &= own == 0
+        return int(bare.sum())
 
     def with_words(self, words: Mapping[str, Sequence[int]]) -> Catalogue:
         """With captions for the pictures at some places that have none."""

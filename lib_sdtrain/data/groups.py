@@ -13,7 +13,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
-from lib_sdtrain.data.catalogue import names_of, with_words
+import numpy as np
+
+from lib_sdtrain.data.catalogue import chosen, names_of, uncaptioned, with_words
 from lib_sdtrain.data.concepts import Group, Material, Picture
 from lib_sdtrain.data.everydream_files import SideFiles, read_side_files
 from lib_sdtrain.data.filters import number_or_text
@@ -47,7 +49,7 @@ def folders_of(root: Path, pictures: Sequence[Picture]) -> list[Folder]:
 
 
 def weighted(material: Material, root: Path, where: str) -> Material:
-    """The material with the groups that its concept's `weighting` asks for.
+    """The material with the groups that its concept's `weighting` asks for; words of folders are `with_folder_words`'.
 
     Raises `UserError` for side files, trees and lists of weights that cannot be read; `where` is the concept's path.
     """
@@ -86,14 +88,24 @@ def check_weighting(concept: Concept, where: str) -> None:
 
 
 def _kohya(material: Material, root: Path) -> Material:
-    groups, said = [], {}
-    for folder in folders_of(root, material.pictures):
-        repeats, words = repeats_of(root, folder.path)
+    folders = folders_of(root, material.pictures)
+    return _with_groups(material, [_multiplied(folder, float(repeats_of(root, folder.path)[0])) for folder in folders])
+
+
+def with_folder_words(pictures: Sequence[Picture], concept: Concept, root: Path) -> Sequence[Picture]:
+    """The pictures; with kohya's weighting those without a caption are called by the words in their folder's name."""
+    said: dict[str, array[int]] = {}
+    for folder in folders_of(root, pictures) if concept.weighting == KOHYA else ():
+        _, words = repeats_of(root, folder.path)
         if words:
-            said[words] = array("I", (*said.get(words, ()), *folder.members))
-        groups.append(_multiplied(folder, float(repeats)))
-    pictures = with_words(material.pictures, said) if said else material.pictures
-    return _with_groups(replace(material, pictures=pictures), groups)
+            said.setdefault(words, array("I")).extend(folder.members)
+    return with_words(pictures, said) if said else pictures
+
+
+def wordless_folders(pictures: Sequence[Picture], root: Path) -> list[str]:
+    """The folders with pictures of which nothing is said, as seen from `root`, which goes by its own name."""
+    return [folder.path.as_posix() if folder.path.parts else root.name for folder in folders_of(root, pictures)
+            if uncaptioned(chosen(pictures, np.asarray(folder.members)))]
 
 
 def repeats_of(root: Path, folder: PurePosixPath) -> tuple[int, str]:

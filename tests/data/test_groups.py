@@ -7,7 +7,7 @@ import pytest
 
 from lib_sdtrain.data.concepts import Material, Picture
 from lib_sdtrain.data.draws import Draws
-from lib_sdtrain.data.groups import hint, repeats_of, weighted
+from lib_sdtrain.data.groups import hint, repeats_of, weighted, with_folder_words
 from lib_sdtrain.errors import UserError
 from lib_sdtrain.settings.run import Concept, DataSettings
 from lib_sdtrain.train.data_plan import concept_rows
@@ -29,7 +29,9 @@ def grouped(tmp_path):
                 pictures.append(Picture(path, f"{folder}/{number}", (8, 8), None))
         for name, text in dict(files).items():
             (tmp_path / name).write_text(text)
-        return weighted(Material(Concept(**concept), tuple(pictures)), tmp_path, "data.concepts.0")
+        own = Concept(**concept)
+        worded = with_folder_words(tuple(pictures), own, tmp_path)
+        return weighted(Material(own, worded), tmp_path, "data.concepts.0")
 
     return make
 
