@@ -31,7 +31,7 @@ from lib_sdtrain.train.run_dir import RunDir, new_run_path
 from lib_sdtrain.train.shown import off_device
 from lib_sdtrain.train.soundness import Unsound, broken_parts
 from lib_sdtrain.train.splitting import REMEDY
-from lib_sdtrain.train.stages import plan_stages, run_stages
+from lib_sdtrain.train.stages import laid_out, plan_stages, run_stages
 from lib_sdtrain.train.starting import load_for_training, pick_device
 from lib_sdtrain.train.state import SavedState
 from lib_sdtrain.train.studio import Studio
@@ -63,7 +63,10 @@ def train(
     run = RunDir(run_dir or new_run_path(outputs, plans[-1].name))
     check_disk(plans, run)
     run.start(settings)
-    yield from logged(run, settings, run_stages(plans, run, token) if plans[1:] else run_plan(plans[0], run, token))
+    staged = plans[1:]
+    yield from logged(
+        run, settings, run_stages(laid_out(plans, run), run, token) if staged else run_plan(plans[0], run, token)
+    )
 
 
 def check_disk(plans: Sequence[Plan], run: RunDir) -> None:

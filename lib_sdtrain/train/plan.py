@@ -1,6 +1,7 @@
 """What a run will do, worked out before any heavy work: the dry run prints it, the loop follows it."""
 from __future__ import annotations
 
+import math
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -36,7 +37,8 @@ class Plan:
     `class_folders` is where, None for a concept without a class, or whose own pictures stand for it.
 
     `held_out` are the pictures to validate on, a concept each. `earlier` tells the weights that a later stage begins
-    with; the checkpoint's own are replaced by them. `studio` draws what the settings leave to the surroundings.
+    with; the checkpoint's own are replaced by them. `studio` draws what the settings leave to the surroundings. `ahead`
+    is how many steps more (or less) were taken up to a state than its samples are now: the batch was another then.
     """
 
     settings: RunSettings
@@ -49,6 +51,7 @@ class Plan:
     held_out: tuple[Material, ...] = ()
     earlier: str = ""
     studio: Studio | None = None
+    ahead: int = 0
 
     @property
     def pictures(self) -> int:
@@ -68,7 +71,18 @@ class Plan:
     @property
     def steps(self) -> int:
         """Optimiser steps of the whole run."""
-        return self.in_steps(self.settings.train.length)
+        return self.in_steps(self.settings.train.length) + self.lead
+
+    @property
+    def lead(self) -> int:
+        """Steps by which the count is ahead of where training is on its way to the end."""
+        return 0 if self.settings.train.length.unit == "steps" else self.ahead
+
+    def after(self, step: int, samples: int) -> Plan:
+        """The plan of a run that goes on from there. What is counted in samples or epochs ends where it would have, and
+        the schedule goes on where it was, whatever a step takes in now.
+        """
+        return replace(self, ahead=step - math.ceil(samples / self.samples_a_step))
 
     def in_steps(self, length: Length | None) -> int:
         """A length in optimiser steps; 0 for None."""

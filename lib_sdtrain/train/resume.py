@@ -8,6 +8,7 @@ from typing import Any
 
 from lib_sdtrain.errors import Problems, UserError
 from lib_sdtrain.events import CancelToken, Event, Notice
+from lib_sdtrain.settings.fields import get_path
 from lib_sdtrain.settings.layers import Layer, describe_changes, resolve, to_plain
 from lib_sdtrain.settings.run import RunSettings
 from lib_sdtrain.train.loop import logged, run_plan
@@ -15,7 +16,7 @@ from lib_sdtrain.train.outputs import beyond_hash, data_facts, parents_of
 from lib_sdtrain.train.plan import Plan, make_plan
 from lib_sdtrain.train.results import check_overwrites, written
 from lib_sdtrain.train.run_dir import RunDir
-from lib_sdtrain.train.stages import laid_out, plan_stages, run_stages
+from lib_sdtrain.train.stages import begun_stage, laid_out, plan_stages, run_stages, stages_of
 from lib_sdtrain.train.starting import pick_device
 from lib_sdtrain.train.state import SavedState, newest_state
 from lib_sdtrain.train.studio import Studio
@@ -54,6 +55,7 @@ def resume(
     _check_names(run, before, settings)
     state = newest_state(run.states)
     plan = yield from make_plan(settings, run.outputs, device, token, anew=False, studio=studio)
+    plan = plan.after(state.facts["step"], state.facts["samples"]) if state else plan
     if state and state.facts["step"] >= plan.steps and run.finished_steps() >= plan.steps:
         raise UserError(
             f"all {plan.steps} steps are done", where=str(run.path), fix="lengthen it, for instance --set train.length="
@@ -70,17 +72,37 @@ def resume(
 def _resume_stages(
     run: RunDir, before: RunSettings, settings: RunSettings, device: str, token: CancelToken, studio: Studio | None
 ) -> Iterator[Event]:
-    """Go on inside the stage that is not done. Raises `UserError` for a change, or when all are done."""
-    problems = Problems()
-    for line in describe_changes(before, settings):
-        path, _, what = line.partition(": ")
-        problems.add(f"a run of stages goes on as it began ({what})", where=path, fix="start a new run")
-    problems.raise_if_any()
+    """Go on inside the stage that is not done, with the changes from there on. Raises `UserError` when all are done."""
     plans = yield from plan_stages(settings, run.outputs, device, token, anew=False, studio=studio)
-    if all(stage.done for stage in laid_out(plans, run)):
-        raise UserError(f"all {sum(plan.steps for plan in plans)} steps are done", where=str(run.path),
+    stages = laid_out(plans, run)
+    if all(stage.done for stage in stages):
+        raise UserError(f"all {sum(stage.steps for stage in stages)} steps are done", where=str(run.path),
                         fix="start a new run from its result")  # fmt: skip
-    yield from logged(run, settings, run_stages(plans, run, token))
+    begun = begun_stage(stages)
+    lasting = begun.state or next((stage.state for stage in stages if stage.state), None)
+    _check_parents(lasting, begun.plan)
+    _check_reached(before, settings, begun.number)
+    for stage, old in zip(stages[begun.number - 1 :], stages_of(before)[begun.number - 1 :], strict=True):
+        _check_names(stage.run, old, stage.plan.settings)
+    notices = [Notice(text=f"changed: {line}") for line in describe_changes(before, settings)]
+    notices += [Notice(text=f"changed: {line}") for line in data_changes(begun.state, begun.plan)]
+    run.write_config(settings)
+    keep_earlier_result(begun.plan, begun.run, begun.state)
+    yield from logged(run, settings, chain(notices, run_stages(stages, run, token)))
+
+
+def _check_reached(before: RunSettings, settings: RunSettings, first: int) -> None:
+    """Raise `UserError` for a change that a stage from number `first` on does not see, since it says that itself."""
+    problems = Problems()
+    paths = [line.partition(":")[0] for line in describe_changes(before, settings)]
+    for number, (old, new) in enumerate(zip(stages_of(before), stages_of(settings), strict=True), 1):
+        for path in paths if number >= first else ():
+            if get_path(old, path) == get_path(new, path):
+                problems.add(
+                    f"stage {number} says it itself, and goes on as it began", where=path,
+                    fix="leave it, or start a new run from the result of the stage before",
+                )
+    problems.raise_if_any()
 
 
 def _check_fixed(before: RunSettings, after: RunSettings) -> None:

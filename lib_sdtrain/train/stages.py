@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import gc
 import hashlib
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -126,46 +126,70 @@ def plan_stages(
 
 @dataclass(frozen=True)
 class Stage:
-    """One of several: its number from 1, its plan, its directory, and how many steps the former ones have."""
+    """One of several: its number from 1, its plan, its directory, how many steps the former ones have and it has.
+
+    `state` is where the newest stage stands that was begun, None for the others.
+    """
 
     number: int
     plan: Plan
     run: RunDir
     offset: int
-
-    @property
-    def done(self) -> bool:
-        """Whether it came to its end with everything written."""
-        return self.run.finished_steps() >= self.plan.steps
+    steps: int
+    done: bool
+    state: SavedState | None = None
 
 
-def laid_out(plans: list[Plan], run: RunDir) -> list[Stage]:
-    """The stages of a run directory."""
-    found, offset = [], 0
+def laid_out(plans: Sequence[Plan], run: RunDir) -> list[Stage]:
+    """The stages of a run directory.
+
+    One behind which another was begun is done, and has the steps that it took: pictures that came since then make its
+    epochs no longer.
+    """
+    found: list[Stage] = []
+    offset, newest = 0, max((n for n in range(1, len(plans) + 1) if stage_run(run, n).has_state()), default=0)
     for number, plan in enumerate(plans, 1):
-        found.append(Stage(number, plan, RunDir(run.path / f"stage-{number}"), offset))
-        offset += plan.steps
+        own, state = stage_run(run, number), None
+        ended = own.finished_steps()
+        if number == newest:
+            state = newest_state(own.states)
+            plan = plan.after(state.facts["step"], state.facts["samples"]) if state else plan
+        steps = ended if number < newest else plan.steps
+        found.append(Stage(number, plan, own, offset, steps, ended >= steps, state))
+        offset += steps
     return found
 
 
-def run_stages(plans: list[Plan], run: RunDir, token: CancelToken) -> Iterator[Event]:
+def stage_run(run: RunDir, number: int) -> RunDir:
+    """The directory of a stage."""
+    return RunDir(run.path / f"stage-{number}")
+
+
+def begun_stage(stages: Sequence[Stage]) -> Stage:
+    """The one to go on with: the first that is not done, else the last."""
+    return next((stage for stage in stages if not stage.done), stages[-1])
+
+
+def run_stages(stages: Sequence[Stage], run: RunDir, token: CancelToken) -> Iterator[Event]:
     """Train every stage that is not done, or go on inside one; the events count the steps of all stages."""
     from lib_sdtrain.train.loop import logged, run_plan
 
-    stages, results = laid_out(plans, run), []
-    total = sum(plan.steps for plan in plans)
-    begun = next((stage for stage in stages if not stage.done), stages[-1])
-    state = newest_state(begun.run.states)
-    step = begun.offset + (state.facts["step"] if state else 0)
+    results: list[dict[str, Any]] = []
+    total = sum(stage.steps for stage in stages)
+    begun = begun_stage(stages)
+    step = begun.offset + (begun.state.facts["step"] if begun.state else 0)
     yield Started(job="train", total=total, step=step, run_dir=str(run.path))
-    earlier = newest_state(stages[begun.number - 2].run.states) if begun.number > 1 else None
+    before = stages[begun.number - 2] if begun.number > 1 else None
+    earlier = before and (before.state or newest_state(before.run.states))
     for stage in stages[begun.number - 1 :]:
         yield Notice(text=f"stage {stage.number} of {len(stages)}: {stage.plan.settings.data.resolution} pixels, "
-                          f"{stage.plan.steps} steps")  # fmt: skip
+                          f"{stage.steps} steps")  # fmt: skip
         plan = replace(stage.plan, earlier=_digest(earlier))
-        if state is None:
+        if stage.state:
+            stage.run.write_config(plan.settings)
+        else:
             stage.run.start(plan.settings)
-        events = run_plan(plan, stage.run, token, state, earlier, outputs=run.outputs)
+        events = run_plan(plan, stage.run, token, stage.state, earlier, outputs=run.outputs)
         for event in logged(stage.run, replace(plan.settings, log=LogSettings()), events):
             shifted = seen_from_run(event, stage, total)
             if isinstance(event, Finished):
@@ -174,7 +198,7 @@ def run_stages(plans: list[Plan], run: RunDir, token: CancelToken) -> Iterator[E
                 yield shifted
             if isinstance(event, Stopped):
                 return
-        state, earlier = None, newest_state(stage.run.states)
+        earlier = newest_state(stage.run.states)
         gc.collect()  # a model refers to itself: its memory would still be taken while the next one is loaded
     yield Finished(result=whole_document(results, run, total))
 
@@ -191,7 +215,7 @@ def seen_from_run(event: Event, stage: Stage, total: int) -> Event | None:
     if isinstance(event, Started):
         return None
     if isinstance(event, Step):
-        left, mine = event.seconds_left, stage.plan.steps - event.step
+        left, mine = event.seconds_left, stage.steps - event.step
         left = left * (total - stage.offset - event.step) / mine if left is not None and mine else None
         return replace(event, step=event.step + stage.offset, total=total, seconds_left=left)
     if isinstance(event, Preview):

@@ -286,12 +286,12 @@ class Trainer:
             (self.scaler.scale(loss) if self.scaler else loss).backward()
 
     def _set_rate(self) -> float:
-        train = self.settings.train
+        train, lead = self.settings.train, self.plan.lead
         warmup = self.plan.in_steps(train.lr_warmup)
         for group in self.optimizer.param_groups:
             base = group["base_lr"]
             group["lr"] = base * rate_factor(
-                train.lr_scheduler, self.step, self.plan.steps, warmup, train.lr_scheduler_args, base
+                train.lr_scheduler, self.step - lead, self.plan.steps - lead, warmup, train.lr_scheduler_args, base
             )
         return self.optimizer.param_groups[0]["lr"]
 
@@ -337,8 +337,10 @@ class Trainer:
         """Begin with the weights and averages of a state of the same parts, nothing else of it."""
         for name, part in self.parts.items():
             part.load_state_dict(_under(state.tensors, f"weights.{name}."))
-        if self.average:
+        if self.average and state.facts["average_updates"] is not None:
             self.average.load(_under(state.tensors, "average."), state.facts["average_updates"])
+        elif self.average:  # it was turned on between them
+            self.average.load(self.average.parameters, 0)
 
     def restore(self, state: State) -> None:
         """Go on from a state of the same parts."""

@@ -102,6 +102,14 @@ class LiveSite:
             time.sleep(0.05)
         raise AssertionError("the job never ended")
 
+    def wait_file(self, name: str) -> None:
+        """Until there is a checkpoint of this name and the job that wrote it has ended well."""
+        until = time.monotonic() + LONG / 1000
+        while not (self.models / name).exists():
+            assert time.monotonic() < until, f"{name} never came"
+            time.sleep(0.05)
+        self.wait_job()
+
     def memory(self) -> int:
         """Bytes that the WebUI's process holds."""
         status = Path(f"/proc/{self.webui.process.pid}/status").read_text("utf-8")

@@ -112,6 +112,7 @@ def test_a_saved_merge_is_the_live_one(site, merge_page, more):
     page.locator(f"{MERGE}_name input").fill(name)
     page.locator(f"{MERGE}_name input").blur()
     page.click(f"{MERGE}_live_save")
+    site.wait_file(f"{name}.safetensors")  # a page just opened shows the job before, as finished
     page.wait_for_selector(f'{MERGE}[data-state="finished"]', timeout=LONG)
     assert site.picture() == live  # what is loaded has not changed
     site.options(sd_model_checkpoint=f"{name}.safetensors")

@@ -7,6 +7,7 @@ from __future__ import annotations
 import base64
 import io
 import os
+import shutil
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -117,8 +118,12 @@ def ours(request, around: Surroundings | None = None) -> np.ndarray:
 
 
 @pytest.mark.parametrize(("name", "method", "mark"), [("learnt", LORA, "<lora:learnt:0.8>"), ("word", WORD, "")])
-def test_what_was_trained_beside_a_checkpoint_does_in_the_webui_what_our_sampler_says(webui, name, method, mark):
-    concept = {"name": "cat", "instance_dir": str(SUBJECT), "instance_prompt": "a photo of zwx cat"}
+def test_what_was_trained_beside_a_checkpoint_does_in_the_webui_what_our_sampler_says(
+    webui, tmp_path, name, method, mark
+):
+    for picture in SUBJECT.glob("*.png"):  # without captions: theirs do not say zwx
+        shutil.copy(picture, tmp_path)
+    concept = {"name": "cat", "instance_dir": str(tmp_path), "instance_prompt": "a photo of zwx cat"}
     own = {"model.checkpoint": TOYBOX.path.name, "data.concepts": [concept], "train.length": 6}
     train_in(webui, {**own, "save.name": name, **method})
     folders = {"lora_dirs": (webui.data / "models" / "Lora",), "embeddings_dirs": (webui.data / "embeddings",)}

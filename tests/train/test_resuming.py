@@ -145,6 +145,40 @@ def test_another_length_rate_and_more_pictures_are_told_and_only_these_are_read(
     assert of_kind(seen, Step)[0].lr == 1e-5
 
 
+@pytest.mark.parametrize(("length", "batch", "counts", "places"), [
+    ("32 samples", 8, [5, 6], [16, 24]), ("32 samples", 2, list(range(5, 13)), list(range(16, 32, 2))),
+    ("4 epochs", 8, [5, 6], [16, 24]), ("32 samples", 5, [5, 6, 7], [20, 25, 30]),
+])  # fmt: skip
+def test_a_run_goes_on_with_another_batch_size_to_the_same_length(
+    tiny_checkpoint, picture_folder, tmp_path, length, batch, counts, places
+):
+    """`places`: how many samples of 32 the schedule has seen before each of the steps that follow 16 samples."""
+    settings = run_settings(
+        tiny_checkpoint, picture_folder("eight", 8), train__length=length, train__batch_size=4,
+        train__lr_scheduler="linear", train__gradient_accumulation_steps=1,
+    )
+    token, run = CancelToken(), tmp_path / "run"
+    assert of_kind(finish(train(settings, token, run_dir=run), token, stop_at=4), Step)[-1].samples == 16
+    seen = finish(resume(run, {"train.batch_size": batch}))
+    steps = of_kind(seen, Step)
+    assert [step.step for step in steps] == counts
+    assert {step.total for step in steps} == {counts[-1]}
+    assert [step.samples for step in steps] == [16 + batch * n for n in range(1, len(counts) + 1)]
+    end = batch * -(-32 // batch)
+    assert [step.lr for step in steps] == pytest.approx([1e-3 * (1 - place / end) for place in places])
+    with pytest.raises(UserError, match=f"all {counts[-1]} steps are done"):
+        finish(resume(run))
+
+
+def test_a_length_in_steps_is_counted_in_steps_whatever_the_batch(tiny_checkpoint, picture_folder, tmp_path):
+    settings = run_settings(tiny_checkpoint, picture_folder("eight", 8), train__length=4, train__lr_scheduler="linear")
+    token, run = CancelToken(), tmp_path / "run"
+    finish(train(settings, token, run_dir=run), token, stop_at=2)
+    steps = of_kind(finish(resume(run, {"train.batch_size": 4})), Step)
+    assert [(step.step, step.total, step.samples) for step in steps] == [(3, 4, 6), (4, 4, 10)]
+    assert [step.lr for step in steps] == pytest.approx([5e-4, 2.5e-4])
+
+
 def test_other_masks_are_told(tiny_checkpoint, pictures, tmp_path):
     run = tmp_path / "runs" / "run"
     token = CancelToken()

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from lib_sdtrain import train
 from lib_sdtrain.errors import UserError
@@ -14,6 +14,7 @@ from lib_sdtrain.settings.layers import Layer, resolve
 from lib_sdtrain.settings.run import RunSettings
 from lib_sdtrain.train.forecast import forecast_stages
 from lib_sdtrain.train.resume import resume
+from lib_sdtrain.train.run_dir import RunDir
 from lib_sdtrain.train.stages import plan_stages, stages_of
 from tests.train.runs import finish, of_kind, run_settings
 
@@ -136,11 +137,66 @@ def test_the_dry_run_tells_of_every_stage(settings, tmp_path):
     assert [row["buckets"][0]["size"] for row in document["stages"]] == [[64, 64], [96, 96], [64, 64]]
 
 
-def test_a_run_of_stages_goes_on_as_it_began(settings, tmp_path):
+def stopped(settings, tmp_path, step):
     token = CancelToken()
-    finish(train(settings, token, tmp_path / "run"), token, 1)
-    with pytest.raises(UserError, match="goes on as it began"):
-        finish(resume(tmp_path / "run", {"train.learning_rate": 1e-5}))
+    seen = finish(train(settings, token, tmp_path / "run"), token, step)
+    assert isinstance(seen[-1], Stopped), seen[-1]
+    return tmp_path / "run"
+
+
+def test_a_change_holds_from_the_stage_on_that_goes_on(settings, tmp_path):
+    run = stopped(settings, tmp_path, 4)
+    first = (run / "stage-1" / "config.yaml").read_text("utf-8")
+    seen = finish(resume(run, {"train.learning_rate": 1e-5, "save.dtype": "fp32"}))
+    assert isinstance(seen[-1], Finished), seen[-1]
+    assert {event.lr for event in of_kind(seen, Step)} == {1e-5}
+    said = [event.text for event in of_kind(seen, Notice) if event.text.startswith("changed")]
+    assert said == ["changed: train.learning_rate: 0.001 -> 1e-05", "changed: save.dtype: parent -> fp32"]
+    assert load_file(seen[-1].result["checkpoint"])["model.diffusion_model.out.2.bias"].dtype == torch.float32
+    assert (run / "stage-1" / "config.yaml").read_text("utf-8") == first
+    for number in (2, 3):
+        assert RunDir(run / f"stage-{number}").read_config().train.learning_rate == 1e-5
+
+
+@pytest.mark.parametrize(("changes", "where", "what"), [
+    ({"train.batch_size": 3}, "train.batch_size", "stage 3 says it itself"),
+    ({"method.kind": "lora"}, "method.kind", "cannot change while a run goes on"),
+    ({"stages": []}, "stages", "cannot change while a run goes on"),
+])
+def test_what_cannot_change_in_a_run_of_stages(settings, tmp_path, changes, where, what):
+    run = stopped(settings, tmp_path, 4)
+    with pytest.raises(UserError, match=what) as caught:
+        finish(resume(run, changes))
+    assert [problem.where for problem in caught.value.problems] == [where]
+    assert RunDir(run).read_config() == settings
+
+
+@pytest.mark.parametrize(("stop", "total"), [(4, 3 + 8 + 2), (8, 3 + 8 + 2), (10, 3 + 6 + 2)])
+def test_pictures_that_came_since_do_not_reopen_a_stage(tiny_checkpoint, picture_folder, tmp_path, stop, total):
+    folder = picture_folder("i", 3)
+    stages = [{"train.length": "2 epochs"}, {"train.length": 2}]
+    run = stopped(settings_of(tiny_checkpoint, folder, train__length="1 epochs", stages=stages), tmp_path, stop)
+    kept = (run / "stage-1" / "checkpoints" / "m-stage-1.safetensors").read_bytes()
+    for file in picture_folder("more", 1).iterdir():
+        file.rename(folder / "more.png")
+    seen = finish(resume(run))
+    assert isinstance(seen[-1], Finished), seen[-1]
+    assert [event.step for event in of_kind(seen, Step)] == list(range(stop + 1, total + 1))
+    assert {event.total for event in of_kind(seen, Step)} == {total}
+    assert (run / "stage-1" / "checkpoints" / "m-stage-1.safetensors").read_bytes() == kept
+    assert any("1 added" in event.text for event in of_kind(seen, Notice))
+
+
+def test_another_file_under_the_checkpoints_name_is_refused(tiny_checkpoint, picture_folder, tmp_path):
+    own = tmp_path / "own.safetensors"
+    own.write_bytes(tiny_checkpoint.read_bytes())
+    own.with_suffix(".yaml").write_bytes(tiny_checkpoint.with_suffix(".yaml").read_bytes())
+    run = stopped(settings_of(own, picture_folder("i", 3)), tmp_path, 3)
+    tensors = load_file(own)
+    tensors["model.diffusion_model.out.2.bias"] += 1
+    save_file(tensors, own)
+    with pytest.raises(UserError, match="no longer the file that the run was begun with"):
+        finish(resume(run))
 
 
 def test_what_all_stages_would_say_of_the_same_pictures_is_said_once(settings, tmp_path):
