@@ -40,6 +40,8 @@ class BackwardSteps:
     clipped to, 0 for not at all; `moment_bytes` what the optimizer keeps of each weight. The optimizer stays the one
     object that holds all states: what is saved of it does not differ.
 
+    `moved` tells, in a step that is not over, whether weights have moved: such a step cannot be taken back.
+
     Nothing that stays is made while gradients come and go. glibc puts it right behind the gradient that is there, and
     when that is let go, the next of its size finds the hole too small and takes new memory: 0.7 to 1.3 GB of SD1.5. So
     norms and small gradients are copied into places of their own, and the groups are copied before backward.
@@ -56,6 +58,7 @@ class BackwardSteps:
         self._norms: Tensor | None = None  # of each parameter's gradient, while only they are wanted
         self._share: Tensor | None = None  # of each gradient that is used, where that is less than all of it
         self._turns: InTurn | None = None  # the step that is being taken
+        self.moved = False
         for number, group in enumerate(optimizer.param_groups):
             for parameter in group["params"]:
                 parameter.register_post_accumulate_grad_hook(partial(self._take, number))
@@ -103,6 +106,7 @@ class BackwardSteps:
             if waiting:
                 self._step(number, waiting)
         self._turns.finish()
+        self.moved = False
         self._room = {}  # what no gradient has reached needs none
 
     def _take(self, number: int, parameter: Tensor) -> None:
@@ -128,6 +132,7 @@ class BackwardSteps:
 
     def _step(self, number: int, parameters: list[Tensor]) -> None:
         """One step of the optimizer as if it had these parameters of a group alone; their gradients are let go."""
+        self.moved = True
         self._turns.step(number, parameters)
         for parameter in parameters:
             parameter.grad = None

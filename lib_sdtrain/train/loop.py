@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from lib_sdtrain.data.refreshing import Refresher
-from lib_sdtrain.errors import Cancelled, JobFailed, UserError
+from lib_sdtrain.errors import Cancelled, JobFailed
 from lib_sdtrain.events import CancelToken, Event, Finished, Notice, Phase, Started, Step, Stopped
 from lib_sdtrain.model.space import check_space
 from lib_sdtrain.places import check_writable
@@ -22,6 +22,7 @@ from lib_sdtrain.train.boards import boards
 from lib_sdtrain.train.class_images import make_class_pictures
 from lib_sdtrain.train.data_plan import draws_of
 from lib_sdtrain.train.encoding import UNCACHED, draws_to_encode, free_vae, latents_of, vae_needed
+from lib_sdtrain.train.failing import take_step
 from lib_sdtrain.train.forecast import checkpoint_bytes, disk_bytes, run_bytes
 from lib_sdtrain.train.memory.ahead import held_from_the_start, zeroed_ahead, zeroed_from_the_start
 from lib_sdtrain.train.outputs import Outputs
@@ -29,13 +30,12 @@ from lib_sdtrain.train.plan import Plan, rescan_class_pictures
 from lib_sdtrain.train.previews import draw_previews
 from lib_sdtrain.train.run_dir import RunDir, new_run_path
 from lib_sdtrain.train.shown import off_device
-from lib_sdtrain.train.soundness import Unsound, broken_parts
 from lib_sdtrain.train.splitting import REMEDY
 from lib_sdtrain.train.stages import laid_out, plan_stages, run_stages
 from lib_sdtrain.train.starting import load_for_training, pick_device
 from lib_sdtrain.train.state import SavedState
 from lib_sdtrain.train.studio import Studio
-from lib_sdtrain.train.trainer import StepResult, Trainer
+from lib_sdtrain.train.trainer import Trainer
 from lib_sdtrain.train.trial import takes_first_step_first
 from lib_sdtrain.train.validation import Validator
 from lib_sdtrain.train.words import prepare_words
@@ -183,8 +183,7 @@ def _train(
     began, first = time.monotonic(), trainer.step
     while trainer.step < plan.steps and not token.stopping:
         before = trainer.pieces
-        refresher.follow(trainer.samples)
-        result = yield from _taken(trainer, outputs, token)
+        result = yield from take_step(trainer, outputs, refresher, token)
         if trainer.pieces != before:
             yield Notice(text=f"{OUT_OF_MEMORY} {trainer.pieces} pieces: slower, with the same result")
         done = trainer.step - first
@@ -220,23 +219,6 @@ def _prepared_behind(rest: Iterator[Event], token: CancelToken) -> Iterator[Even
     except Cancelled:
         if token.stopping_now:
             raise
-
-
-def _taken(trainer: Trainer, outputs: Outputs, token: CancelToken) -> Generator[Event, None, StepResult]:
-    """A step. Before the run fails at one that found no numbers, what was there before it is saved."""
-    try:
-        return trainer.train_step()
-    except Unsound as error:
-        problem = error.problem
-        kept = "the last saved state is good" if outputs.run.has_state() else "no state had been saved yet"
-        if not broken_parts(trainer.parts):
-            yield Notice(text=f"{problem.what}: the state before that step is being saved", where=problem.where)
-            try:
-                yield from outputs.save_state(token, wait=True)
-                kept = "the state before that step is saved"
-            except (OSError, UserError, JobFailed) as failed:
-                kept = f"the state before that step could not be saved ({failed}); {kept}"
-        raise JobFailed(problem.what, problem.where, f"{problem.fix}; {kept}") from error
 
 
 def _left_over(trainer: Trainer, run: RunDir, validator: Validator, token: CancelToken) -> Iterator[Event]:

@@ -5,7 +5,9 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
-from lib_sdtrain.errors import Cancelled, JobFailed, UserError
+import torch
+
+from lib_sdtrain.errors import Cancelled, JobFailed, Problem, UserError
 from lib_sdtrain.events import CancelToken, Event, Notice, Phase, Preview
 from lib_sdtrain.sample.generate import Surroundings, generate
 from lib_sdtrain.sample.images import save_png
@@ -16,6 +18,11 @@ from lib_sdtrain.train.run_dir import RunDir
 from lib_sdtrain.train.shown import off_device, shown_weights
 from lib_sdtrain.train.studio import Body
 from lib_sdtrain.train.trainer import Trainer
+
+FAILURES = (UserError, JobFailed, torch.cuda.OutOfMemoryError)
+NO_MEMORY = Problem(
+    "the device ran out of memory", fix="smaller pictures, or fewer at a time, take less (preview.prompts)"
+)
 
 
 def draw_previews(trainer: Trainer, run: RunDir, token: CancelToken, only_missing: bool = False) -> Iterator[Event]:
@@ -39,9 +46,9 @@ def _draw(trainer: Trainer, run: RunDir, token: CancelToken, only_missing: bool)
     run.samples.mkdir(parents=True, exist_ok=True)
     facts = Facts(model=f"{trainer.plan.name}-{trainer.step:06d}")
     home = next(trainer.model.vae.parameters()).device
-    trainer.model.vae.to(trainer.device)
-    index = 0
+    index, problems = 0, []
     try:
+        trainer.model.vae.to(trainer.device)
         for done, request in enumerate(requests, 1):
             count = request.batch_size * request.n_iter
             if only_missing and all(_file(run, trainer.step, index + more).exists() for more in range(count)):
@@ -59,8 +66,11 @@ def _draw(trainer: Trainer, run: RunDir, token: CancelToken, only_missing: bool)
             yield Phase(name="drawing previews", done=done, total=len(requests), unit="previews")
     except Cancelled:
         return  # the loop sees the same wish and saves
+    except FAILURES as error:
+        problems = _forgiven(error, trainer.step)
     finally:
         trainer.model.vae.to(home)
+    yield from _without(trainer.step, problems)
 
 
 def _draw_elsewhere(
@@ -77,24 +87,39 @@ def _draw_elsewhere(
     run.samples.mkdir(parents=True, exist_ok=True)
     yield Phase(name="drawing previews", done=0, total=len(bodies), unit="previews")
     weights = shown_weights(trainer, f"{trainer.plan.name}-{trainer.step:06d}")
-    try:
-        with off_device(trainer.model.parts.values()), trainer.plan.studio.showing(
-            trainer.plan.checkpoint.path, weights
-        ) as draw:
-            drawn = [picture for body in bodies for picture in draw(body, token)]
-    except Cancelled:
-        return
-    except (UserError, JobFailed) as error:  # another checkpoint is loaded, say: no reason to end a training of hours
-        if isinstance(error, JobFailed) and trainer.step == 0:
-            raise
-        problems = error.problems if isinstance(error, UserError) else [error.problem]
-        yield from (Notice(text=f"no previews at step {trainer.step}: {problem}") for problem in problems)
+    problems: list[Problem] = []
+    with off_device(trainer.model.parts.values()):
+        try:
+            with trainer.plan.studio.showing(trainer.plan.checkpoint.path, weights) as draw:
+                drawn = [picture for body in bodies for picture in draw(body, token)]
+        except Cancelled:
+            return
+        except FAILURES as error:
+            problems = _forgiven(error, trainer.step)
+    if problems:
+        yield from _without(trainer.step, problems)
         return
     for index, picture in enumerate(drawn):
         path = _file(run, trainer.step, index)
         yield from with_room(partial(save_png, picture, path), run.samples, token)
         yield Preview(step=trainer.step, file=str(path.relative_to(run.path)), index=index, infotext=picture.infotext)
     yield Phase(name="drawing previews", done=len(bodies), total=len(bodies), unit="previews")
+
+
+def _forgiven(error: Exception, step: int) -> list[Problem]:
+    """What kept previews from being drawn (another checkpoint is loaded, say): no reason to end a training of hours.
+
+    Raises the error where nothing is lost yet, unless it is memory that ran out: training may fit all the same.
+    """
+    if isinstance(error, torch.cuda.OutOfMemoryError):
+        return [NO_MEMORY]
+    if isinstance(error, JobFailed) and step == 0:
+        raise error
+    return error.problems if isinstance(error, UserError) else [error.problem]
+
+
+def _without(step: int, problems: Sequence[Problem]) -> Iterator[Event]:
+    yield from (Notice(text=f"no previews at step {step}: {problem}") for problem in problems)
 
 
 def _file(run: RunDir, step: int, index: int) -> Path:

@@ -152,12 +152,13 @@ class PromptEncoder:
     def at_hand(self) -> Iterator[None]:
         """While open, all encoders are on the device."""
         away, self._away = self._away, None
-        for encoder in self._frozen() if away else ():
-            encoder.to(away)
         try:
+            for encoder in self._frozen() if away else ():
+                encoder.to(away)
             yield
         finally:
             if away:
+                self._away = away  # where memory ran out on the way, the encoders cannot tell
                 self.put_away()
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from lib_sdtrain.data.draws import Draw, Draws
 from lib_sdtrain.data.latents import Latents
 from lib_sdtrain.data.randomness import key
-from lib_sdtrain.errors import JobFailed
+from lib_sdtrain.errors import JobFailed, UserError
 from lib_sdtrain.model.build import LoadedModel
 from lib_sdtrain.model.keys import UNET
 from lib_sdtrain.settings.run_method import EMBEDDING, FULL, LossSettings
@@ -162,18 +162,30 @@ class Trainer:
         """One optimiser step over `gradient_accumulation_steps` micro-batches.
 
         Raises `Unsound` when the loss or a gradient is no finite number (with steps in backward: a gradient that is
-        clipped), and `JobFailed` when memory does not suffice; weights are then as they were before the step (but for
-        memory that does not suffice for steps in backward).
+        clipped), `JobFailed` when memory does not suffice or kept latents are damaged, and `UserError` for a picture or
+        mask that is no longer what it was. All is then as it was before the step, unless it is `torn`.
         """
         first = self.samples
         try:
             return self._step()
         except NotFiniteError as error:
-            self.samples = first
-            self.optimizer.zero_grad(set_to_none=True)
+            self._take_back(first)
             rates = {group["name"]: group["lr"] for group in self.optimizer.param_groups}
             cause = likely_cause(self.settings, self._batch, rates)
             raise Unsound(f"{error} at step {self.step + 1}", where="training", fix=cause) from error
+        except (UserError, JobFailed):  # from before the update: what updates knows neither
+            self._take_back(first)
+            raise
+
+    @property
+    def torn(self) -> bool:
+        """Whether a step failed when some of its weights had moved within backward: they are no state to save."""
+        return self.in_backward is not None and self.in_backward.moved
+
+    def _take_back(self, samples: int) -> None:
+        """Forget what a step has begun, which had come to so many `samples` before it."""
+        self.samples = samples
+        self.optimizer.zero_grad(set_to_none=True)
 
     def _step(self) -> StepResult:
         lr = self._set_rate()
@@ -203,8 +215,7 @@ class Trainer:
                 if self.in_backward:
                     raise JobFailed(NOT_IN_PIECES, where="training", fix=PIECES_REMEDY) from error
                 self.pieces = doubled(self.pieces, self._rows)
-            self.samples = first
-            self.optimizer.zero_grad(set_to_none=True)
+            self._take_back(first)
             torch.cuda.empty_cache()
 
     def _micro_step(self, batch: Batch) -> float:
