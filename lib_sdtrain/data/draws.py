@@ -19,6 +19,7 @@ from lib_sdtrain.data.captions import dropped_caption, dropped_captions, replace
 from lib_sdtrain.data.catalogue import size_at, sizes_of
 from lib_sdtrain.data.concepts import Group, Material, Picture, prompt_of
 from lib_sdtrain.data.interleave import Replayed, fair_order
+from lib_sdtrain.data.mirrored import FLIPS, ways_of, ways_of_chance
 from lib_sdtrain.data.nai import nai_caption, tags_of
 from lib_sdtrain.data.pictures import Fit
 from lib_sdtrain.data.randomness import python_random
@@ -148,17 +149,18 @@ class Draws:
 
     def all_forms(self, refreshed: int = 0) -> Iterator[Draw]:
         """Every picture in every way in which it is trained after so many refreshments of its crops, without words."""
-        flips = {0.0: (False,), 1.0: (True,)}.get(self.data.flip_p, (False, True))
+        of_class = FLIPS[ways_of_chance(self.data.flip_p)]
         for concept, material in enumerate(self.materials):
             sizes = set()
-            for picture in material.pictures:
+            ways = ways_of(material, self.data.flip_p).tobytes()
+            for picture, own in zip(material.pictures, ways, strict=True):
                 bucket = self.sizing.place(picture.size).bucket
                 sizes.add(bucket)
-                yield from self._forms(picture, bucket, flips, self._kept(refreshed))
+                yield from self._forms(picture, bucket, FLIPS[own], self._kept(refreshed))
             for bucket in sorted(sizes) if material.class_pictures else ():
                 for number in self._class_rounds(concept, bucket)[1]:
                     yield from self._forms(
-                        material.class_pictures[number], bucket, flips, self._kept(refreshed), is_class=True
+                        material.class_pictures[number], bucket, of_class, self._kept(refreshed), is_class=True
                     )
 
     def all_words(self) -> Iterator[str] | None:

@@ -21,11 +21,13 @@ from lib_sdtrain.data.filters import Filter, number_or_text
 from lib_sdtrain.data.groups import hint, weighted
 from lib_sdtrain.data.index import PictureIndex
 from lib_sdtrain.data.metadata import MetadataFile
+from lib_sdtrain.data.mirrored import number_of, ways_of, ways_of_chance
 from lib_sdtrain.data.sizes import Misfit, Size, Sizing, sizing_of
 from lib_sdtrain.errors import Problems, UserError
 from lib_sdtrain.events import Event, Notice
 from lib_sdtrain.model.hashes import sha256
 from lib_sdtrain.settings.run import Concept, DataSettings
+from lib_sdtrain.settings.run_data import OWN_PICTURES
 from lib_sdtrain.train.embeddings import library_of, named_files
 from lib_sdtrain.train.long_prompts import CHUNK, with_embeddings
 
@@ -253,20 +255,28 @@ def misfit(sizing: Sizing, size: Size) -> str:
 
 def bucket_table(materials: Sequence[Material], data: DataSettings) -> list[dict[str, Any]]:
     """Every size that is used, the most used first: `size`, `images`, `lost` (mean share that is cut away),
-    `enlarged` (pictures with fewer pixels than needed).
+    `enlarged` (pictures with fewer pixels than needed), `encoded` (twice those that are seen mirrored and not).
     """
-    sizing, found = sizing_of(data), defaultdict(lambda: [0, 0.0, 0])
+    sizing, found = sizing_of(data), defaultdict(lambda: [0, 0.0, 0, 0])
     for material in materials:
-        sizes, counts, _ = _sizes(material.pictures)
-        for size, count in zip(sizes, counts.tolist(), strict=True):
+        sizes, counts, of_size = _sizes(material.pictures)
+        encoded = np.bincount(of_size, number_of(_ways(material, data.flip_p)), len(sizes))
+        for size, count, forms in zip(sizes, counts.tolist(), encoded.tolist(), strict=True):
             place = sizing.place(size)
             row = found[place.bucket]
             row[0] += count
             row[1] += count * place.lost()
             row[2] += count * place.enlarges(size)
+            row[3] += int(forms)
     rows = sorted(found.items(), key=lambda item: (-item[1][0], item[0]))
-    return [{"size": list(size), "images": count, "lost": round(lost / count, 4), "enlarged": enlarged}
-            for size, (count, lost, enlarged) in rows]
+    return [{"size": list(size), "images": count, "lost": round(lost / count, 4), "enlarged": enlarged,
+             "encoded": encoded} for size, (count, lost, enlarged, encoded) in rows]
+
+
+def _ways(material: Material, flip_p: float) -> np.ndarray:
+    """Pictures that are the class too are seen there as the settings say, whatever their folder's chance."""
+    twice = material.concept.class_prompt and material.concept.class_from == OWN_PICTURES
+    return ways_of(material, flip_p) | (ways_of_chance(flip_p) if twice else 0)
 
 
 def bucket_lines(table: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 
 from lib_sdtrain.data.concepts import Material, Picture
+from lib_sdtrain.data.mirrored import number_of, ways_of
 from lib_sdtrain.data.pictures import Size
 from lib_sdtrain.data.review import MOST, NEARLY, SAME, identifiers, oddity, twins_of, words_alike
 from lib_sdtrain.data.sizes import sizing_of
 from lib_sdtrain.events import CancelToken, Event, Notice, Phase, sifted
-from lib_sdtrain.settings.run import DataSettings, RunSettings
+from lib_sdtrain.settings.run import RunSettings
 from lib_sdtrain.train.data_plan import draws_of
 from lib_sdtrain.train.forecast import outline
 from lib_sdtrain.train.plan import Plan, make_plan
@@ -73,10 +74,12 @@ class Survey:
         }
 
     def cache_bytes(self) -> int:
-        """What the latents of all pictures in all their forms take before compression."""
+        """What the latents of all pictures in all their forms take before compression: mirrored, and crops."""
         data, pixels = self.plan.settings.data, np.array([w * h for w, h in self.columns.sizes], np.int64)
-        values = int(pixels[self.columns.bucket].sum()) // self.plan.family.vae.downscale**2 * LATENT_VALUES
-        return int(values * LATENT_BYTES[data.latent_precision]) * forms_of(data)
+        ways = np.concatenate([number_of(ways_of(material, data.flip_p)) for material in self.plan.materials])
+        values = int((pixels[self.columns.bucket] * ways).sum()) // self.plan.family.vae.downscale**2 * LATENT_VALUES
+        crops = data.cache_crops if data.random_crop and data.cache_crops else 1
+        return int(values * LATENT_BYTES[data.latent_precision]) * crops
 
     def page(self, name: str, first: int, count: int, search: str = "") -> dict[str, Any]:
         """`total` and `rows` of a list: one of LISTS, `bucket 512x768` or `concept 0`; empty for an unknown one.
@@ -144,12 +147,6 @@ def _below(folder: Path, root: str) -> str:
     """A folder as seen from the concept's own; empty for that one."""
     top = Path(root).expanduser()
     return "" if folder == top or not folder.is_relative_to(top) else folder.relative_to(top).as_posix()
-
-
-def forms_of(data: DataSettings) -> int:
-    """In how many forms a picture is encoded: crops that are kept, mirrored or not."""
-    crops = data.cache_crops if data.random_crop and data.cache_crops else 1
-    return crops * (1 if data.flip_p in (0.0, 1.0) else 2)
 
 
 def make_survey(

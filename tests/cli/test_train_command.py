@@ -82,7 +82,7 @@ def test_the_dry_run_tells_what_will_happen_and_touches_nothing(config, tmp_path
     assert document["images"] == 3
     assert document["steps"] == 20
     assert document["concepts"][0]["share"] == 1.0
-    assert document["buckets"] == [{"size": [64, 64], "images": 3, "lost": 0.2, "enlarged": 0}]
+    assert document["buckets"] == [{"size": [64, 64], "images": 3, "lost": 0.2, "enlarged": 0, "encoded": 3}]
     assert document["prompts"] == ["a photo of sks dog"] * 20
     assert document["memory_bytes"] > 0
     assert document["disk_bytes"] > 0

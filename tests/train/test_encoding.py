@@ -4,9 +4,11 @@ from __future__ import annotations
 import pytest
 
 from lib_sdtrain.events import CancelToken, result_of
-from lib_sdtrain.train.data_plan import draws_of
+from lib_sdtrain.train.data_plan import bucket_table, draws_of
 from lib_sdtrain.train.encoding import draws_to_encode
+from lib_sdtrain.train.memory.parts import cached_bytes
 from lib_sdtrain.train.plan import make_plan
+from lib_sdtrain.train.survey import make_survey
 from tests.train.runs import run_settings
 
 
@@ -56,3 +58,32 @@ def test_a_run_that_sees_less_than_there_are_forms_makes_no_other(encoded):
     made, seen = encoded(0, 9, data__flip_p=0.5)
     assert made == seen
     assert len(made) < 20
+
+
+@pytest.fixture
+def folders(picture_folder, tmp_path):
+    """EveryDream's folders: two pictures as data.flip_p says, three with a chance of their own in flip_p.txt."""
+    for name, count in (("data", 2), ("own", 3)):
+        picture_folder(name, count)
+    (tmp_path / "own").rename(tmp_path / "data" / "own")
+    return tmp_path / "data"
+
+
+@pytest.mark.parametrize(("flip_p", "of_folder", "forms"), [
+    (0.0, "0.5", 2 + 6), (0.5, "0", 4 + 3), (0.5, "1", 4 + 3), (1.0, "0.25", 2 + 6), (0.0, "1.0", 2 + 3),
+    (1.0, "0", 2 + 3),
+])  # fmt: skip
+def test_a_folders_own_chance_to_mirror_is_known_to_the_caches(
+    tiny_checkpoint, folders, tmp_path, flip_p, of_folder, forms
+):
+    (folders / "own" / "flip_p.txt").write_text(of_folder)
+    concept = {"instance_dir": str(folders), "instance_prompt": "a photo of sks dog", "weighting": "everydream"}
+    settings = run_settings(tiny_checkpoint, folders, data__concepts=[concept], data__flip_p=flip_p, train__length=100)
+    survey = result_of(make_survey(settings, tmp_path, "cpu", CancelToken()), lambda event: None)
+    plan, draws = survey.plan, draws_of(survey.plan)
+    made = [(draw.picture.path, draw.flip) for draw in draws_to_encode(draws, plan, 0, 100)]
+    assert len(made) == forms
+    assert set(made) == {(draw.picture.path, draw.flip) for draw in map(draws.at, range(100))}
+    values = forms * (64 // 8) ** 2 * 2 * 4
+    assert cached_bytes(plan, bucket_table(plan.materials, settings.data)) == values * 4
+    assert survey.cache_bytes() == values * 4

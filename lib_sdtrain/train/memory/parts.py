@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lib_sdtrain.data.draws import Draws
+from lib_sdtrain.data.mirrored import FLIPS, ways_of_chance
 from lib_sdtrain.model.keys import TEXT_ENCODERS, UNET, VAE
 from lib_sdtrain.settings.run_data import OWN_PICTURES
 from lib_sdtrain.settings.run_method import EMBEDDING, FULL, LORA
@@ -69,11 +70,12 @@ def cached_bytes(plan: Plan, table: Sequence[Mapping[str, Any]]) -> int:
     data = plan.settings.data
     if data.cache_latents != "memory":
         return 0
-    forms = (1 if data.flip_p in (0.0, 1.0) else 2) * (data.cache_crops if data.random_crop and data.cache_crops else 1)
-    pixels = sum(row["images"] * math.prod(row["size"]) for row in table)
+    crops = data.cache_crops if data.random_crop and data.cache_crops else 1
+    pixels = sum(row["encoded"] * math.prod(row["size"]) for row in table)
     others = (m for m in plan.materials if m.concept.class_from != OWN_PICTURES)  # which are kept once
-    pixels += sum(len(material.class_pictures) for material in others) * math.prod(plan.target)
-    return forms * pixels // plan.family.vae.downscale**2 * 2 * plan.family.vae.z_channels * FP32
+    of_class = sum(len(material.class_pictures) for material in others) * len(FLIPS[ways_of_chance(data.flip_p)])
+    pixels += of_class * math.prod(plan.target)
+    return crops * pixels // plan.family.vae.downscale**2 * 2 * plan.family.vae.z_channels * FP32
 
 
 def cached_words_bytes(plan: Plan) -> int:
