@@ -295,7 +295,11 @@ class DataSettings:
         default_text="{}",
     )
     replace_words_from: Length = setting(
-        Length(0), "Replace words from", "When in the run the words begin to be replaced.", minimum=0,
+        Length(0),
+        "Replace words from",
+        "When in the run, through all its stages, the words begin to be replaced. Validation says the new ones from "
+        "the beginning, so that its curves mean the same throughout.",
+        minimum=0,
         applies=(when("data.replace_words"),),
     )
     caption_generator: str = setting(

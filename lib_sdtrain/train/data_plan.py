@@ -156,7 +156,7 @@ def draws_of(plan: Plan) -> Draws:
     settings = plan.settings
     return Draws(
         plan.materials, settings.data, settings.train.seed, settings.train.batch_size,
-        plan.in_samples(settings.data.replace_words_from), plan.in_samples(settings.data.refresh_crops),
+        plan.sample_at(settings.data.replace_words_from), plan.in_samples(settings.data.refresh_crops),
     )
 
 

@@ -2,8 +2,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Generator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
 from pathlib import Path
 
 from lib_sdtrain.data.catalogue import without_captions
@@ -16,7 +17,7 @@ from lib_sdtrain.events import CancelToken, Event, Notice
 from lib_sdtrain.model.checkpoint import Checkpoint, open_checkpoint
 from lib_sdtrain.model.family import Family
 from lib_sdtrain.model.vae_file import open_vae
-from lib_sdtrain.settings.lengths import Length
+from lib_sdtrain.settings.lengths import UNITS, Length
 from lib_sdtrain.settings.run import RunSettings
 from lib_sdtrain.settings.run_data import OWN_PICTURES
 from lib_sdtrain.train.checks import check_settings
@@ -39,6 +40,7 @@ class Plan:
     `held_out` are the pictures to validate on, a concept each. `earlier` tells the weights that a later stage begins
     with; the checkpoint's own are replaced by them. `studio` draws what the settings leave to the surroundings. `ahead`
     is how many steps more (or less) were taken up to a state than its samples are now: the batch was another then.
+    `former` is what lies before a later stage, by the units of lengths.
     """
 
     settings: RunSettings
@@ -52,6 +54,7 @@ class Plan:
     earlier: str = ""
     studio: Studio | None = None
     ahead: int = 0
+    former: Mapping[str, Fraction] = field(default_factory=dict)
 
     @property
     def pictures(self) -> int:
@@ -91,6 +94,23 @@ class Plan:
     def in_samples(self, length: Length) -> int:
         """A length in samples, whole steps."""
         return self.in_steps(length) * self.samples_a_step
+
+    def behind(self, stages: Iterable[tuple[Plan, int]]) -> Plan:
+        """The plan of a stage that follows these, of each its plan and the steps that it has."""
+        former = dict.fromkeys(UNITS, Fraction())
+        for plan, steps in stages:
+            samples = steps * plan.samples_a_step
+            own = {"steps": steps, "samples": samples, "epochs": Fraction(samples, plan.epoch_samples)}
+            former = {unit: amount + own[unit] for unit, amount in former.items()}
+        return replace(self, former=former)
+
+    def sample_at(self, length: Length) -> int:
+        """The plan's own sample, a step's first, at which all stages together have come to a length; 0 where former
+        ones had come to it.
+        """
+        left = Fraction(length.amount) - self.former.get(length.unit, 0)
+        steps = self.in_steps(replace(length, amount=left)) - (self.ahead if length.unit == "steps" else 0)
+        return max(0, steps) * self.samples_a_step
 
     @property
     def missing_class(self) -> tuple[int, ...]:

@@ -117,7 +117,8 @@ def plan_stages(
     for number, stage in enumerate(stages, 1):
         try:
             plan = make_plan(stage, outputs, device, token, anew=anew, studio=studio)
-            plans.append((yield from sifted(plan, unheard)))
+            plan = yield from sifted(plan, unheard)
+            plans.append(plan.behind((former, former.steps) for former in plans))
         except UserError as error:
             problems.absorb(error, str if number == 1 else f"stages.{number - 2}.{{}}".format)
     problems.raise_if_any()
@@ -150,6 +151,7 @@ def laid_out(plans: Sequence[Plan], run: RunDir) -> list[Stage]:
     offset, newest = 0, max((n for n in range(1, len(plans) + 1) if stage_run(run, n).has_state()), default=0)
     for number, plan in enumerate(plans, 1):
         own, state = stage_run(run, number), None
+        plan = plan.behind((stage.plan, stage.steps) for stage in found)
         ended = own.finished_steps()
         if number == newest:
             state = newest_state(own.states)
