@@ -12,8 +12,9 @@ from lib_sdtrain.merge.methods import Method, all_methods
 from lib_sdtrain.merge.presets import Preset
 from lib_sdtrain.merge.ratios import collected, known_presets, resolve_ratios
 from lib_sdtrain.merge.weights import BlockWeights, flat, read_weights
-from lib_sdtrain.model.checkpoint import Checkpoint, open_checkpoint
+from lib_sdtrain.model.checkpoint import Checkpoint, find_checkpoint, open_checkpoint
 from lib_sdtrain.model.lora import Lora, open_lora
+from lib_sdtrain.model.overwriting import check_result
 from lib_sdtrain.model.vae_file import VaeFile, open_vae
 from lib_sdtrain.settings.merge import MergeSettings
 
@@ -80,7 +81,7 @@ def opened(settings: MergeSettings) -> Iterator[Inputs]:
     models: dict[str, Checkpoint] = {}
     try:
         _open_models(settings, method, models, problems)
-        _check_out(settings, [model.path for model in models.values()], problems)
+        _check_out(settings, models, problems)
         collected(problems, lambda: resolve_ratios(settings, method, SD))  # what is wrong whatever the family
         problems.raise_if_any()
         notes = _check_families(models, problems)
@@ -107,15 +108,24 @@ def _open_models(
             problems.found += [Problem(p.what, p.where or role, p.fix) for p in error.problems]
 
 
-def _check_out(settings: MergeSettings, parents: list[Path], problems: Problems) -> None:
+def _check_out(settings: MergeSettings, models: dict[str, Checkpoint], problems: Problems) -> None:
     if not settings.out:
         problems.add("a file name is needed", where="out", fix=f"for instance merged{SUFFIX}")
         return
     out = Path(settings.out).expanduser()
     if out.suffix != SUFFIX:
         problems.add(f"{out.name}: merged checkpoints are {SUFFIX} files", where="out", fix=f"end the name in {SUFFIX}")
-    if any(out.resolve() == parent.resolve() for parent in parents):
-        problems.add(f"{out} is one of the models that are merged", where="out", fix="choose another name")
+    check_result(out, _files_read(settings, models, problems), problems)
+
+
+def _files_read(settings: MergeSettings, models: dict[str, Checkpoint], problems: Problems) -> list[Path]:
+    """What a merge reads; A's description is left out, because the result has the same one."""
+    names = [settings.a, settings.b, settings.c, *settings.model]
+    files = [find_checkpoint(name) for name in names if name]
+    files += [model.config for role, model in models.items() if role != "a" and model.config]
+    files += [Path(name).expanduser() for name in (settings.vae, *settings.presets) if name]
+    loras = [problems.tried(lambda text=text: split_lora(text)) for text in settings.lora]
+    return files + [lora[0] for lora in loras if lora]
 
 
 def _check_families(models: dict[str, Checkpoint], problems: Problems) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ from lib_sdtrain.events import CancelToken, Phase
 from lib_sdtrain.merge.parents import ParentHashes
 from lib_sdtrain.merge.recipes_read import Recipe, read_recipe
 from lib_sdtrain.model.hashes import legacy_hash
+from lib_sdtrain.model.overwriting import check_result
 from lib_sdtrain.places import is_dir
 from lib_sdtrain.settings.layers import to_plain
 from lib_sdtrain.settings.merge import MergeSettings
@@ -42,6 +43,7 @@ def settings_again(
     if others:
         raise UserError("a recipe decides this", where=", ".join(others), fix="leave it out, or merge without --recipe")
     recipe = read_recipe(str(settings.recipe))
+    _check_out(settings)
     found = yield from _find_all(recipe, settings, token, hashes, folders)
     values = {**recipe.settings, **_files(recipe, found), "out": settings.out, "threads": settings.threads}
     for name in ("weights_alpha", "weights_beta"):
@@ -51,6 +53,14 @@ def settings_again(
         values["vae"] = settings.vae
     names = {digest: name for digest, (name, _) in recipe.known.items() if name}
     return Again(build(MergeSettings, values, "recipe"), names, recipe.notes)
+
+
+def _check_out(settings: MergeSettings) -> None:
+    """The result, and the description beside it, may not take the recipe's place."""
+    if settings.out:
+        problems = Problems()
+        check_result(Path(settings.out).expanduser(), [Path(str(settings.recipe)).expanduser()], problems)
+        problems.raise_if_any()
 
 
 def _files(recipe: Recipe, found: Mapping[str, Path]) -> dict[str, Any]:

@@ -13,11 +13,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from lib_sdtrain.errors import UserError
+from lib_sdtrain.errors import Problems, UserError
 from lib_sdtrain.events import CancelToken, Event, Finished, Phase, Saved
-from lib_sdtrain.model.checkpoint import Checkpoint, open_checkpoint
+from lib_sdtrain.model.checkpoint import Checkpoint, find_checkpoint, open_checkpoint
 from lib_sdtrain.model.keys import TEXT_ENCODERS, UNET, Row, part_rows
+from lib_sdtrain.model.ldm_config import config_beside
 from lib_sdtrain.model.metadata import EXTRACT, parent_of, provenance
+from lib_sdtrain.model.overwriting import check_result
 from lib_sdtrain.settings.run_method import MethodSettings
 from lib_sdtrain.train.child import versions
 from lib_sdtrain.train.lora_choice import Choice, chosen_layers, chosen_names
@@ -41,9 +43,11 @@ def extract(
 ) -> Iterator[Event]:
     """Write to `out` the LoRA that makes `base` into `tuned`, as near as its rank allows. Yields progress.
 
-    Layers that are equal are left out. Raises `UserError` when the two are of different families, or equal.
+    Layers that are equal are left out. Raises `UserError` when the two are of different families, or equal, and when
+    `out` is one of them.
     """
     token, began = token or CancelToken(), time.monotonic()
+    _check_out(out, [find_checkpoint(str(path)) for path in (base, tuned)])
     one, other = open_checkpoint(base), open_checkpoint(tuned)
     _check_kin(one, other)
     layers = list(_layers(one, other, method))
@@ -79,6 +83,13 @@ def low_rank(change: Tensor, rank: int, generator: torch.Generator) -> tuple[Ten
     left, sizes, right = torch.linalg.svd(basis.T @ change, full_matrices=False)
     root = sizes[:rank].sqrt()
     return root[:, None] * right[:rank], basis @ left[:, :rank] * root
+
+
+def _check_out(out: Path, models: list[Path]) -> None:
+    problems = Problems()
+    sides = [side for path in models if (side := config_beside(path))]
+    check_result(out, [*models, *sides], problems)
+    problems.raise_if_any()
 
 
 def _check_kin(one: Checkpoint, other: Checkpoint) -> None:

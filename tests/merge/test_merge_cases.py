@@ -248,7 +248,7 @@ def test_wrong_input_is_named_before_anything_is_written(tmp_path, pair, setting
 
 def test_a_model_is_never_its_own_result(tmp_path, pair):
     before = sha256(pair["a"])
-    with pytest.raises(UserError, match="is one of the models that are merged"):
+    with pytest.raises(UserError, match="is one of the files that are read"):
         run(tmp_path, a=pair["a"], b=pair["b"], out=pair["a"])
     assert sha256(pair["a"]) == before
 

@@ -63,3 +63,13 @@ def test_equal_models_and_other_families_are_refused(tmp_path, capsys):
     assert "give two checkpoints of one family" in capsys.readouterr().err
     assert main(["lora-extract", str(base), str(other), "--out", str(tmp_path / "lora.ckpt")]) == 2
     assert not (tmp_path / "lora.safetensors").exists()
+
+
+@pytest.mark.parametrize("which", ["base", "tuned"])
+def test_neither_model_is_replaced_by_the_lora(tmp_path, capsys, which):
+    base, tuned = write_tiny(tmp_path / "base.safetensors", seed=1), write_tiny(tmp_path / "tuned.safetensors", seed=2)
+    out = {"base": base, "tuned": tuned}[which]
+    before = out.read_bytes()
+    assert main(["lora-extract", str(base), str(tuned), "--out", str(out)]) == 2
+    assert f"out: {out} is one of the files that are read" in capsys.readouterr().err
+    assert out.read_bytes() == before
