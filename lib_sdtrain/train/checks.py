@@ -9,6 +9,7 @@ from lib_sdtrain.settings.run_outputs import KEEP
 from lib_sdtrain.train.backward_steps import check_backward_steps
 from lib_sdtrain.train.boards import check_boards
 from lib_sdtrain.train.data_checks import check_data
+from lib_sdtrain.train.ema import check_average
 from lib_sdtrain.train.embeddings import check_embedding
 from lib_sdtrain.train.forms import NO_UNET, check_forms
 from lib_sdtrain.train.held_out import check_validation
@@ -36,6 +37,7 @@ def check_settings(settings: RunSettings, device: str, problems: Problems) -> No
     check_token_vectors(settings, problems)
     check_schedule(settings.train.lr_scheduler, settings.train.lr_scheduler_args, problems)
     _check_saving(settings, problems)
+    check_average(settings, problems)
     check_validation(settings, problems)
     check_boards(settings, problems)
     if settings.train.mixed_precision == "fp16" and device != "cuda":

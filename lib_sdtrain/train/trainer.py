@@ -126,7 +126,8 @@ class Trainer:
         if ema.decay is None:
             return None
         device = torch.device("cpu") if ema.on_cpu else self.device
-        average = Average(self.parts, ema, self.plan.in_steps(ema.after), device)
+        in_steps = self.plan.in_steps
+        average = Average(self.parts, ema, in_steps(ema.after), in_steps(ema.every), device)
         if self.settings.method.kind == FULL:
             average.go_on_from(self.plan.checkpoint)
         return average
@@ -194,7 +195,7 @@ class Trainer:
         mean = self._gradients()
         self._update()
         self.step += 1
-        if self.average and self.step % max(1, self.plan.in_steps(self.settings.ema.every)) == 0:
+        if self.average and self.step % self.average.every == 0:
             self.average.update()
         return StepResult(mean, self.smoothed.update(mean), lr)
 

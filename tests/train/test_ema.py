@@ -9,13 +9,13 @@ import torch
 from safetensors.torch import load_file
 
 from lib_sdtrain import train
-from lib_sdtrain.errors import UserError
+from lib_sdtrain.errors import Problems, UserError
 from lib_sdtrain.events import CancelToken, Finished, Notice, Stopped
 from lib_sdtrain.model.checkpoint import open_checkpoint
 from lib_sdtrain.model.keys import ema_key, part_rows, unet_rows
 from lib_sdtrain.settings.run_method import EmaSettings
 from lib_sdtrain.train.child import write_child
-from lib_sdtrain.train.ema import decay_at
+from lib_sdtrain.train.ema import check_average, decay_at
 from lib_sdtrain.train.forecast import checkpoint_bytes
 from lib_sdtrain.train.resume import resume
 from tests.model.averages import average_of, lightning, module_names, shadow
@@ -75,18 +75,75 @@ def test_the_average_is_the_one_worked_out_by_hand(tiny_checkpoint, picture_fold
     assert torch.equal(trainer.model.unet.conv_in.weight, live)
 
 
-def test_only_every_so_many_steps_and_only_after_so_many(tiny_checkpoint, picture_folder, tmp_path):
-    settings = run_settings(tiny_checkpoint, picture_folder("i", 2), ema__decay=0.9, ema__every=2, ema__after=1)
-    trainer = make_trainer(settings, tmp_path)
+def as_weights(trainer, steps: int) -> list[bool]:
+    """After which steps the average is the weights themselves."""
     for part in trainer.parts.values():
         part.float()
-    name = "unet.conv_in.weight"
-    taken = []
-    for _ in range(4):
+    name, found = "unet.conv_in.weight", []
+    for _ in range(steps):
         trainer.train_step()
-        taken.append(torch.equal(trainer.average.weights[name], trainer.average.parameters[name]))
-    assert trainer.average.updates == 2
-    assert taken == [False, True, False, False]
+        found.append(torch.equal(trainer.average.weights[name], trainer.average.parameters[name]))
+    return found
+
+
+@pytest.mark.parametrize(("after", "same"), [
+    (1, [0, 0, 0, 0, 0, 0]), (2, [0, 1, 0, 0, 0, 0]), ("10 samples", [0, 1, 0, 1, 0, 0]),
+])
+def test_only_every_so_many_steps_and_only_after_so_many_steps(
+    tiny_checkpoint, picture_folder, tmp_path, after, same
+):
+    settings = run_settings(
+        tiny_checkpoint, picture_folder("i", 2), ema__decay=0.9, ema__every=2, ema__after=after, train__batch_size=2,
+        train__length=6,
+    )
+    trainer = make_trainer(settings, tmp_path)
+    assert as_weights(trainer, 6) == list(map(bool, same))
+    assert trainer.average.updates == 3
+
+
+def test_an_average_that_goes_on_waits_as_long_as_a_new_one(tiny_checkpoint, picture_folder, tmp_path):
+    """However many updates it had before; and without waiting it goes on where it was."""
+    folder = picture_folder("i", 2)
+    first = run_settings(
+        tiny_checkpoint, folder, train__length=3, ema__decay=0.9, save__ema="keep", save__dtype="fp32"
+    )
+    file = result_of(finish(train(first, run_dir=tmp_path / "one")))
+    for after, same in ((0, [False] * 3), (2, [True, True, False])):
+        trainer = make_trainer(
+            run_settings(file, folder, ema__decay=0.9, save__ema="keep", ema__after=after), tmp_path
+        )
+        assert trainer.average.updates == 3
+        assert as_weights(trainer, 3) == same
+        assert trainer.average.updates == 6
+    trainer.average.load(trainer.average.parameters, 0)  # begun anew while a run stood still
+    assert as_weights(trainer, 3) == [True, True, False]
+
+
+@pytest.mark.parametrize(("length", "every", "said"), [
+    (4, 5, "5 steps"), ("8 samples", 5, "5 steps"), (4, "9 samples", "9 samples"), ("2 epochs", "3 epochs", "3 epochs"),
+])
+def test_an_average_that_would_take_nothing_in_is_refused(
+    tiny_checkpoint, picture_folder, tmp_path, length, every, said
+):
+    settings = run_settings(
+        tiny_checkpoint, picture_folder("i", 2), train__length=length, train__batch_size=2, ema__decay=0.9,
+        ema__every=every,
+    )
+    with pytest.raises(UserError, match=rf"^ema\.every: every {said} .* longer than the run") as caught:
+        finish(train(settings, run_dir=tmp_path / "run"))
+    assert len(caught.value.problems) == 1
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(("length", "every"), [
+    (4, 4), ("8 samples", 4), (4, "8 samples"), ("1 epochs", "2 samples"), (1, "1 epochs")])
+def test_an_average_that_takes_the_last_weights_in_is_not(tiny_checkpoint, picture_folder, length, every):
+    problems = Problems()
+    check_average(run_settings(
+        tiny_checkpoint, picture_folder("i", 2), train__length=length, train__batch_size=2, ema__decay=0.9,
+        ema__every=every,
+    ), problems)
+    assert problems.found == []
 
 
 @pytest.mark.parametrize("kind", ["full", "lora"])
