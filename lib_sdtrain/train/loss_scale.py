@@ -37,6 +37,12 @@ def update(scaler: Any) -> None:
 
 
 def restore(scaler: Any, facts: Mapping[str, Any]) -> None:
-    """Go on with a saved scale; with a new one where every step had overflowed, as the run is to go on otherwise."""
+    """Go on with a saved scale; with a new one where every step had overflowed, as the run is to go on otherwise.
+
+    It grows as often as `scaler` was made to. torch grows it at the very number of steps, not beyond: more of them than
+    a shorter interval has count as all but the last.
+    """
+    interval = scaler.get_growth_interval()
     if facts["scale"] >= LEAST:
-        scaler.load_state_dict(dict(facts))
+        sound = min(facts["_growth_tracker"], interval - 1)
+        scaler.load_state_dict({**facts, "growth_interval": interval, "_growth_tracker": sound})

@@ -76,6 +76,30 @@ def test_a_small_loss_scale_that_a_sound_step_finds_is_gone_on_with():
         assert scaler.get_scale() == 2.0**-9
 
 
+@pytest.mark.parametrize(("before", "now", "left"), [(100, 3, 1), (6, 3, 1), (3, 6, 4), (4, 4, 3)])
+def test_how_often_the_loss_scale_grows_can_change(before, now, left):
+    """After five sound steps; `left` more and the scale is doubled."""
+    weight = torch.zeros(1, requires_grad=True)
+    optimizer, scaler = torch.optim.SGD([weight], lr=1.0), loss_scale.make_scaler("cpu", before)
+
+    def sound_step(scaler):
+        scaler.scale((weight * 1.0).sum()).backward()
+        scaler.step(optimizer)
+        loss_scale.update(scaler)
+
+    for _ in range(5):
+        sound_step(scaler)
+    again = loss_scale.make_scaler("cpu", now)
+    loss_scale.restore(again, scaler.state_dict())
+    kept = scaler.get_scale()
+    assert (again.get_growth_interval(), again.get_scale()) == (now, kept)
+    for _ in range(left - 1):
+        sound_step(again)
+        assert again.get_scale() == kept
+    sound_step(again)
+    assert again.get_scale() == 2 * kept
+
+
 def test_a_torch_that_has_the_loss_scale_under_its_old_name_will_do(monkeypatch):
     monkeypatch.delattr(torch.amp, "GradScaler", raising=False)
     made = {}
