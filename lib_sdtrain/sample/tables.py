@@ -13,11 +13,15 @@ _LAST = 4.8973451890853435e-08
 def alphas_cumprod_of(model: LoadedModel) -> torch.Tensor:
     """(1000,) float32: the file's own table where it carries one (SD1, SD2), else the family's.
 
-    With zero terminal SNR the last entry is the WebUI's smallest number instead of 0, because samplers divide by it.
+    With zero terminal SNR either is rescaled, as in training; a file's own may have been already. The last entry is
+    then the WebUI's smallest number instead of 0, because samplers divide by it.
     """
     family, checkpoint = model.family, model.checkpoint
-    if not family.is_sdxl and checkpoint is not None and _KEY in checkpoint.file_keys:
-        return checkpoint.tensor(_KEY).float().cpu()
     schedule = family.schedule
-    table = alphas_cumprod(schedule.timesteps, schedule.linear_start, schedule.linear_end)
+    if not family.is_sdxl and checkpoint is not None and _KEY in checkpoint.file_keys:
+        table = checkpoint.tensor(_KEY).float().cpu()
+    else:
+        table = alphas_cumprod(schedule.timesteps, schedule.linear_start, schedule.linear_end)
+    if table[-1] <= _LAST:
+        return torch.cat([table[:-1], torch.tensor([_LAST])])
     return rescale_zero_terminal_snr(table, last=_LAST) if schedule.zero_terminal_snr else table
