@@ -8,6 +8,8 @@
     const OFFLINE_MS = [5000, 15000, 30000, 60000];
     const EAGER_MS = 20000;
     const KEYS_SETTLE_MS = 600;
+    const MOST_POINTS = 6000; // of a run that goes on for days
+    const RESTARTED = "the program was restarted while this ran: Runs has what was saved";
 
     const app = window.sdtrain = window.sdtrain || {};
     app.views = []; // functions of (page element, job), called after every answer
@@ -43,7 +45,18 @@
             id: view.id, kind: view.kind, label: view.label, state: view.state, asked: view.asked, last: 0,
             points: [], validations: [], previews: new Map(), notices: [], saved: [], problems: [],
             phase: null, step: 0, total: 0, left: null, rate: null, runDir: "", end: null, stepTimes: [],
+            every: 1, taken: 0, // of the points
         };
+    }
+
+    // Every point of a short run, every second, fourth, ... of a long one, and always the last.
+    function addPoint(job, point) {
+        if (job.taken % job.every !== 1 % job.every) job.points.pop();
+        job.points.push(point);
+        job.taken += 1;
+        if (job.points.length <= MOST_POINTS) return;
+        job.points = job.points.filter((_, index) => index % 2 === 0);
+        job.every *= 2;
     }
 
     const fold = {
@@ -64,7 +77,7 @@
             job.step = event.step;
             job.total = event.total;
             job.left = event.seconds_left;
-            job.points.push([event.step, event.loss, event.smoothed]);
+            addPoint(job, [event.step, event.loss, event.smoothed]);
             job.stepTimes.push([event.time, event.step]);
             if (job.stepTimes.length > 20) job.stepTimes.shift();
             const [time, step] = job.stepTimes[0];
@@ -83,6 +96,7 @@
     };
 
     function take(view) {
+        if (!view && busy()) Object.assign(app.job, {state: "failed", problems: [RESTARTED], saved: []});
         if (!view) return;
         if (!app.job || app.job.id !== view.id) app.job = emptyJob(view);
         const job = app.job;

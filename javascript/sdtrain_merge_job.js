@@ -7,7 +7,7 @@
     const DISMISSED = "sdtrain.merge.dismissed";
     const ENDED = {finished: "done", stopped: "stopped, nothing was written", failed: "failed"};
     const TITLES = {[MERGE]: "Merging", [DIFFERENCE]: "Comparing", [PICTURES]: "Drawing"};
-    let pace = null, lastKey = "", pressed = false;
+    let pace = null, lastKey = "", pressed = ""; // the job that was to stop
     let expecting = false; // started from this page: its end counts even if nothing was seen of its way
 
     const part = (name) => app.byId("sdtrain_merge_run").querySelector(`[data-part="${name}"]`);
@@ -37,7 +37,7 @@
 
     function statusOf(job) {
         if (ENDED[job.state]) return job.state === "stopped" && job.kind !== MERGE ? "stopped" : ENDED[job.state];
-        if (pressed || job.asked) return "stopping";
+        if (pressed === job.id || job.asked) return "stopping";
         if (job.state === "waiting") return "waiting for the machine";
         return job.phase ? `${job.phase.name} ${amount(job.phase)}` : "beginning";
     }
@@ -90,7 +90,7 @@
     }
 
     function ended(job) {
-        pressed = expecting = false;
+        expecting = false;
         app.press("sdtrain_merge_ended");
         if (job.kind !== MERGE || job.state !== "finished") return;
         if (app.byId("refresh_sd_model_checkpoint")) app.press("refresh_sd_model_checkpoint");
@@ -164,7 +164,7 @@
             }
             if (id === "draw_result" || id === "draw") openSeeing();
             if (id === "stop" && app.job) {
-                pressed = true;
+                pressed = app.jobId();
                 part("status").textContent = statusOf(app.job);
                 app.pollSoon(300);
             } else if (id === "close" || id === "as_a" || id === "draw_result") {

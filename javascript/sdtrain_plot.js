@@ -23,7 +23,11 @@
         const values = [...raw.slice(Math.floor(raw.length * 0.01), Math.ceil(raw.length * 0.99)), ...rest]
             .filter(Number.isFinite);
         if (!values.length) return [0, 1];
-        const low = Math.min(...values), high = Math.max(...values);
+        let low = values[0], high = values[0]; // by hand: tens of thousands are too many arguments
+        for (const value of values) {
+            low = Math.min(low, value);
+            high = Math.max(high, value);
+        }
         const margin = Math.max((high - low) * 0.06, Math.abs(high) * 0.02, 1e-6);
         return [Math.max(0, low - margin), high + margin];
     }

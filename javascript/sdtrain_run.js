@@ -8,7 +8,7 @@
         save: "stopping after this step, then saving", go_on: "saving after this step", now: "stopping now",
     };
     const ENDED = {finished: "done", stopped: "stopped", failed: "failed"};
-    let pressed = "", previewStep = null, follows = true, lastState = "";
+    let pressed = {job: "", how: ""}, previewStep = null, follows = true, last = {id: "", state: ""};
 
     const part = (name) => app.byId("sdtrain_run").querySelector(`[data-part="${name}"]`);
 
@@ -20,7 +20,7 @@
             const kept = job.state === "stopped" ? (job.end && job.end.saved ? ", saved" : ", not saved") : "";
             return ENDED[job.state] + (job.state === "finished" ? "" : at) + kept;
         }
-        const wish = STOPS[pressed || job.asked];
+        const wish = STOPS[(pressed.job === job.id && pressed.how) || job.asked];
         if (job.state === "waiting") return wish ? "stops as soon as its turn comes" : "waiting for the machine";
         const doing = job.phase && !(job.phase.total && job.phase.done >= job.phase.total && job.step)
             ? `${job.phase.name} ${job.phase.total > 1 ? `${job.phase.done}/${job.phase.total} ${job.phase.unit}` : ""}`
@@ -109,8 +109,7 @@
         return ENDED[job.state] && sessionStorage.getItem(DISMISSED) === job.id ? "idle" : job.state;
     }
 
-    function ended(page, job) {
-        pressed = "";
+    function ended() {
         if (app.byId("refresh_sd_model_checkpoint")) app.press("refresh_sd_model_checkpoint");
         for (const part of ["txt2img", "img2img"]) {
             for (const kind of ["lora", "textual_inversion", "checkpoints"]) app.press(`${part}_${kind}_extra_refresh_internal`);
@@ -142,9 +141,9 @@
         const state = pageState(job);
         page.dataset.state = state;
         if (!job) return;
-        const key = job.id + job.state;
-        if (ENDED[job.state] && lastState && lastState !== key) ended(page, job);
-        lastState = key;
+        const another = last.id && last.id !== job.id && !ENDED[last.state]; // the one before ended unseen
+        if (another || (ENDED[job.state] && last.id && (last.id !== job.id || last.state !== job.state))) ended();
+        last = {id: job.id, state: job.state};
         page.dataset.resumable = String(job.state === "stopped" && Boolean(job.runDir && job.end && job.end.saved)
             || job.state === "failed" && job.saved.some((event) => event.kind === "state"));
         page.dataset.usable = String(
@@ -173,9 +172,9 @@
             if (!button) return;
             const how = (button.id.match(/^sdtrain_train_stop_(\w+)$/) || [])[1];
             if (how && app.job) {
-                pressed = how;
+                pressed = {job: app.jobId(), how};
                 part("status").textContent = statusOf(app.job);
-                if (how === "go_on") setTimeout(() => { pressed = ""; }, 4000);
+                if (how === "go_on") setTimeout(() => { pressed = {job: "", how: ""}; }, 4000);
                 app.pollSoon(300);
             } else if (["start", "resume", "enqueue"].includes(button.id.replace("sdtrain_train_", ""))) {
                 app.pollEagerly();

@@ -239,7 +239,7 @@
                 mode = button.dataset.mode;
                 show();
             } else if (button.dataset.do === "use") use(one.infotext);
-            else if (button.dataset.do === "copy") navigator.clipboard.writeText(one.infotext);
+            else if (button.dataset.do === "copy") app.copy(one.infotext);
             else if (button.dataset.do === "send") send(one.infotext);
         });
         let settling = null;

@@ -8,6 +8,7 @@ from typing import Any
 
 from lib_sdtrain import textfiles
 from lib_sdtrain.api.choice import Choice
+from lib_sdtrain.errors import UserError
 from lib_sdtrain.settings.fields import declared, get_path
 from lib_sdtrain.settings.layers import Resolved, to_plain
 from lib_sdtrain.settings.run import RunSettings
@@ -34,11 +35,21 @@ def command_line(choice: Choice, preset: str = "", here: Mapping[str, Any] | Non
     words = ["python", "-m", "lib_sdtrain", "train"]
     words += ["--preset", preset or choice.preset] if choice.preset else []
     for path, value in {**(here or {}), **choice.changes}.items():
-        words += ["--set", f"{path}={json.dumps(value) if isinstance(value, (list, dict)) else _word(value)}"]
+        words += ["--set", f"{path}={_word(value)}"]
     return shlex.join(words)
 
 
 def _word(value: Any) -> str:
+    """A value as YAML reads it back: text as it is where that says the same, otherwise in quotes."""
     if value is None:
         return "off"
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    if isinstance(value, str):
+        return value if _read_back(value) == value else json.dumps(value, ensure_ascii=False)
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, (list, dict)) else str(value).lower()
+
+
+def _read_back(text: str) -> Any:
+    try:
+        return textfiles.parse_yaml(text, "value")
+    except UserError:
+        return None

@@ -74,10 +74,11 @@ class MergeFiles:
         return f"{path}:{weight!r}:{blocks}" if blocks else f"{path}:{weight!r}"
 
     def _lora_named(self, name: str) -> Path | None:
-        """A LoRA by its name alone, from the folder beside the checkpoints, or models/Lora standalone."""
+        """A LoRA by its name alone, from the host's folder, the one beside the checkpoints, or models/Lora."""
         folder = self.host.checkpoint_dir()
         around = folder.parent if folder else self.host.output_dir().parent
-        roots = [around / part for part in _LORA_FOLDERS]
+        own = self.host.lora_dir()
+        roots = [*([own] if own else []), *(around / part for part in _LORA_FOLDERS)]
         files = (root / file for root in roots for file in (name, f"{name}{SUFFIX}"))
         return next((file for file in files if Path(name).name == name and file.is_file()), None)
 

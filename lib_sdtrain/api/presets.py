@@ -47,29 +47,31 @@ class PresetFolder:
     def _read(self, name: str) -> Mapping[str, Any]:
         if name in self.engine.presets():
             return self.engine.preset(name)
-        path = self.folder / f"{safe_name(name)}.yaml"
+        path = self.file(name)
         if not path.is_file():
             raise UserError(f"there is no preset {name!r}", where="preset", fix=f"known: {', '.join(self.names())}")
         return textfiles.read_mapping(path)
 
     def own(self, name: str) -> bool:
         """Whether a preset is one of the user's own."""
-        return name not in self.engine.presets() and (self.folder / f"{safe_name(name)}.yaml").is_file()
+        return name not in self.engine.presets() and self.file(name).is_file()
 
     def file(self, name: str) -> Path:
-        """The file of a preset of the user's own."""
-        return self.folder / f"{safe_name(name)}.yaml"
+        """The file of a preset of the user's own: one that is there by just this name, else as this page writes it."""
+        there = f"{name}.yaml" in {path.name for path in self.folder.glob("*.yaml")}
+        return self.folder / (f"{name}.yaml" if there else f"{safe_name(name)}.yaml")
 
     def delete(self, name: str) -> str:
         """Delete a preset of the user's own and return its name. Raises `UserError` for any other."""
         if not self.own(name):
             what = f"{name} is a shipped preset" if name in self.engine.presets() else f"there is no preset {name!r}"
             raise UserError(what, where="preset", fix="choose one of your own")
+        path = self.file(name)
         try:
-            self.file(name).unlink()
+            path.unlink()
         except OSError as error:
             raise UserError(f"it cannot be deleted: {error.strerror}", where=name) from error
-        return safe_name(name)
+        return path.stem
 
     def save(self, name: str, values: Mapping[str, Any]) -> str:
         """Write a preset of the user's own and return its name. Raises `UserError` for a shipped one's name."""

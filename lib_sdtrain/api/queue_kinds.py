@@ -13,6 +13,8 @@ from lib_sdtrain.api.service import TrainService
 from lib_sdtrain.errors import UserError
 from lib_sdtrain.jobs import Job
 from lib_sdtrain.settings.layers import to_plain
+from lib_sdtrain.settings.parse import build
+from lib_sdtrain.settings.run import RunSettings
 
 TRAIN, RESUME, MERGE = "train", "resume", "merge"
 
@@ -40,9 +42,12 @@ class TrainKind:
         return self.service.start(Choice("", request["settings"]))
 
     def after_restart(self, request: Mapping[str, Any], run: str) -> tuple[str, Mapping[str, Any]]:
-        """Go on from the run's last saved state; without one, begin again."""
+        """Go on from the run's last saved state; without one, begin again, beside what it had written by then."""
         entry = self.service.run_named(run)
-        return (RESUME, {"run": run}) if entry and entry.resumable else (TRAIN, request)
+        if entry and entry.resumable:
+            return RESUME, {"run": run}
+        settings = self.service.with_free_name(build(RunSettings, request["settings"], where="queue"))
+        return TRAIN, {**request, "settings": to_plain(settings)}
 
 
 @dataclass(frozen=True)

@@ -46,8 +46,13 @@ def list_runs(folder: Path) -> list[RunEntry]:
     """Run directories in `folder`, the newest first (their names begin with the date)."""
     if not folder.is_dir():
         return []
-    found = [path for path in folder.iterdir() if not path.is_symlink() and (path / "config.yaml").is_file()]
+    found = filter(is_run, folder.iterdir())
     return [read_run(path) for path in sorted(found, key=lambda path: path.name, reverse=True)]
+
+
+def is_run(path: Path) -> bool:
+    """Whether a path is a run directory."""
+    return not path.is_symlink() and (path / "config.yaml").is_file()
 
 
 def read_run(path: Path) -> RunEntry:

@@ -195,14 +195,15 @@ class SampleService:
         return folder.parent if folder else None
 
     def _embedding_folders(self) -> list[Path]:
-        models = self._models_folder()
-        return [models.parent / "embeddings"] if models else [Path("embeddings")]
+        models, own = self._models_folder(), self.host.embeddings_dir()
+        return [own] if own else [models.parent / "embeddings"] if models else [Path("embeddings")]
 
     def _settings(self) -> SampleSettings:
         """The engine's settings: where the host keeps LoRA and embeddings, and its device."""
         models = self._models_folder()
         folders = {} if models is None else {
-            "lora_dir": str(models / "Lora"), "embeddings_dir": str(models.parent / "embeddings"),
+            "lora_dir": str(self.host.lora_dir() or models / "Lora"),
+            "embeddings_dir": str(self._embedding_folders()[0]),
         }
         return SampleSettings(device=self.host.device(), **folders)
 

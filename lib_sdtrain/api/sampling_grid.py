@@ -100,7 +100,7 @@ def _spread(match: re.Match[str]) -> list[str]:
         return [match.group()]
     if step <= 0 or end < start or (end - start) / step > MOST_CELLS:
         return [match.group()]
-    return [f"{start + step * i:g}" for i in range(int((end - start) / step + 1e-6) + 1)]
+    return [f"{start + step * i:.12g}" for i in range(int((end - start) / step + 1e-6) + 1)]
 
 
 def labelled(pictures: Sequence[Sequence[Image.Image]], columns: Sequence[str], rows: Sequence[str]) -> Image.Image:

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from lib_sdtrain.api.last import LastChoice
 from lib_sdtrain.api.pace import PaceBook, amounts
 from lib_sdtrain.api.presets import PresetFolder
 from lib_sdtrain.api.runs import RunEntry, list_runs, past_events
+from lib_sdtrain.api.setting_paths import paths_of
 from lib_sdtrain.durable import safe_name, temporary_beside
 from lib_sdtrain.errors import Problem, Problems, UserError
 from lib_sdtrain.events import CancelToken, Event
@@ -24,11 +25,10 @@ from lib_sdtrain.host.protocol import CheckpointEntry, Host, entry_called
 from lib_sdtrain.host.standalone import TOYBOX
 from lib_sdtrain.jobs import Job, JobRunner
 from lib_sdtrain.places import check_writable
-from lib_sdtrain.settings.fields import PATH_KINDS, declared, get_path
 from lib_sdtrain.settings.layers import Layer, Resolved, resolve, to_plain
-from lib_sdtrain.settings.run import Concept, RunSettings
+from lib_sdtrain.settings.run import RunSettings
 from lib_sdtrain.settings.run_method import LORA
-from lib_sdtrain.train.results import SUFFIX, check_overwrites, chosen_places
+from lib_sdtrain.train.results import SUFFIX, check_overwrites, chosen_places, results_called
 
 TOYBOX_PRESET = "toybox-dreambooth"
 TAB = "this page"
@@ -176,12 +176,13 @@ class TrainService:
         self.host.adopt(target)
         return target.name
 
-    def free_name(self, name: str) -> str:
-        """The name, numbered when the host already has a checkpoint of that name, or the queue will write one."""
-        folder, first, claimed = self.host.checkpoint_dir(), safe_name(name), self.claimed()
+    def free_name(self, name: str, kind: str = "") -> str:
+        """The name, numbered when the host has results of it where a method's are kept, or the queue will write one."""
+        loras = self.host.lora_dir() if kind == LORA else None
+        folder, first, claimed = loras or self.host.checkpoint_dir(), safe_name(name), self.claimed()
 
         def taken(stem: str) -> bool:
-            return (folder / f"{stem}.safetensors").exists() or f"{stem}.safetensors" in claimed
+            return bool(results_called(folder, stem)) or f"{stem}{SUFFIX}" in claimed
 
         if not name or not folder or not taken(first):
             return name
@@ -191,6 +192,11 @@ class TrainService:
         while taken(f"{stem}-{number + 1}"):
             number += 1
         return f"{stem}-{number + 1}"
+
+    def with_free_name(self, settings: RunSettings) -> RunSettings:
+        """The settings with a name of which there are no results yet."""
+        name = self.free_name(self.label(settings), settings.method.kind)
+        return settings if name == self.label(settings) else replace(settings, save=replace(settings.save, name=name))
 
     def runs(self) -> list[RunEntry]:
         """Runs in the output folder, the newest first."""
@@ -205,9 +211,9 @@ class TrainService:
     def _check_changes(self, entry: RunEntry, changes: Mapping[str, Any]) -> None:
         """Raise `UserError` for wrong values, and for paths that this page may not use."""
         before = Layer("config.yaml", textfiles.read_mapping(entry.path / "config.yaml"))
-        known = set(_paths_of(resolve(RunSettings, [before]).settings))
+        known = set(paths_of(resolve(RunSettings, [before]).settings))
         problems = Problems()
-        for path, value in _paths_of(resolve(RunSettings, [before, Layer("changes", changes)]).settings):
+        for path, value in paths_of(resolve(RunSettings, [before, Layer("changes", changes)]).settings):
             if value and (path, value) not in known:
                 _collect(problems, self.host.allowed_path, value, path)
         problems.raise_if_any()
@@ -240,7 +246,7 @@ class TrainService:
     def forbidden(self, settings: RunSettings) -> Problems:
         """Paths that this page may not use."""
         problems = Problems()
-        for path, value in _paths_of(settings):
+        for path, value in paths_of(settings):
             if value:
                 _collect(problems, self.host.allowed_path, value, path)
         known = {entry.name for entry in self.checkpoints()}
@@ -278,17 +284,6 @@ def copy_atomically(source: Path, target: Path) -> None:
         raise UserError(f"it cannot be copied: {error.strerror}", where=str(target)) from error
     finally:
         temporary.unlink(missing_ok=True)
-
-
-def _paths_of(settings: RunSettings) -> Iterator[tuple[str, str]]:
-    """Every setting that is a file or a folder, with its value."""
-    for item in declared(RunSettings):
-        if item.meta.kind in PATH_KINDS:
-            yield item.path, get_path(settings, item.path)
-    for index, concept in enumerate(settings.data.concepts):
-        for item in declared(Concept):
-            if item.meta.kind in PATH_KINDS:
-                yield f"data.concepts.{index}.{item.path}", get_path(concept, item.path)
 
 
 def _collect(problems: Problems, check: Any, *args: Any) -> None:

@@ -63,6 +63,12 @@ def check_folders(settings: RunSettings, problems: Problems) -> None:
             problems.absorb(error)
 
 
+def results_called(folder: Path, stem: str) -> list[str]:
+    """The files of a folder that are results of this name, of any step."""
+    own = re.compile(re.escape(stem) + r"(-\d{6})?" + re.escape(SUFFIX))
+    return sorted(path.name for path in folder.iterdir() if own.fullmatch(path.name)) if is_dir(folder) else []
+
+
 def check_overwrites(settings: RunSettings, problems: Problems, own_files: Iterable[Path] = ()) -> None:
     """Add to `problems` each file of an earlier run that a run of these settings would overwrite, and what of its own
     it would; a run that goes on has `own_files` already.
@@ -75,10 +81,9 @@ def check_overwrites(settings: RunSettings, problems: Problems, own_files: Itera
                 f"two files of the run are called {stem}{SUFFIX}", where="save.name", fix="choose another name"
             )
         seen.add((folder, stem))
-        if not is_dir(folder) or (folder, stem) in own_names:
+        if (folder, stem) in own_names:
             continue
-        own = re.compile(re.escape(stem) + r"(-\d{6})?" + re.escape(SUFFIX))
-        there = sorted(path.name for path in folder.iterdir() if own.fullmatch(path.name))
+        there = results_called(folder, stem)
         if there:
             problems.add(
                 f"{there[0]} is already there" + (f", and {len(there) - 1} more" if there[1:] else ""),

@@ -49,8 +49,9 @@ def shown(item: Declared, value: Any) -> Any:
 
 
 def number_text(value: float) -> str:
-    """A number as people write it: `1e-6`."""
-    head, exponent, power = f"{value:g}".partition("e")
+    """A number as people write it, `1e-6`, with as many places as it takes to read the same back."""
+    short = f"{value:g}"
+    head, exponent, power = (short if float(short) == value else repr(value)).partition("e")
     return f"{head}e{int(power)}" if exponent else head
 
 

@@ -120,6 +120,14 @@ def test_loras_are_found_by_name_and_preset_files_on_one_line(tmp_path, service)
     assert service.presets.text("HARD", 26, f"{tmp_path}/two.txt")[0] == WEIGHTS
 
 
+def test_loras_are_found_in_the_hosts_own_folder(tmp_path, service, monkeypatch):
+    lora = tmp_path / "elsewhere" / "style.safetensors"
+    lora.parent.mkdir()
+    lora.write_bytes(b"")
+    monkeypatch.setattr(type(service.host), "lora_dir", lambda self: lora.parent)
+    assert service.files.many("style:0.5", "lora") == [f"{lora}:0.5"]
+
+
 def test_the_history_fills_the_form_again_and_measures_the_machine(service):
     wait(service.start(form(elements="IN04:attn2:1")))
     (entry,) = service.history.entries()

@@ -140,6 +140,16 @@ def test_a_page_of_another_site_cannot_command(site):
     assert client.post(f"{PREFIX}/queue-clear").status_code == 200
 
 
+@pytest.mark.parametrize(("origin", "status"), [
+    ("http://other.example", 422), ("null", 422), ("http://testserver", 200),
+])
+def test_a_browser_that_says_no_more_than_its_origin_is_judged_by_that(site, origin, status):
+    """As on plain http in a network, where browsers keep Sec-Fetch-Site to themselves."""
+    client, _, _ = site
+    assert client.post(f"{PREFIX}/queue-clear", headers={"Origin": origin}).status_code == status
+    assert client.post(f"{PREFIX}/queue-clear", json={}, headers={"Origin": origin}).status_code == 200
+
+
 def test_a_file_with_a_name_that_is_no_unicode_is_listed(tmp_path: Path):
     services = services_in(tmp_path)
     folder = tmp_path / "outputs" / "runs"

@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 
 from lib_sdtrain.api.queue import MOST
+from lib_sdtrain.api.queue_kinds import TrainKind
 from lib_sdtrain.errors import UserError
 from lib_sdtrain.events import Preview
+from lib_sdtrain.host.standalone import StandaloneHost
 from tests.api.merge_site import keyed_site
 from tests.api.sites import PRESET, client_of, draw_subject, run, services_in
 from tests.fake_engine import FakeEngine
@@ -188,6 +190,21 @@ def test_settings_are_those_of_the_moment_when_the_task_was_added(services, tmp_
     request = services.queue.as_dict(with_requests=True)["waiting"][0]["request"]
     assert request["settings"]["train"]["length"] == 7
     assert "preset" not in request
+
+
+def test_what_was_cut_off_without_a_state_begins_again_beside_what_is_there(services, gate, tmp_path, monkeypatch):
+    folder = tmp_path / "models"
+    folder.mkdir()
+    monkeypatch.setattr(StandaloneHost, "checkpoint_dir", lambda self: folder)
+    task = services.queue.add("train", train("cat"))
+    (folder / "cat-000100.safetensors").write_bytes(b"mine")
+    kind, request = TrainKind(services.train).after_restart(task.request, "")
+    assert (kind, request["settings"]["save"]["name"]) == ("train", "cat-2")
+    assert request["settings"]["train"] == task.request["settings"]["train"]
+    gate.open.set()
+    until(lambda: not services.queue.as_dict()["waiting"] and not services.runner.job.active)
+    assert TrainKind(services.train).start(request).done.wait(WAIT)
+    assert (folder / "cat-000100.safetensors").read_bytes() == b"mine"
 
 
 def test_two_tasks_may_not_write_the_same_file(services, tmp_path):

@@ -77,7 +77,7 @@ def test_a_grid_and_a_comparison_exclude_each_other(service):
 
 @pytest.mark.parametrize(("title", "text", "values"), [
     ("Steps", "10-30 (+10), 50", (10, 20, 30, 50)), ("CFG scale", "1.5, 3", (1.5, 3.0)),
-    ("Clip skip", "1-3", (1, 2, 3)),
+    ("Clip skip", "1-3", (1, 2, 3)), ("Seed", "3141592650-3141592652", (3141592650, 3141592651, 3141592652)),
     ("Sampler", "Euler a, DPM++ 2M", ("Euler a", "DPM++ 2M")), ("nothing", "ignored", (None,)),
 ])
 def test_axes(title, text, values):

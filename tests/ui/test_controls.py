@@ -89,7 +89,8 @@ def test_broken_json_is_left_for_the_settings_to_judge():
     assert raw(item("train.optimizer_args"), "{oops") == "{oops"
 
 
-@pytest.mark.parametrize(("value", "text"), [(1e-6, "1e-6"), (0.5, "0.5"), (2.5e-7, "2.5e-7"), (1e20, "1e20")])
+@pytest.mark.parametrize(("value", "text"), [(1e-6, "1e-6"), (0.5, "0.5"), (2.5e-7, "2.5e-7"), (1e20, "1e20"),
+                                           (1.23456789e-5, "1.23456789e-5"), (0.1234567, "0.1234567")])
 def test_numbers_are_written_as_people_write_them(value, text):
     assert number_text(value) == text
     assert float(text) == value

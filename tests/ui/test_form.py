@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,10 @@ from lib_sdtrain.api.choice import Choice
 from lib_sdtrain.api.copies import command_line
 from lib_sdtrain.api.service import Outlook
 from lib_sdtrain.api.services import Services
+from lib_sdtrain.cli.flags import parse_assignments
 from lib_sdtrain.errors import Problem, UserError
 from lib_sdtrain.host.standalone import StandaloneHost
+from lib_sdtrain.settings.layers import Layer, resolve
 from lib_sdtrain.settings.run import RunSettings
 from lib_sdtrain.ui.texts import problems_html, size_text, time_text
 from lib_sdtrain.ui.train.concepts import CONCEPTS, FIRST, Concepts
@@ -102,6 +105,16 @@ def test_a_preset_with_a_syntax_error_is_told_and_the_others_work(service, form)
     assert form.filled(Choice(PRESET))["train.length"] == "40"
 
 
+def test_a_preset_file_that_was_put_there_is_used_by_its_name(service, form):
+    service.presets.folder.mkdir(parents=True)
+    there = service.presets.folder / "my own (2).yaml"
+    there.write_text("train: {length: 77}", encoding="utf-8")
+    assert service.presets.names() == [PRESET, "my own (2)"]
+    assert form.filled(Choice("my own (2)"))["train.length"] == "77"
+    assert service.presets.delete("my own (2)") == "my own (2)"
+    assert not there.exists()
+
+
 def test_outputs_that_cannot_be_written_are_told(service, form, tmp_path, services):
     (tmp_path / "outputs").write_text("a file is in the way", encoding="utf-8")
     assert "cannot be written" in TrainHandlers(services).save_preset("mine", "", form.filled(Choice()))
@@ -129,6 +142,23 @@ def test_a_value_that_cannot_be_read_hides_no_other_mistake(service, form):
 def test_the_command_names_preset_and_changes():
     line = command_line(Choice(PRESET, {"train.length": "30 epochs", "save.name": "a b"}))
     assert line == f"python -m lib_sdtrain train --preset {PRESET} --set 'train.length=30 epochs' --set 'save.name=a b'"
+
+
+@pytest.mark.parametrize(("path", "value"), [
+    ("data.concepts.0.instance_prompt", "[filewords]"), ("data.concepts.0.instance_prompt", "photo #1 of sks"),
+    ("data.concepts.0.instance_prompt", "sks: a cat"), ("data.concepts.0.instance_prompt", "{red|blue} cat, 'so'"),
+    ("data.concepts.0.class_prompt", ""), ("save.dir", ""), ("save.name", "007"), ("save.name", "1e5"),
+    ("save.name", "on"), ("save.name", "null"), ("data.pad_color", "#ffffff"), ("data.caption_separator", ", "),
+    ("data.concepts.0.instance_dir", "C:\\pictures\\sks cat"), ("train.learning_rate", "1e-6"), ("train.seed", 5),
+    ("train.step_in_backward", True), ("ema.decay", None), ("data.replace_words", {"a": "é"}),
+])
+def test_the_command_says_to_a_shell_what_was_chosen(path, value):
+    words = shlex.split(command_line(Choice("", {path: value})))
+    assert words[:5] == ["python", "-m", "lib_sdtrain", "train", "--set"]
+    concept = {"data.concepts": [{"instance_dir": "x", "instance_prompt": "y"}]}
+    read, meant = (resolve(RunSettings, [Layer("base", concept), Layer("test", given)]).settings
+                   for given in (parse_assignments(words[5:]), {path: value}))  # fmt: skip
+    assert read == meant
 
 
 def test_the_guides_prompts():

@@ -83,3 +83,15 @@ def test_the_name_of_a_result_that_is_there_is_numbered(handlers, tmp_path, monk
         name = handlers.service.free_name("cat-2" if expected == "cat-3" else "cat")
         assert name == expected
         (tmp_path / f"{expected}.safetensors").touch()
+
+
+def test_a_loras_name_is_free_where_loras_are_and_a_step_of_one_takes_it(handlers, tmp_path, monkeypatch):
+    models, loras = tmp_path / "models", tmp_path / "Lora"
+    monkeypatch.setattr(StandaloneHost, "checkpoint_dir", lambda self: models)
+    monkeypatch.setattr(StandaloneHost, "lora_dir", lambda self: loras)
+    for folder, name in ((models, "cat"), (loras, "dog-000100")):
+        folder.mkdir()
+        (folder / f"{name}.safetensors").touch()
+    free = handlers.service.free_name
+    assert [free("cat", "lora"), free("dog", "lora"), free("cat", "full"), free("dog", "full")] == [
+        "cat", "dog-2", "cat-2", "dog"]

@@ -106,7 +106,8 @@ class Form:
 
     def with_free_name(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """The same with a name for the result that is not taken."""
-        return {**values, "save.name": self.service.free_name(values["save.name"])}
+        return {**values, "save.name": self.service.free_name(
+            values["save.name"], values.get("method.kind", ""))}
 
 
 def concept_changes(before: Sequence[Mapping[str, Any]], after: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

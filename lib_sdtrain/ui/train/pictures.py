@@ -2,10 +2,12 @@
 from __future__ import annotations
 
 import base64
+import filecmp
 import html
 import io
 import shutil
 from functools import lru_cache
+from itertools import chain, count
 from pathlib import Path
 
 from lib_sdtrain.data.concepts import find_pictures, read_caption
@@ -56,6 +58,26 @@ def thumbnails_html(folder: Path | None) -> str:
     return f"<div class='sdtrain-thumbs'>{''.join(cells)}</div>{more}"
 
 
+def _names_for(files: list[Path], folder: Path) -> dict[str, str]:
+    """A safe name for each name of the dropped files, a caption's that of its picture.
+
+    Names that come to the same are numbered, also beside another picture that is there already.
+    """
+    names: dict[str, str] = {}
+    for stem in dict.fromkeys(path.stem for path in files):
+        first = safe_name(stem)
+        mine = [path for path in files if path.stem == stem and path.suffix.lower() not in (".txt", ".caption")]
+        used = {name.lower() for name in names.values()}
+        tried = chain([first], (f"{first}-{number}" for number in count(2)))
+        names[stem] = next(name for name in tried if name.lower() not in used and not any(
+            _differs(path, folder / f"{name}{path.suffix.lower()}") for path in mine))
+    return names
+
+
+def _differs(path: Path, there: Path) -> bool:
+    return there.exists() and not filecmp.cmp(path, there, shallow=False)
+
+
 def keep_dropped(files: list[str], folder: Path) -> Path:
     """Copy dropped pictures and captions into `folder`, under names that are safe.
 
@@ -66,8 +88,9 @@ def keep_dropped(files: list[str], folder: Path) -> Path:
         raise UserError("none of the dropped files is a picture", where="pictures", fix="drop PNG, JPEG or WebP files")
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        names = _names_for(kept, folder)
         for path in kept:
-            shutil.copyfile(path, folder / f"{safe_name(path.stem)}{path.suffix.lower()}")
+            shutil.copyfile(path, folder / f"{names[path.stem]}{path.suffix.lower()}")
     except OSError as error:
         raise UserError(f"the pictures cannot be kept: {error}", where=str(folder)) from error
     return folder
