@@ -10,6 +10,7 @@ import os
 import sqlite3
 import threading
 from collections.abc import Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import replace
 from functools import lru_cache
 from itertools import compress
@@ -49,6 +50,13 @@ class Shelf:
         both = np.fromiter((pair for (pair,) in pairs), np.uint64, self.count)
         self.sizes = np.stack([both >> 32, both & 0xFFFFFFFF], axis=1).astype(np.uint32)
         self.one = lru_cache(maxsize=LATELY)(lambda number: self.some([number])[0])
+
+    def captioned(self, captions: Captions) -> Shelf:
+        """The same rows with captions from elsewhere."""
+        found = copy(self)
+        found.captions = captions
+        found.one = lru_cache(maxsize=LATELY)(lambda number: found.some([number])[0])
+        return found
 
     def some(self, numbers: Sequence[int]) -> list[Picture]:
         """The pictures of these rows, in the order asked for."""
@@ -166,6 +174,10 @@ class Catalogue(Sequence[Picture]):
                 own[self._row(place) - 1] = number
         return Catalogue(self.shelf, self.rows, (own, texts))
 
+    def captioned(self, captions: Captions) -> Catalogue:
+        """The same pictures with captions from elsewhere."""
+        return Catalogue(self.shelf.captioned(captions), self.rows)
+
     def without_captions(self) -> Catalogue:
         """The same pictures, of which nothing is said."""
         return Catalogue(self.shelf, self.rows, silent=True)
@@ -206,6 +218,11 @@ def without_captions(pictures: Sequence[Picture]) -> Sequence[Picture]:
     if isinstance(pictures, Catalogue):
         return pictures.without_captions()
     return tuple(replace(picture, caption=None) for picture in pictures)
+
+
+def captions_behind(pictures: Sequence[Picture], root: Path) -> Captions:
+    """Where the captions of pictures below `root` come from."""
+    return pictures.shelf.captions if isinstance(pictures, Catalogue) else Captions(root)
 
 
 def uncaptioned(pictures: Sequence[Picture]) -> int:

@@ -57,7 +57,8 @@ class ValidationSettings:
         "",
         "Validation pictures",
         "Folder of pictures that are not trained on, with captions as training pictures have them. A sub-folder named "
-        "as a concept has that concept's prompt, all else the first one's.",
+        "as a concept has that concept's prompt, all else the first one's. A metadata file of the concept's file's "
+        "name in this folder tells of these pictures; without one the concept's does, by their names.",
         kind="folder",
     )
     fraction: float = setting(

@@ -1,21 +1,27 @@
 """Pictures that are kept from training to measure it by: those of a folder, a share of each concept's, or a count."""
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 
-from lib_sdtrain.data.catalogue import chosen, looks_of, names_of, uncaptioned
-from lib_sdtrain.data.concepts import Material, check_folder
+from lib_sdtrain.data.catalogue import Catalogue, captions_behind, chosen, looks_of, names_of, uncaptioned
+from lib_sdtrain.data.concepts import Captions, Material, check_folder
 from lib_sdtrain.data.filters import Filter
+from lib_sdtrain.data.groups import with_folder_words
+from lib_sdtrain.data.metadata import MetadataFile
 from lib_sdtrain.data.randomness import key
 from lib_sdtrain.data.scanning import open_folder
 from lib_sdtrain.data.sizes import Sizing, sizing_of
 from lib_sdtrain.errors import Problems, UserError
-from lib_sdtrain.events import CancelToken, Event
+from lib_sdtrain.events import Event, Notice
+from lib_sdtrain.places import is_file
 from lib_sdtrain.settings.run import RunSettings
 from lib_sdtrain.train.data_plan import fitting_pictures
+from lib_sdtrain.train.folders import Reading
 
 DIR, FRACTION, COUNT = "validation.dir", "validation.fraction", "validation.count"
 
@@ -35,15 +41,20 @@ def check_validation(settings: RunSettings, problems: Problems) -> None:
 
 
 def hold_out(
-    materials: Sequence[Material], settings: RunSettings, token: CancelToken, problems: Problems
+    materials: Sequence[Material], settings: RunSettings, reading: Reading, problems: Problems
 ) -> Generator[Event, None, tuple[list[Material], list[Material]]]:
     """(what is trained on, what is validated on), as the settings say. Yields progress and notices."""
     chosen, kept, held = settings.validation, list(materials), []
     sizing, data = sizing_of(settings.data), settings.data
     by_columns = Filter(data.filter) if data.filter else None
     if chosen.dir:
-        held = yield from of_folder(materials, chosen.dir, token, problems)
-        held = yield from _fitted(held, sizing, by_columns)
+        there = yield from of_folder(materials, chosen.dir, reading, problems)
+        held = yield from _fitted(there, sizing, by_columns, DIR)
+        if any(material.pictures for material in there) and not any(material.pictures for material in held):
+            problems.add(
+                "none of its pictures is left after data.filter and the buckets", where=DIR,
+                fix="give it pictures that they choose, with the columns of the metadata that the filter asks for",
+            )
     elif chosen.fraction or chosen.count:
         fitting = yield from _fitted(kept, sizing, by_columns)
         there = [len(material.pictures) for material in fitting]
@@ -54,12 +65,14 @@ def hold_out(
 
 
 def _fitted(
-    materials: Sequence[Material], sizing: Sizing, chosen: Filter | None
+    materials: Sequence[Material], sizing: Sizing, chosen: Filter | None, where: str = ""
 ) -> Generator[Event, None, list[Material]]:
-    """The materials without pictures that have no place in training."""
+    """The materials without pictures that have no place in training. They come from the setting `where`, else from
+    their concepts.
+    """
     found = []
     for index, material in enumerate(materials):
-        pictures = yield from fitting_pictures(material, sizing, chosen, f"data.concepts.{index}")
+        pictures = yield from fitting_pictures(material, sizing, chosen, where or f"data.concepts.{index}")
         found.append(replace(material, pictures=pictures))
     return found
 
@@ -123,24 +136,57 @@ def split(
 
 
 def of_folder(
-    materials: Sequence[Material], folder: str, token: CancelToken, problems: Problems
+    materials: Sequence[Material], folder: str, reading: Reading, problems: Problems
 ) -> Generator[Event, None, list[Material]]:
-    """The pictures of a folder by the concept whose prompt they have. Yields progress and notices."""
+    """The pictures of a folder by the concept whose prompt they have, with captions as its own have them. Yields
+    progress and notices.
+    """
     try:
         root = check_folder(folder, DIR)
     except UserError as error:
         problems.absorb(error)
         return []
-    found = yield from open_folder(root, token)
+    found = yield from open_folder(root, reading.token, index=reading.index)
     named = {material.concept.name: index for index, material in enumerate(materials) if material.concept.name}
     owner = np.fromiter((named.get(name.partition("/")[0], 0) if "/" in name else 0 for name in names_of(found, root)),
                         np.int64, len(found))
-    held = [Material(material.concept, chosen(found, np.flatnonzero(owner == index)))
-            for index, material in enumerate(materials)]
     if not found:
         problems.add(f"{root} has no picture that can be read", where=DIR)
-    for material in held:
-        bare = uncaptioned(material.pictures)
-        if bare and not material.concept.instance_prompt:
-            problems.add(f"{bare} pictures have no caption and {material.concept.name} no prompt", where=DIR)
+    held = []
+    for index, material in enumerate(materials):
+        concept, own = material.concept, found.chosen(np.flatnonzero(owner == index))
+        captions = problems.tried(partial(_captions_there, material, root, reading)) if own else None
+        if captions:
+            own = own.captioned(captions)
+            yield from _said_of_others(material, own, captions)
+        held.append(Material(concept, with_folder_words(own, concept, root)))
+        bare = uncaptioned(held[-1].pictures)
+        if bare and not concept.instance_prompt:
+            problems.add(f"{bare} pictures have no caption and {concept.name} no prompt", where=DIR,
+                         fix="write captions beside them, or a prompt")
     return held
+
+
+def _captions_there(material: Material, root: Path, reading: Reading) -> Captions:
+    """As those of the concept's own pictures. A metadata file of the same name that lies in the folder tells of what is
+    there; else the concept's own file does. Raises `UserError` for one that cannot be read.
+    """
+    captions = captions_behind(material.pictures, Path(material.concept.instance_dir).expanduser())
+    file = captions.metadata
+    if file and is_file(root / file.path.name):
+        file = MetadataFile(str(root / file.path.name), DIR, reading.index)
+    return replace(captions, root=root, metadata=file, mask_dir=None)  # the plain error asks for no masks
+
+
+def _said_of_others(material: Material, held: Catalogue, captions: Captions) -> Iterator[Notice]:
+    """A notice where pictures that are trained on are called as some of these: a row of one file then tells of both."""
+    trained, file = captions_behind(material.pictures, captions.root), captions.metadata
+    if file is None or file is not trained.metadata:
+        return
+    names = set(names_of(held, captions.root))
+    if both := sorted(names.intersection(names_of(material.pictures, trained.root))):
+        yield Notice(
+            text=f"{len(both)} pictures are called as pictures that are trained on ({both[0]}), and what "
+                 f"{file.path.name} says is taken for both: a file of that name in the folder tells them apart",
+            where=DIR,
+        )  # fmt: skip

@@ -151,10 +151,11 @@ def make_plan(
         check_studio(settings, checkpoint.path if checkpoint else None, bodies, studio, problems)
     folders = [concept_folders(concept, index, checkpoint, outputs, problems)
                for index, concept in enumerate(settings.data.concepts)]
-    materials = yield from read_folders(settings, folders, Reading(token, open_index(outputs)), problems)
+    reading = Reading(token, open_index(outputs))
+    materials = yield from read_folders(settings, folders, reading, problems)
     check_apart(materials, folders, problems)
     problems.raise_if_any()
-    materials, held = yield from hold_out(materials, settings, token, problems)
+    materials, held = yield from hold_out(materials, settings, reading, problems)
     roots = [instance for instance, _ in folders]
     materials = yield from fit_materials(materials, roots, settings.data, problems)
     check_named(settings, said_of(materials, settings.data), problems)
