@@ -287,17 +287,17 @@ class Draws:
     def _words(self, index: int, picture: Picture, prompt: str, data: DataSettings, purpose: str) -> str:
         rng = python_random(self.seed, f"caption {purpose}", index)
         said = prompt_of(picture.caption, prompt, picture)
-        # a prompt that stands for captions has words, no tags
-        of_words = data.caption_generator == NAI and picture.caption is None and "[" not in prompt
-        if data.caption_generator != NO_GENERATOR and not purpose.startswith("class") and not of_words:
-            said = self._generated(said, picture, data, rng)
-        else:
+        if data.caption_generator == NO_GENERATOR:
             said = vary_caption(said, data, rng)
+        elif data.caption_dropout_rate and rng.random() < data.caption_dropout_rate:
+            said = dropped_caption(data.caption_dropout_mode, rng)
+        else:
+            # a prompt that stands for captions has words, no tags
+            of_words = data.caption_generator == NAI and picture.caption is None and "[" not in prompt
+            said = said if purpose.startswith("class") or of_words else self._generated(said, picture, data, rng)
         return replace_words(said, data.replace_words) if index >= self.replace_from else said
 
     def _generated(self, said: str, picture: Picture, data: DataSettings, rng: random.Random) -> str:
-        if data.caption_dropout_rate and rng.random() < data.caption_dropout_rate:
-            return dropped_caption(data.caption_dropout_mode, rng)
         if data.caption_generator == NAI:
             tags = tags_of(said, data.caption_separator)
             return nai_caption(tags, data.caption_tags_min, data.caption_tags_max, rng)

@@ -12,6 +12,8 @@ from lib_sdtrain.settings.run_outputs import SDTRAIN, WEBUI
 
 CLASS_FOLDER, OWN_PICTURES = "folder", "own"
 IN_STEPS = (when("data.bucketing", "kohya", "least_waste"),)
+AS_WRITTEN = (when("data.caption_generator", "none"),)
+"""A generator shuffles, leaves out and spells tags in its own way."""
 
 
 @dataclass(frozen=True)
@@ -255,15 +257,19 @@ class DataSettings:
         "empty or zeroed by chance (bigASP's code).",
         choices=("empty", "space", "zeroed", "split"),
     )
-    shuffle_caption: bool = setting(False, "Shuffle caption", "Shuffle the comma-separated tags of each caption.")
+    shuffle_caption: bool = setting(
+        False, "Shuffle caption", "Shuffle the comma-separated tags of each caption.", applies=AS_WRITTEN
+    )
     keep_tokens: int = setting(
-        0, "Keep tokens", "Leave the first tags in place when shuffling or dropping.", minimum=0, step=1
+        0, "Keep tokens", "Leave the first tags in place when shuffling or dropping.", minimum=0, step=1,
+        applies=AS_WRITTEN,
     )
     keep_tokens_separator: str = setting(
         "",
         "Keep separator",
         "A mark in captions, ||| for instance: the tags before it stay in place, and those after a second one too.",
         kind="text",
+        applies=AS_WRITTEN,
     )
     caption_separator: str = setting(",", "Tag separator", "What stands between tags.", kind="text")
     tag_dropout_rate: float = setting(
@@ -273,20 +279,24 @@ class DataSettings:
         minimum=0.0,
         maximum=1.0,
         step=0.01,
+        applies=AS_WRITTEN,
     )
     enable_wildcard: bool = setting(
         False,
         "Wildcards",
         "Choose one of {this|that} in captions, and one line of captions of several lines, anew for each sample.",
+        applies=AS_WRITTEN,
     )
     underscores: str = setting(
         "keep",
         "Underscores",
         "In tags: keep them, write them as spaces, or either at random. Short tags such as ^_^ stay.",
         choices=("keep", "spaces", "random"),
+        applies=AS_WRITTEN,
     )
     unescape_brackets: bool = setting(
-        False, "Escaped brackets", r"Read \( and \) in captions as plain brackets, as the WebUI's prompts do."
+        False, "Escaped brackets", r"Read \( and \) in captions as plain brackets, as the WebUI's prompts do.",
+        applies=AS_WRITTEN,
     )
     replace_words: dict[str, Any] = setting(
         {},
@@ -307,7 +317,8 @@ class DataSettings:
         "Caption generator",
         "A caption of tags is made anew for each sample. bigasp: as bigASP was trained, with some of the tags in "
         "random order and spelling, after tags of the column score. nai: as naifu does, with artists, copyrights, "
-        "characters and numbers of people first, then some of the tags in random order.",
+        "characters and numbers of people first, then some of the tags in random order. Captions are then shuffled, "
+        "thinned out and spelt by it alone; class prompts, and for nai plain prompts, stay as they are.",
         choices=("none", "bigasp", "nai"),
     )
     caption_tags_min: int = setting(

@@ -16,7 +16,7 @@ from lib_sdtrain.data import catalogue
 from lib_sdtrain.data.bigasp import read_aliases
 from lib_sdtrain.data.captions import replace_words
 from lib_sdtrain.data.concepts import Captions, Group, Material, Picture, check_folder, prompt_of
-from lib_sdtrain.data.draws import BIGASP, Draws
+from lib_sdtrain.data.draws import BIGASP, NO_GENERATOR, Draws
 from lib_sdtrain.data.filters import Filter, number_or_text
 from lib_sdtrain.data.groups import hint, weighted
 from lib_sdtrain.data.index import PictureIndex
@@ -65,6 +65,9 @@ def fit_materials(
             continue
         if grouped.epoch is not None and not grouped.groups:
             problems.add("all of its pictures weigh 0", where=f"{where}.instance_dir", fix="raise a weight")
+        if data.caption_generator != NO_GENERATOR and any(group.shuffle for group in grouped.groups):
+            yield Notice(text=f"shuffle_tags.txt has no effect: {data.caption_generator} draws the tags anew",
+                         where="data.caption_generator")  # fmt: skip
         if data.caption_generator == BIGASP:
             _check_scores(grouped, problems)
         done.append(grouped)
@@ -92,7 +95,8 @@ def captions_of(
     name, where = concept.metadata_file, f"data.concepts.{index}.metadata_file"
     file = MetadataFile(name, where, known) if name else None
     masks = check_folder(concept.mask_dir, f"data.concepts.{index}.mask_dir") if concept.mask_dir else None
-    return Captions(root, file, concept.caption_column, concept.filename_captions, data.enable_wildcard, masks)
+    keep_lines = data.enable_wildcard and data.caption_generator == NO_GENERATOR
+    return Captions(root, file, concept.caption_column, concept.filename_captions, keep_lines, masks)
 
 
 def beyond_pictures(plan: Plan) -> list[Any]:

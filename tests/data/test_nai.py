@@ -14,7 +14,8 @@ from lib_sdtrain.data.concepts import Material, Picture
 from lib_sdtrain.data.draws import Draws
 from lib_sdtrain.data.nai import USELESS, nai_caption, tags_of
 from lib_sdtrain.errors import Problems
-from lib_sdtrain.settings.run import Concept, DataSettings
+from lib_sdtrain.settings.idle import idle_paths
+from lib_sdtrain.settings.run import Concept, DataSettings, RunSettings
 from lib_sdtrain.train.data_checks import check_data
 
 GENERAL = [f"tag_{number}" for number in range(100)]
@@ -138,3 +139,24 @@ def test_the_smaller_number_comes_first():
     assert [problem.where for problem in problems.found] == ["data.caption_tags_min"]
     check_data(DataSettings(caption_tags_min=9, caption_tags_max=5), problems)
     assert len(problems.found) == 1
+
+
+@pytest.mark.parametrize("generator", ["nai", "bigasp"])
+@pytest.mark.parametrize(("name", "value"), [
+    ("shuffle_caption", True), ("keep_tokens", 1), ("keep_tokens_separator", "|"), ("tag_dropout_rate", 0.5),
+    ("enable_wildcard", True), ("underscores", "spaces"), ("unescape_brackets", True),
+])  # fmt: skip
+def test_what_is_out_of_sight_beside_a_generator_changes_no_caption(generator, name, value):
+    """Not even the prompts of pictures without a caption and of the class."""
+    captions = {"a": None, "b": r"sky_a, rem \(re:zero\), {x|y} | z"}
+    pictures = tuple(Picture(Path(f"{name}.png"), name, (8, 8), caption) for name, caption in captions.items())
+    concept = Concept(instance_prompt=r"a_dog, {one|two} \(b\) | c", class_prompt=r"any_dog, {x|y} \(b\) | c")
+    material = Material(concept, pictures, pictures[:1])
+    plain, other = (Draws([material], DataSettings(caption_generator=generator, **own), 3)
+                    for own in ({}, {name: value}))
+    for number in range(40):
+        assert other.at(number).prompt == plain.at(number).prompt
+        assert other.class_at(number).prompt == plain.class_at(number).prompt == concept.class_prompt
+    idle = idle_paths(RunSettings(data=DataSettings(caption_generator=generator)))
+    assert f"data.{name}" in idle
+    assert f"data.{name}" not in idle_paths(RunSettings())

@@ -85,3 +85,16 @@ def test_mistakes_name_their_setting(tiny_checkpoint, weighed, tmp_path, name, v
     with pytest.raises(UserError) as caught:
         planned(settings, tmp_path)
     assert any(said in str(problem) for problem in caught.value.problems)
+
+
+@pytest.mark.parametrize(("generator", "told"), [("none", 0), ("nai", 1), ("bigasp", 1)])
+def test_beside_a_generator_nothing_is_shuffled_or_chosen(tiny_checkpoint, weighed, tmp_path, generator, told):
+    folder = weighed / "1_a cat"
+    (folder / "shuffle_tags.txt").write_text("")
+    (folder / "1.txt").write_text("x, y\nz")
+    concept = {"instance_dir": str(weighed), "instance_prompt": "sks", "weighting": "everydream"}
+    own = {"data__concepts": [concept], "data__caption_generator": generator, "data__enable_wildcard": True}
+    plan, seen = planned(run_settings(tiny_checkpoint, weighed, **own), tmp_path)
+    texts = [notice.text for notice in of_kind(seen, Notice) if notice.where == "data.caption_generator"]
+    assert texts == [f"shuffle_tags.txt has no effect: {generator} draws the tags anew"] * told
+    assert {"x, y z", "x, y\nz"} & {p.caption for p in plan.materials[0].pictures} == {"x, y z" if told else "x, y\nz"}
