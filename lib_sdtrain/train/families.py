@@ -12,7 +12,7 @@ from lib_sdtrain.model.checkpoint import Checkpoint
 from lib_sdtrain.model.family import V_PREDICTION, Family
 from lib_sdtrain.model.ldm_yaml import describe
 from lib_sdtrain.settings.run import ModelSettings, RunSettings
-from lib_sdtrain.train.lora_choice import block_weights
+from lib_sdtrain.train.lora_choice import check_layers
 
 V_MARKER, ZERO_SNR_MARKER = "v_pred", "ztsnr"
 TRAINABLE = ("base", "inpainting")
@@ -40,10 +40,7 @@ def check_family(family: Family, settings: RunSettings, problems: Problems) -> N
         problems.add(
             f"{family.name} has one text encoder", where="method.train_text_encoder_2", fix="set it to false"
         )
-    try:
-        block_weights(settings.method.block_weights, family)
-    except UserError as error:
-        problems.absorb(error)
+    check_layers(family, settings.method, problems)
     try:
         trained = family_of(family, settings.model)
     except UserError as error:

@@ -12,16 +12,19 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
-from lib_sdtrain.errors import UserError
+from lib_sdtrain.errors import Problems, UserError
 from lib_sdtrain.merge.blocks import KEEP, LAYOUTS, block_of
 from lib_sdtrain.merge.presets import bundled_presets
 from lib_sdtrain.merge.weights import BlockWeights, read_weights
 from lib_sdtrain.model.family import Family
 from lib_sdtrain.model.keys import TEXT_ENCODERS, UNET, Row, part_rows
 from lib_sdtrain.model.keys.unet import PREFIX as UNET_PREFIX
-from lib_sdtrain.settings.run_method import MethodSettings
+from lib_sdtrain.settings.run_method import LORA, MethodSettings
 
 WHERE = "method.block_weights"
+_BLOCKS = {
+    UNET: "a block with transformers (with method.conv_rank: or resnets)", **dict.fromkeys(TEXT_ENCODERS, "BASE"),
+}
 _WEIGHT = ".weight"
 _LINEAR = re.compile(r".*\battentions\.\d+\.(proj_in|proj_out|transformer_blocks\..*(to_[qkv]|to_out\.0|proj|net\.2))")
 _TEXT = re.compile(r".*\bencoder\.layers\.\d+\.(self_attn|mlp)\.\w+")
@@ -83,6 +86,28 @@ def _file_name(family: Family, part: str, module: str, key: str) -> str:
     if family.is_sdxl and part == TEXT_ENCODERS[0]:
         prefix = "lora_te1"
     return f"{prefix}_{module.replace('.', '_')}"
+
+
+def check_layers(family: Family, method: MethodSettings, problems: Problems) -> None:
+    """Add what is wrong with the block weights, and each part of a LoRA that is to be trained and has no layer left."""
+    try:
+        weights = block_weights(method.block_weights, family)
+    except UserError as error:
+        problems.absorb(error)
+        return
+    parts = [part for part in (UNET, *TEXT_ENCODERS) if part in part_rows(family) and method.trains(part)]
+    if weights is None or method.kind != LORA:
+        return
+    empty = [part for part in parts if not chosen_layers(family, part, method)]
+    if empty and empty == parts:
+        blocks = " or ".join(dict.fromkeys(_BLOCKS[part] for part in parts))
+        problems.add("these weights leave no layer to train", where=WHERE, fix=f"give {blocks} a weight over 0")
+        return
+    for part in empty:
+        problems.add(
+            f"{WHERE} leave no layer of it to train", where=f"method.train_{part}",
+            fix=f"set it to false, or give {_BLOCKS[part]} a weight over 0",
+        )
 
 
 def block_weights(text: str, family: Family) -> BlockWeights | None:

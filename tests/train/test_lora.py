@@ -10,8 +10,9 @@ from safetensors import safe_open
 from torch.func import functional_call
 
 from lib_sdtrain import train
-from lib_sdtrain.errors import UserError
+from lib_sdtrain.errors import Problems, UserError
 from lib_sdtrain.events import CancelToken, Finished, Saved, Stopped
+from lib_sdtrain.merge.blocks import LAYOUTS
 from lib_sdtrain.model.build import load_model
 from lib_sdtrain.model.checkpoint import open_checkpoint
 from lib_sdtrain.model.family import PUBLISHED
@@ -21,6 +22,7 @@ from lib_sdtrain.sample.composition import Network
 from lib_sdtrain.sample.networks import Networks
 from lib_sdtrain.settings.layers import Layer
 from lib_sdtrain.settings.run_method import MethodSettings
+from lib_sdtrain.train.families import check_family
 from lib_sdtrain.train.forecast import trained_weights
 from lib_sdtrain.train.lora_choice import block_weights, chosen_layers
 from lib_sdtrain.train.resume import resume
@@ -195,6 +197,29 @@ def test_blocks_are_those_of_the_merger(tiny_checkpoint):
     for wrong, said in (("1,2,3", "3 block weights"), (none, "one of them over 0"), ("nobody", "nobody")):
         with pytest.raises(UserError, match=said):
             block_weights(wrong, family)
+
+
+@pytest.mark.parametrize(("given", "text", "conv_rank", "said"), [
+    ({"BASE": "1"}, False, None, ["method.block_weights: these weights leave no layer to train"]),
+    ({"IN00": "1", "OUT02": "1"}, True, None, ["method.block_weights: these weights leave no layer to train"]),
+    ({"IN00": "1"}, False, 4, ["method.block_weights: these weights leave no layer to train"]),
+    ({"OUT02": "1"}, False, 4, []),
+    ({"M00": "1"}, True, None, ["method.train_text_encoder: method.block_weights leave no layer of it to train"]),
+    ({"M00": "1"}, False, None, []),
+    ({"BASE": "1"}, True, None, ["method.train_unet: method.block_weights leave no layer of it to train"]),
+    ({"BASE": "1", "M00": "1"}, True, None, []),
+])
+def test_a_part_of_which_no_layer_is_left_is_refused(tiny_checkpoint, folders, tmp_path, given, text, conv_rank, said):
+    numbers = ",".join(given.get(name, "0") for name in LAYOUTS["sd1"].names)
+    settings = run_settings(
+        tiny_checkpoint, *folders, **{**LORA, "method__block_weights": numbers, "method__train_text_encoder": text,
+                                      "method__conv_rank": conv_rank, "train__length": 1})
+    problems = Problems()
+    check_family(open_checkpoint(tiny_checkpoint).family, settings, problems)
+    assert [f"{problem.where}: {problem.what}" for problem in problems.found] == said
+    assert all(problem.fix for problem in problems.found)
+    if not said:
+        assert isinstance(finish(train(settings, run_dir=tmp_path / "run"))[-1], Finished)
 
 
 def test_block_weights_multiply_the_learning_rate(tiny_checkpoint, folders, tmp_path):
