@@ -36,6 +36,6 @@ class EmbeddingSettings:
         applies=WITH_WORD,
     )
     learning_rate: float = setting(
-        5e-3, "Embedding learning rate", "How far each step moves it.", minimum=0.0,
+        5e-3, "Embedding learning rate", "How far each step moves it.", minimum=0.0, default_text="0.005 (prodigy 1)",
         applies=WITH_WORD,
     )

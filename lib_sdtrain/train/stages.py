@@ -34,10 +34,14 @@ from lib_sdtrain.settings.run_outputs import LogSettings
 from lib_sdtrain.train.optimizers.registry import SCHEDULE_FREE
 from lib_sdtrain.train.plan import Plan, make_plan
 from lib_sdtrain.train.run_dir import RunDir
+from lib_sdtrain.train.starting import stage_layers
 from lib_sdtrain.train.state import SavedState, newest_state
 from lib_sdtrain.train.studio import Studio
 
-LATER_STAGES_KEEP = ("model.checkpoint", "model.vae", "method.", "embedding.", "save.dir", "save.embedding_dir", "ema.")
+LATER_STAGES_KEEP = (
+    "model.checkpoint", "model.vae", "method.", "embedding.name", "embedding.vectors", "embedding.init_words",
+    "save.dir", "save.embedding_dir", "ema.",
+)
 
 
 def stages_of(settings: RunSettings) -> list[RunSettings]:
@@ -62,7 +66,8 @@ def stages_of(settings: RunSettings) -> list[RunSettings]:
             continue
         seed = {"train.seed": found[-1].train.seed + 1}
         try:
-            stage = resolve(RunSettings, [Layer("run", plain), Layer("seed", seed), Layer(where, entry)]).settings
+            layers = stage_layers(found[-1], [Layer("run", plain), Layer("seed", seed), Layer(where, entry)])
+            stage = resolve(RunSettings, layers).settings
         except UserError as error:
             problems.absorb(error, f"{where}.{{}}".format)
             continue

@@ -13,7 +13,8 @@ from lib_sdtrain.model.checkpoint import Checkpoint, open_checkpoint
 from lib_sdtrain.model.vae_file import VaeFile, open_vae
 from lib_sdtrain.settings.layers import Layer, Resolved, resolve
 from lib_sdtrain.settings.run import RunSettings
-from lib_sdtrain.settings.run_method import LORA
+from lib_sdtrain.settings.run_embedding import EmbeddingSettings
+from lib_sdtrain.settings.run_method import LORA, TrainGroup
 from lib_sdtrain.train.families import family_of
 from lib_sdtrain.train.frozen import narrows
 from lib_sdtrain.train.optimizers.registry import PRODIGY
@@ -36,11 +37,33 @@ def family_layer(checkpoint: Checkpoint, device: str, settings: RunSettings) -> 
     values: dict[str, Any] = {"data.resolution": str(checkpoint.family.resolution)}
     if device == "cuda":
         values["train.mixed_precision"] = "fp16"
-    if settings.method.kind == LORA:
-        values["train.learning_rate"] = LORA_RATE
-    if settings.train.optimizer == PRODIGY:
-        values["train.learning_rate"] = PRODIGY_RATE
+    values |= _rates(settings.method.kind, settings.train.optimizer)
     return Layer(f"{checkpoint.family.name} on {device}", values)
+
+
+def _rates(kind: str, optimizer: str) -> dict[str, float]:
+    """The learning rates that are not as for a whole model with AdamW, unless given. To Prodigy they are shares of the
+    rate that it finds: where one group's is small, it learns next to nothing, and the rate is found too small.
+    """
+    if optimizer == PRODIGY:
+        return {"train.learning_rate": PRODIGY_RATE, "embedding.learning_rate": PRODIGY_RATE}
+    return {"train.learning_rate": LORA_RATE} if kind == LORA else {}
+
+
+def stage_layers(before: RunSettings, layers: Sequence[Layer]) -> list[Layer]:
+    """The layers of a stage behind `before`, of which the last is its own.
+
+    Where it takes Prodigy up or leaves it, rates of the stage before would mean something else: what it does not say of
+    them itself is as if none were given. Raises `UserError` with all mistakes.
+    """
+    stage = resolve(RunSettings, layers).settings
+    if (stage.train.optimizer == PRODIGY) == (before.train.optimizer == PRODIGY):
+        return list(layers)
+    values: dict[str, Any] = {"train.learning_rate": TrainGroup().learning_rate,
+                              "embedding.learning_rate": EmbeddingSettings().learning_rate}  # fmt: skip
+    values |= dict.fromkeys(("train.text_encoder_lr", "train.text_encoder_2_lr", "train.token_embedding_lr"))
+    values |= _rates(stage.method.kind, stage.train.optimizer)
+    return [*layers[:-1], Layer(f"rates for {stage.train.optimizer}", values), layers[-1]]
 
 
 def resolve_run(layers: Sequence[Layer], device: str) -> Resolved[RunSettings]:

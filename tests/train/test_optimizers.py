@@ -21,6 +21,7 @@ from lib_sdtrain.train.optimizers.quantized import BLOCK, dequantise, levels, qu
 from lib_sdtrain.train.optimizers.registry import arguments, base_rates, check_optimizer, names, optimizer_class
 from lib_sdtrain.train.optimizers.schedule_free import ScheduleFreeAdamW
 from lib_sdtrain.train.resume import resume
+from lib_sdtrain.train.stages import stages_of
 from lib_sdtrain.train.starting import resolve_run
 from tests.train.runs import finish, run_settings
 from tests.train.test_ema import result_of
@@ -324,6 +325,30 @@ def test_prodigys_learning_rate_is_one_unless_given(tiny_checkpoint):
     assert resolve_run([Layer("test", values)], "cpu").settings.train.learning_rate == 1.0
     given = Layer("test", {**values, "train.learning_rate": 0.5})
     assert resolve_run([given], "cpu").settings.train.learning_rate == 0.5
+
+
+def test_prodigys_rate_of_a_word_is_one_unless_given(tiny_checkpoint):
+    values = {"model.checkpoint": str(tiny_checkpoint), "train.optimizer": "prodigy", "embedding.name": "x"}
+    for kind in ("embedding", "lora", "full"):
+        settings = resolve_run([Layer("test", {**values, "method.kind": kind})], "cpu").settings
+        assert set(base_rates(settings, pictures=1).values()) == {1.0}
+        given = Layer("test", {**values, "method.kind": kind, "embedding.learning_rate": 0.5})
+        assert resolve_run([given], "cpu").settings.embedding.learning_rate == 0.5
+    plain = {"model.checkpoint": str(tiny_checkpoint), "embedding.name": "x"}
+    assert resolve_run([Layer("test", plain)], "cpu").settings.embedding.learning_rate == 5e-3
+
+
+def test_a_stage_that_takes_prodigy_up_or_leaves_it_has_the_rates_of_its_own(tiny_checkpoint, tmp_path):
+    stages = [
+        {"train.optimizer": "prodigy"}, {"train.batch_size": 2}, {"train": {"optimizer": "lion"}},
+        {"train.optimizer": "prodigy", "train.learning_rate": 0.5, "embedding.learning_rate": 0.25},
+    ]
+    given = {"train__learning_rate": 3e-5, "train__text_encoder_lr": 1e-6, "embedding__name": "x"}
+    for kind, rate in (("full", 1e-6), ("lora", 1e-4)):
+        settings = run_settings(tiny_checkpoint, tmp_path, method__kind=kind, stages=stages, **given)
+        found = [base_rates(stage, pictures=1) for stage in stages_of(settings)]
+        told = [(one["unet"], one["text_encoder"], one["embedding"]) for one in found]
+        assert told == [(3e-5, 1e-6, 5e-3), (1, 1, 1), (1, 1, 1), (rate, rate, 5e-3), (0.5, 0.5, 0.25)]
 
 
 @pytest.mark.parametrize("name", [*registry.names(), "SGD", "RAdam"])
