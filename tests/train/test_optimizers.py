@@ -320,6 +320,22 @@ def test_learning_rates_scale_with_the_batch_or_the_pictures(tiny_checkpoint, tm
         assert base_rates(settings, pictures=20) == pytest.approx(wanted)
 
 
+class TwoWays(torch.optim.SGD):
+    """As the schedule-free optimizers of another package: its weights are averages only after `eval`."""
+
+    def train(self): ...
+
+    def eval(self): ...
+
+
+def test_an_optimizer_whose_weights_are_not_what_is_meant_is_refused(tiny_checkpoint, tmp_path):
+    settings = run_settings(tiny_checkpoint, tmp_path, train__optimizer=f"{__name__}.TwoWays")
+    problems = Problems()
+    check_optimizer(settings.train, problems)
+    (problem,) = problems.found
+    assert (problem.where, "choose schedule_free" in problem.fix) == ("train.optimizer", True)
+
+
 def test_prodigys_learning_rate_is_one_unless_given(tiny_checkpoint):
     values = {"model.checkpoint": str(tiny_checkpoint), "train.optimizer": "prodigy"}
     assert resolve_run([Layer("test", values)], "cpu").settings.train.learning_rate == 1.0

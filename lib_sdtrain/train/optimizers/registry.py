@@ -68,6 +68,11 @@ def optimizer_class(name: str) -> type[torch.optim.Optimizer]:
     closure = inspect.signature(found.step).parameters.get("closure")
     if closure is not None and closure.default is inspect.Parameter.empty:
         raise UserError(f"{name} asks for the loss many times a step", where=WHERE, fix=f"choose {', '.join(names())}")
+    if all(callable(getattr(found, mode, None)) for mode in ("train", "eval")):  # weights differ in them
+        raise UserError(
+            f"{name} wants to be told when training pauses, which nothing here does", where=WHERE,
+            fix=f"choose {SCHEDULE_FREE}, which averages by itself",
+        )
     return found
 
 
