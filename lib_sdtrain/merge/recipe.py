@@ -15,7 +15,7 @@ from lib_sdtrain.merge.ratios import resolve_ratios
 from lib_sdtrain.merge.session import MergeSession
 from lib_sdtrain.model.dtypes import SHORT_NAMES
 from lib_sdtrain.model.hashes import legacy_hash
-from lib_sdtrain.model.metadata import MERGE, Parent, provenance
+from lib_sdtrain.model.metadata import MERGE, PREDICTION, Parent, provenance
 from lib_sdtrain.settings.merge import MergeSettings
 
 _WHEN_SET = ("elements", "dtype", "adjust", "discard")
@@ -82,7 +82,8 @@ def recipe_metadata(
         for role, path in inputs.paths().items()
     }
     settings = resolved_settings(session)
-    return provenance(MERGE, settings, parents, {}, recipe=_webui_words(session, parents, settings))
+    found = provenance(MERGE, settings, parents, {}, recipe=_webui_words(session, parents, settings))
+    return found | {name: text for name, text in metadata["a"].items() if name == PREDICTION}  # read as A is
 
 
 def _webui_words(session: MergeSession, parents: Mapping[str, Parent], settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,13 +12,14 @@ import torch
 from lib_sdtrain.errors import Problem, UserError
 from lib_sdtrain.model.detection import detect
 from lib_sdtrain.model.ema_forms import with_average
-from lib_sdtrain.model.family import EPSILON, V_PREDICTION, Family
+from lib_sdtrain.model.family import EPSILON, V_MARKER, V_PREDICTION, Family
 from lib_sdtrain.model.keys import TEXT_ENCODERS, part_rows
 from lib_sdtrain.model.keys.unet import EMA_PREFIX
 from lib_sdtrain.model.keys.vae import PREFIX as VAE_PREFIX
 from lib_sdtrain.model.kinds import describe_not_a_checkpoint
 from lib_sdtrain.model.ldm_config import apply_config, config_beside
 from lib_sdtrain.model.ldm_yaml import describe
+from lib_sdtrain.model.metadata import PREDICTION
 from lib_sdtrain.model.module_file import as_checkpoint, is_module_file
 from lib_sdtrain.model.tensorfile import FOLDER, TensorFile, open_tensors
 
@@ -54,12 +55,19 @@ class Checkpoint:
 
     @property
     def config_text(self) -> str | None:
-        """The `.yaml` for a child: the one beside it; for a folder one that says the same, where files need it."""
+        """The `.yaml` for a child: the one beside it, or one that says the same where a file's keys cannot.
+
+        That is so for a folder of no published size, and for v-prediction that the folder's scheduler or the file's
+        metadata tell. A file without heads to describe is left to its metadata.
+        """
         if self.config:
             return self.config.read_text("utf-8")
-        family = self.family
-        unusual = family.scaled_down or (family.is_sdxl and family.prediction_type == V_PREDICTION)
-        return describe(family) if self.tensors.container == FOLDER and unusual else None
+        family, folder = self.family, self.tensors.container == FOLDER
+        says_v = family.prediction_type == V_PREDICTION and not family.prediction_guessed
+        unsaid = says_v and V_MARKER not in self.file_keys
+        if folder and (family.scaled_down or says_v):
+            return describe(family)
+        return describe(family) if unsaid and family.unet.heads is not None else None
 
     @property
     def parts(self) -> dict[str, bool]:
@@ -117,6 +125,8 @@ def open_checkpoint(name: str | Path) -> Checkpoint:
         from lib_sdtrain.model.diffusers_folder import open_folder
 
         tensors, family = open_folder(path, tensors)
+        for marker in family.markers:
+            tensors.mark(marker)
         return Checkpoint(path, tensors, family, dict(zip(tensors.keys(), tensors.keys(), strict=True)))
     tensors = _under_our_keys(tensors)
     shapes = tensors.shapes()
@@ -128,12 +138,16 @@ def open_checkpoint(name: str | Path) -> Checkpoint:
         family = detect({canonical: shapes[key] for canonical, key in file_keys.items()})
     except UserError as error:
         raise UserError([Problem(p.what, str(path), p.fix) for p in error.problems]) from error
-    told = _METADATA_PREDICTION.get(tensors.metadata.get("modelspec.prediction_type", ""))
+    told = _METADATA_PREDICTION.get(tensors.metadata.get(PREDICTION, ""))
     if told:
         family = family.with_prediction_type(told)
     config = config_beside(path)
     if config:
         family = apply_config(family, config, has_vae=any(key.startswith(VAE_PREFIX) for key in file_keys))
+    else:  # a description says of itself what the model predicts
+        for marker in family.markers:
+            tensors.mark(marker)
+            file_keys[marker] = marker
     return Checkpoint(path, tensors, family, file_keys, config)
 
 

@@ -15,7 +15,9 @@ from lib_sdtrain.model.family import (
     SD1,
     SD2,
     SDXL,
+    V_MARKER,
     V_PREDICTION,
+    ZERO_SNR_MARKER,
     Family,
     NoiseSchedule,
     TextConfig,
@@ -40,11 +42,11 @@ def detect(shapes: Shapes) -> Family:
     text = tuple(detect_text(shapes, config) or config for config in known.text)
     family = replace(known, unet=unet, text=text, vae=detect_vae(shapes) or known.vae)
     family = with_published_heads(family)
-    if "v_pred" in shapes:
+    if V_MARKER in shapes:
         family = family.with_prediction_type(V_PREDICTION)
     elif name == SD2 and unet.in_channels == known.unet.in_channels:
         family = replace(family, prediction_guessed=True)
-    if "ztsnr" in shapes:
+    if ZERO_SNR_MARKER in shapes:
         family = replace(family, schedule=NoiseSchedule(zero_terminal_snr=True))
     return family
 

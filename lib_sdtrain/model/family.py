@@ -17,6 +17,8 @@ SD1, SD2, SDXL = "sd1", "sd2", "sdxl"
 ARCHITECTURES = {SD1: "stable-diffusion-v1", SD2: "stable-diffusion-v2", SDXL: "stable-diffusion-xl-v1-base"}
 """What Stability's metadata specification (modelspec) calls them."""
 EPSILON, V_PREDICTION = "epsilon", "v_prediction"
+V_MARKER, ZERO_SNR_MARKER = "v_pred", "ztsnr"
+"""Keys of empty tensors by which a checkpoint says what no shape tells."""
 SD2_V_RESOLUTION = 768  # SD2's two published forms are told apart by the prediction type alone
 TEXT_HEAD_WIDTH = 64  # of every CLIP text encoder, OpenAI's and open_clip's
 
@@ -144,6 +146,12 @@ class Family:
     def is_sdxl(self) -> bool:
         """Two text encoders, pooled text and picture sizes as extra conditioning."""
         return self.name == SDXL
+
+    @property
+    def markers(self) -> tuple[str, ...]:
+        """Keys by which a file says what this family is: SDXL that it predicts v, all that the last step is noise."""
+        says_v = self.is_sdxl and self.prediction_type == V_PREDICTION
+        return (*((V_MARKER,) if says_v else ()), *((ZERO_SNR_MARKER,) if self.schedule.zero_terminal_snr else ()))
 
     @property
     def scaled_down(self) -> bool:

@@ -19,6 +19,7 @@ from lib_sdtrain.model.hashes import HashCache, Progress, legacy_hash, model_dig
 
 TRAIN, MERGE, CONVERT, EXTRACT = "train", "merge", "convert", "extract"
 OURS, RECIPE, MODELS = "sdtrain", "sd_merge_recipe", "sd_merge_models"
+PREDICTION = "modelspec.prediction_type"
 FORMAT = 1
 
 # Entries that describe one exact file: a converted file must not inherit them.

@@ -43,6 +43,11 @@ class PiecedTensors(TensorFile):
         """Checkpoint keys, in the order of the tables."""
         return [*self._pieces, *self._own]
 
+    def mark(self, key: str) -> None:
+        """See `TensorFile.mark`."""
+        if key not in self:
+            self._own[key] = torch.empty(0)
+
     def extra_keys(self) -> list[str]:
         """None: what is beside the state dict and of use is among the keys."""
         return []
@@ -75,7 +80,7 @@ class PiecedTensors(TensorFile):
             return self._own[key]
         piece = self._pieces[key]
         parts = {own: self._inner.tensor(name) for own, name in zip(piece.row.names, piece.names, strict=True)}
-        return piece.row.to_file(parts, piece.shape)
+        return piece.row.to_file(parts, piece.shape).contiguous()  # some are transposed in a folder
 
     def raw(self, key: str) -> memoryview:
         """The tensor's bytes (row-major, little-endian)."""

@@ -48,6 +48,12 @@ class TensorFile:
         """Names of the tensors, in the order of the file."""
         return list(self._tensors)
 
+    def mark(self, key: str) -> None:
+        """Add an empty tensor: keys by which checkpoints say what the file says in another way."""
+        if key not in self._tensors:
+            source = next(iter(self._tensors.values())).source
+            self._tensors[key] = TensorEntry(torch.float32, (0,), source, 0)
+
     def extra_keys(self) -> list[str]:
         """Names of tensors outside the state dict."""
         return list(self._extra)
