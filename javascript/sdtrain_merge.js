@@ -18,7 +18,7 @@
         return holder && holder.querySelector("textarea, input");
     };
     const round = (value) => +value.toFixed(DECIMALS);
-    const written = (values) => values.map(round).join(",");
+    const written = (values) => values.join(",");
 
     function parsed(text) {
         const fields = text.split(/[,\s]+/).filter(Boolean);
@@ -57,7 +57,8 @@
             undo.push([active, sets[active].values]);
             undo = undo.slice(-KEPT);
         }
-        write(active, values.map(round));
+        const before = sets[active].values; // who moves one slider changes no other weight
+        write(active, values.map((value, i) => (before && value === before[i] ? value : round(value))));
         show();
     }
 

@@ -14,6 +14,12 @@
 
     const {element, duration} = app;
 
+    function amount(phase) {
+        if (phase.total <= 1) return "";
+        const said = phase.name.endsWith(phase.unit); // encoding pictures
+        return `${phase.done}/${phase.total}${said ? "" : " " + phase.unit}`;
+    }
+
     function statusOf(job) {
         if (ENDED[job.state]) {
             const at = job.total ? ` at step ${job.step} of ${job.total}` : "";
@@ -23,7 +29,7 @@
         const wish = STOPS[(pressed.job === job.id && pressed.how) || job.asked];
         if (job.state === "waiting") return wish ? "stops as soon as its turn comes" : "waiting for the machine";
         const doing = job.phase && !(job.phase.total && job.phase.done >= job.phase.total && job.step)
-            ? `${job.phase.name} ${job.phase.total > 1 ? `${job.phase.done}/${job.phase.total} ${job.phase.unit}` : ""}`
+            ? `${job.phase.name} ${amount(job.phase)}`
             : `step ${job.step} of ${job.total}`;
         return doing + (wish ? ` (${wish})` : "");
     }

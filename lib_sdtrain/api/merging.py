@@ -103,6 +103,9 @@ class MergeService:
         for role in ("a", "b", "c", "vae"):
             if role in values:
                 values[role] = _kept(problems, self.files.checkpoint, values[role], role)
+        for role in ("weights_alpha", "weights_beta"):
+            if isinstance(values.get(role), str):
+                values[role] = _kept(problems, self.files.weights, values[role], role)
         for role in ("model", "lora", "presets"):
             if role in values:
                 values[role] = _kept(problems, self.files.many, values[role], role)

@@ -10,6 +10,7 @@ from typing import Any
 from lib_sdtrain.durable import safe_name
 from lib_sdtrain.errors import Problems, UserError
 from lib_sdtrain.host.protocol import Host, entry_called
+from lib_sdtrain.places import is_file
 
 SUFFIX = ".safetensors"
 _LORA_FOLDERS = ("Lora", "LoRA", "models/Lora")
@@ -43,6 +44,14 @@ class MergeFiles:
         entry = next((one for one in self.host.checkpoints() if one.path == path), None)
         return entry.title if entry else str(path)
 
+    def weights(self, text: str, where: str) -> str:
+        """Weights of blocks as they are. Raises `UserError` where they are in a file that this page may not read."""
+        given = text_of(text, where)
+        for file in (given, given.rpartition(":")[0]):  # FILE, FILE:NAME
+            if "/" in file or "\\" in file or is_file(Path(file)):
+                self.host.allowed_path(file, where)
+        return given
+
     def many(self, values: str | Sequence[str], where: str) -> list[str]:
         """Several checkpoints, LoRAs (`FILE:WEIGHT`) or preset files, from a list or a text of lines.
 
@@ -71,6 +80,7 @@ class MergeFiles:
 
         file, weight, blocks = split_lora(line)
         path = self._lora_named(str(file)) or self.host.allowed_path(str(file), "lora")
+        blocks = blocks and self.weights(blocks, "lora")
         return f"{path}:{weight!r}:{blocks}" if blocks else f"{path}:{weight!r}"
 
     def _lora_named(self, name: str) -> Path | None:

@@ -68,7 +68,7 @@ def converted(text: str, count: int) -> tuple[str, list[str]]:
     from lib_sdtrain.merge.weights import COUNTS, read_weights
 
     weights = read_weights(text, {}, "weights_alpha").to(COUNTS[count])
-    return ",".join(f"{value:g}" for value in weights.values), list(weights.notes)
+    return ",".join(f"{value:.10g}" for value in weights.values), list(weights.notes)
 
 
 def rolled(text: str, chosen: Sequence[int], seed: int, low: float, high: float, beta: bool = False) -> str:

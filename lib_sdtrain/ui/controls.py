@@ -59,8 +59,10 @@ def _shown_list(item: Declared, values: Any) -> str:
     if item.meta.kind not in WHOLE_ENTRIES:
         return ", ".join(map(str, values))
     texts = [value if isinstance(value, str) else json.dumps(value) for value in values]
-    plain = all("\n" not in text for text in texts)
-    return "\n".join(texts) if plain else f"\n{REQUEST_SEPARATOR}\n".join(texts)
+    if all("\n" not in text for text in texts):
+        return "\n".join(texts)
+    shown = f"\n{REQUEST_SEPARATOR}\n".join(texts)
+    return shown if split_requests(shown) == list(values) else f"{shown}\n{REQUEST_SEPARATOR}"
 
 
 def raw(item: Declared, value: Any) -> Any:

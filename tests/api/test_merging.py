@@ -105,6 +105,15 @@ def test_a_page_from_outside_reaches_its_own_folder_only(tmp_path, service):
     assert "outside the folders" in problem.what
     (problem,) = problems(files.many, "/etc/x.safetensors:0.5", "lora")
     assert "outside the folders" in problem.what
+    lora = tmp_path / "models" / "Lora" / "style.safetensors"
+    lora.parent.mkdir()
+    lora.write_bytes(b"")
+    (problem,) = problems(files.many, "style:0.5:/etc/hostname", "lora")
+    assert "outside the folders" in problem.what
+    for text in ("/etc/hostname", "/etc/hostname:NAME", "../../etc/hostname", "/etc/there-is-none"):
+        (problem,) = problems(files.weights, text, "weights_alpha")
+        assert "outside the folders" in problem.what
+    assert [files.weights(text, "x") for text in (WEIGHTS, "GRAD_V", "0.5")] == [WEIGHTS, "GRAD_V", "0.5"]
 
 
 def test_loras_are_found_by_name_and_preset_files_on_one_line(tmp_path, service):

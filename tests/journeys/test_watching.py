@@ -28,8 +28,8 @@ class Answers:
     def show(self, name: str, state: str, steps: list[int], total: int = 100) -> None:
         """A training job of this name at these steps."""
         events = [{"type": "started", "step": 0, "total": total, "run_dir": name}]
-        events += [{"type": "step", "time": time.time(), "step": step, "total": total, "samples": step, "loss": step % 7,
-                    "smoothed": 0.1, "lr": 1e-6, "seconds_left": 9.0} for step in steps]  # fmt: skip
+        same = {"type": "step", "time": time.time(), "total": total, "smoothed": 0.1, "lr": 1e-6, "seconds_left": 9.0}
+        events += [{**same, "step": step, "samples": step, "loss": step % 7} for step in steps]
         self.job = {"id": name, "kind": "train", "label": name, "state": state, "asked": "", "last": len(events),
                     "events": events}  # fmt: skip
 

@@ -79,6 +79,11 @@ def test_infotexts_and_requests_survive_their_control():
     assert back == list(values)
 
 
+def test_one_prompt_of_several_lines_stays_one():
+    prompt = "a cat\nNegative prompt: ugly"
+    assert split_requests(shown(item("preview.prompts"), (prompt,))) == [prompt]
+
+
 def test_one_infotext_alone_is_not_torn_into_lines():
     infotext = "a dog\nSteps: 20, Sampler: Euler a, CFG scale: 7, Seed: 1, Size: 64x64"
     assert split_requests(infotext) == [infotext]
