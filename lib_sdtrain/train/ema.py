@@ -38,11 +38,11 @@ def decay_at(update: int, settings: EmaSettings, after: int = 0) -> float:
 def check_average(settings: RunSettings, problems: Problems, samples_an_epoch: int | None = None) -> None:
     """Add it to `problems` when the average would never take a weight in.
 
-    What is given in epochs is compared with what is not once their samples are known.
+    What is given in epochs is compared with what is not where their samples are known, all else where they are not.
     """
     every, length, train = settings.ema.every, settings.train.length, settings.train
     told_alike = (every.unit == "epochs") == (length.unit == "epochs")
-    if settings.ema.decay is None or (samples_an_epoch is None and not told_alike):
+    if settings.ema.decay is None or told_alike != (samples_an_epoch is None):
         return
     samples = train.batch_size * train.gradient_accumulation_steps
     epoch = samples * _FINE if samples_an_epoch is None else samples_an_epoch

@@ -22,6 +22,7 @@ from lib_sdtrain.settings.run import RunSettings
 from lib_sdtrain.settings.run_data import OWN_PICTURES
 from lib_sdtrain.train.checks import check_settings
 from lib_sdtrain.train.data_plan import fit_materials, open_index, said_of
+from lib_sdtrain.train.ema import check_average
 from lib_sdtrain.train.embeddings import check_named
 from lib_sdtrain.train.families import check_family, family_of
 from lib_sdtrain.train.folders import Reading, check_apart, concept_folders, read_folders
@@ -158,6 +159,7 @@ def make_plan(
     materials, held = yield from hold_out(materials, settings, reading, problems)
     roots = [instance for instance, _ in folders]
     materials = yield from fit_materials(materials, roots, settings.data, problems)
+    check_average(settings, problems, sum(material.epoch_samples for material in materials))
     check_named(settings, said_of(materials, settings.data), problems)
     check_words_said(settings, said_of(materials, settings.data), problems)
     problems.raise_if_any()

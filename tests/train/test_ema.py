@@ -121,6 +121,7 @@ def test_an_average_that_goes_on_waits_as_long_as_a_new_one(tiny_checkpoint, pic
 
 @pytest.mark.parametrize(("length", "every", "said"), [
     (4, 5, "5 steps"), ("8 samples", 5, "5 steps"), (4, "9 samples", "9 samples"), ("2 epochs", "3 epochs", "3 epochs"),
+    ("2 epochs", 3, "3 steps"), (2, "3 epochs", "3 epochs"),
 ])
 def test_an_average_that_would_take_nothing_in_is_refused(
     tiny_checkpoint, picture_folder, tmp_path, length, every, said
@@ -137,12 +138,13 @@ def test_an_average_that_would_take_nothing_in_is_refused(
 
 @pytest.mark.parametrize(("length", "every"), [
     (4, 4), ("8 samples", 4), (4, "8 samples"), ("1 epochs", "2 samples"), (1, "1 epochs")])
-def test_an_average_that_takes_the_last_weights_in_is_not(tiny_checkpoint, picture_folder, length, every):
+@pytest.mark.parametrize("epoch", [None, 2])
+def test_an_average_that_takes_the_last_weights_in_is_not(tiny_checkpoint, picture_folder, length, every, epoch):
     problems = Problems()
     check_average(run_settings(
         tiny_checkpoint, picture_folder("i", 2), train__length=length, train__batch_size=2, ema__decay=0.9,
         ema__every=every,
-    ), problems)
+    ), problems, epoch)
     assert problems.found == []
 
 
