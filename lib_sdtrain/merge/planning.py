@@ -61,6 +61,7 @@ def make_plan(inputs: Inputs, settings: MergeSettings) -> MergePlan:
     steps = {step.key: step for step in _steps(planner)}
     planner.problems.raise_if_any()
     _check_rules(planner, steps.values())
+    steps = _without_stale_average(planner, steps)
     notes = (*inputs.notes, *ratios.notes, *_notes(planner, steps))
     return MergePlan(steps, inputs.method, settings.arithmetic, notes)
 
@@ -88,6 +89,31 @@ def _steps(planner: _Planner) -> Iterable[Step]:
             dtype = inputs.a.tensors.dtype(own) if own else vae.dtype(key)
             source = Source("vae", str(vae.path), key)
             yield Step(own or key, KEEP, (source,), _dtype(key, dtype, vae.shape(key), settings), vae.shape(key))
+
+
+def _without_stale_average(planner: _Planner, steps: dict[str, Step]) -> dict[str, Step]:
+    """The steps without the moving average where it is not that of the resulting weights: training would go on from it.
+
+    It is where every model that goes into a weight has an average to go into the average, and nothing else is added.
+    """
+    inputs, why = planner.inputs, None
+    for key, step in steps.items():
+        average = ema_key(key) if key.startswith(_UNET) else None
+        if average not in steps:
+            continue
+        models = [inputs.models[source.role] for source in step.sources if source.role in inputs.models]
+        lacking = next((model for model in models if average not in model.file_keys), None)
+        if lacking is not None:
+            why = f"{lacking.path.name} has none"
+        elif step.loras or step.adjustment:
+            why = f"{'LoRAs change' if step.loras else 'adjusting changes'} the weights, and not their average"
+        if why:
+            break
+    if why is None:
+        return steps
+    planner.notes.append(f"A's moving average (EMA) is left out, because it is not that of the result: {why}")
+    planner.only_a[:] = [key for key in planner.only_a if not key.startswith(_EMA)]
+    return {key: step for key, step in steps.items() if not key.startswith(_EMA)}
 
 
 def _pattern(text: str | None) -> re.Pattern[str] | None:
@@ -215,6 +241,10 @@ def _notes(planner: _Planner, steps: dict[str, Step]) -> list[str]:
     inputs, notes = planner.inputs, list(planner.notes)
     for item in inputs.loras:
         notes += [*item.lora.notes, *item.weights.notes]
+        lacking = [key for key in item.lora.changes if inputs.a.file_keys.get(key, key) not in steps]
+        if lacking:
+            notes.append(f"{item.lora.path.name}: {len(lacking)} tensors that it changes are not in the result "
+                         f"({lacking[0]} ...)")
     if planner.only_a:
         notes.append(f"{len(planner.only_a)} tensors are only in A and stay as they are ({planner.only_a[0]} ...)")
     for role in _roles(inputs)[1:]:

@@ -70,7 +70,8 @@ class MergeSettings:
         choices=DTYPES, default_text="A's",
     )
     ema: str = setting(
-        "keep", "EMA weights", "keep: merged like the others. drop: left out. use: they take the place of the U-Net.",
+        "keep", "EMA weights", "keep: merged like the others, and left out where they would not be those of the "
+        "result. drop: left out. use: they take the place of the U-Net.",
         choices=("keep", "drop", "use"),
     )
     vae: str | None = setting(None, "VAE", "A VAE file to put into the result.", kind="vae")
