@@ -6,6 +6,7 @@ import json
 import os
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +79,8 @@ class HashCache:
     """SHA-256 digests kept in a JSON file, valid while path, size and modification time stay the same.
 
     Safe with several threads and processes: the file is replaced whole, after taking in what others
-    wrote meanwhile; a damaged or missing file only means that digests are computed again.
+    wrote meanwhile; a damaged or missing file, or one that cannot be written, only means that digests are
+    computed again.
     """
 
     def __init__(self, location: str | Path) -> None:
@@ -106,8 +108,9 @@ class HashCache:
             table = self._read()
             table[_name(path)] = {**_state(Path(path)), "sha256": digest}
             kept = {name: table[name] for name in sorted(table)}
-            self.location.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(self.location, json.dumps(kept, indent=1).encode())
+            with suppress(OSError):  # a home that cannot be written to, or a full disk
+                self.location.parent.mkdir(parents=True, exist_ok=True)
+                write_atomically(self.location, json.dumps(kept, indent=1).encode())
 
     def _read(self) -> dict[str, dict[str, Any]]:
         try:

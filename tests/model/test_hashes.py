@@ -102,3 +102,10 @@ def test_processes_hashing_at_once_leave_a_readable_cache(tmp_path):
     for name, entry in table.items():
         assert entry["sha256"] == hashlib.sha256(Path(name).read_bytes()).hexdigest()
     assert not list(tmp_path.glob(".*"))
+
+
+def test_a_cache_that_cannot_be_written_only_means_hashing_again(tmp_path):
+    (tmp_path / "file").write_bytes(b"x")
+    cache = HashCache(tmp_path / "file" / "no folder" / "hashes.json")
+    assert cache.sha256(tmp_path / "file") == sha256(tmp_path / "file")
+    assert cache.get(tmp_path / "file") is None
