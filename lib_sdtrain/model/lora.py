@@ -1,12 +1,13 @@
 """LoRA files as changes to a checkpoint's tensors: LoRA, LoCon, LoHa, LoKr and full differences.
 
-A change is scaled by alpha / rank, as the WebUI and kohya's scripts do. Everything is computed in fp32.
+A change is scaled by alpha / rank, or by the module's own `scale`, as the WebUI and kohya's scripts do. Everything is
+computed in fp32.
 """
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from lib_sdtrain.errors import UserError
 from lib_sdtrain.model.family import Family
+from lib_sdtrain.model.keys import part_rows
 from lib_sdtrain.model.lora_names import Place, kohya_name, layer_places
 from lib_sdtrain.model.tensorfile import TensorFile, open_tensors
 
@@ -76,13 +78,29 @@ def open_lora(path: Path, family: Family) -> Lora:
             f"it changes no layer of {family.name} (it names {unknown[0]})", where=str(path),
             fix="choose a LoRA made for this family",
         )
+    biases = {row.key for rows in part_rows(family).values() for row in rows}
     for name, parts in modules.items():
         if name in places:
-            _builder(parts, name, path)
-            place = places[name]
-            changes[place.key] = (*changes.get(place.key, ()), (place, parts))
+            for place, own in _placed(places[name], parts, name, path, biases):
+                changes[place.key] = (*changes.get(place.key, ()), (place, own))
     notes = (f"{path.name}: {len(unknown)} layers are not in this model ({unknown[0]} ...)",) if unknown else ()
     return Lora(path, tensors, changes, notes)
+
+
+def _placed(
+    place: Place, parts: dict[str, str], name: str, path: Path, known: set[str]
+) -> Iterator[tuple[Place, dict[str, str]]]:
+    """What a module changes: a weight, and its bias where the module has a difference for one. Raises `UserError`."""
+    own = {part: key for part, key in parts.items() if part != "diff_b"}
+    if own or not parts:
+        _builder(own, name, path)
+        yield place, own
+    if "diff_b" in parts:
+        bias = replace(place, key=f"{place.key.removesuffix('weight')}bias")
+        if bias.key not in known:
+            raise UserError(f"{name} changes a bias, and the layer has none", where=str(path),
+                            fix="this LoRA was made for another model")
+        yield bias, {"diff_b": parts["diff_b"]}
 
 
 def _part_name(suffix: str) -> str:
@@ -105,6 +123,8 @@ def module_delta(parts: Parts) -> Tensor:
 
 
 def _scale(parts: Parts, rank: int | None) -> float:
+    if "scale" in parts:
+        return parts["scale"].item()
     return parts["alpha"].item() / rank if "alpha" in parts and rank else 1.0
 
 
@@ -157,5 +177,6 @@ _BUILDERS: tuple[tuple[set[str], Callable[[Parts], Tensor]], ...] = (
     ({"lokr_w1", "lokr_w2_a", "lokr_w2_b"}, _lokr),
     ({"lokr_w1_a", "lokr_w1_b", "lokr_w2"}, _lokr),
     ({"lokr_w1_a", "lokr_w1_b", "lokr_w2_a", "lokr_w2_b"}, _lokr),
-    ({"diff"}, lambda parts: parts["diff"]),
+    ({"diff"}, lambda parts: parts["diff"] * _scale(parts, None)),
+    ({"diff_b"}, lambda parts: parts["diff_b"]),
 )

@@ -117,3 +117,34 @@ def test_what_cannot_be_applied_is_named(tmp_path, a, tensors, message):
         run(tmp_path, a=a, method="no_interpolation", lora=[f"{path}:1"])
     with pytest.raises(UserError, match="has no weight; write FILE:WEIGHT"):
         run(tmp_path, a=a, method="no_interpolation", lora=[path])
+
+
+def test_a_full_difference_changes_the_bias_too(tmp_path, a):
+    name = "lora_unet_down_blocks_0_resnets_0_conv1"
+    result = bake(tmp_path, a, {f"{name}.diff": rand(4, 4, 3, 3), f"{name}.diff_b": rand(4)}, "0.5")
+    close(result[CONV], 0.5 * rand(4, 4, 3, 3).double())
+    close(result[CONV.replace("weight", "bias")], 0.5 * rand(4).double())
+    only = bake(tmp_path, a, {f"{name}.diff_b": rand(4)})
+    close(only[CONV.replace("weight", "bias")], rand(4).double())
+    assert not only[CONV].any()
+    with pytest.raises(UserError, match="to_q changes a bias, and the layer has none"):
+        bake(tmp_path, a, {f"{KOHYA}.diff": rand(4, 4), f"{KOHYA}.diff_b": rand(4)})
+
+
+def test_a_modules_own_scale_goes_before_alpha_over_rank(tmp_path, a):
+    tensors = {f"{KOHYA}.lora_down.weight": rand(2, 4), f"{KOHYA}.lora_up.weight": rand(4, 2),
+               f"{KOHYA}.alpha": torch.tensor(0.5), f"{KOHYA}.scale": torch.tensor(0.75)}  # fmt: skip
+    close(bake(tmp_path, a, tensors)[QUERY], 0.75 * rand(4, 2).double().numpy() @ rand(2, 4).double().numpy())
+    close(bake(tmp_path, a, {f"{KOHYA}.diff": rand(4, 4), f"{KOHYA}.scale": torch.tensor(0.75)})[QUERY],
+          0.75 * rand(4, 4).double())
+
+
+def test_layers_that_the_checkpoint_lacks_are_told(tmp_path):
+    tensors = {key: t for key, t in state().items() if not key.startswith("cond_stage_model.")}
+    name = "lora_te_" + TEXT.removeprefix("cond_stage_model.transformer.").removesuffix(".weight").replace(".", "_")
+    halves = {f"{one}.{part}.weight": rand(*shape) for one in (KOHYA, name)
+              for part, shape in (("lora_down", (2, 4)), ("lora_up", (4, 2)))}
+    network = write(tmp_path / "lora.safetensors", halves)
+    document, _ = run(tmp_path, a=write(tmp_path / "unet.safetensors", tensors), method="no_interpolation",
+                      lora=[f"{network}:1"])
+    assert f"lora.safetensors: 1 tensors that it changes are not in the result ({TEXT} ...)" in document["notices"]
