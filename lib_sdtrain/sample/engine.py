@@ -11,6 +11,7 @@ import numpy as np
 from lib_sdtrain.errors import Problems, UserError
 from lib_sdtrain.events import CancelToken, Event, Finished, Phase, Saved, Started
 from lib_sdtrain.model.checkpoint import find_checkpoint, open_checkpoint
+from lib_sdtrain.model.vae_file import open_vae
 from lib_sdtrain.places import exists, is_file
 from lib_sdtrain.sample.check import check_request
 from lib_sdtrain.sample.files import folders
@@ -19,7 +20,7 @@ from lib_sdtrain.sample.images import Picture, save_png
 from lib_sdtrain.sample.models import Models
 from lib_sdtrain.sample.networks import check_networks
 from lib_sdtrain.sample.streamed import streamed
-from lib_sdtrain.settings.sample import SampleSettings
+from lib_sdtrain.settings.sample import SampleRequest, SampleSettings
 
 Tell = Callable[[Event], None]
 
@@ -49,10 +50,13 @@ def check(settings: SampleSettings) -> Models:
     for number, request in enumerate(settings.requests, 1):
         try:
             path, vae = models.files(request.options)
-            check_request(request, open_checkpoint(path).family)
+            family = open_checkpoint(path).family
+            check_request(request, family)
             check_networks(request, places.lora)
             if vae is not None and not is_file(vae):
                 raise UserError(f"no such file: {vae}", where="vae", fix="check the path")
+            if vae is not None:
+                open_vae(vae, family.vae).file.close()
         except UserError as error:
             problems.absorb(error, str if len(settings.requests) == 1 else f"request {number}: {{}}".format)
     problems.raise_if_any()
@@ -65,16 +69,22 @@ def _draw(settings: SampleSettings, models: Models, token: CancelToken, tell: Te
     written: list[dict[str, Any]] = []
     for request in settings.requests:
         token.check()
-        model, facts = models.lend(request.options)
-        around = Surroundings(
-            facts, models.folders.lora, models.folders.embeddings, settings.vae_tiling, models.encodings,
-            tell,
-        )
-        for picture in generate(model, request, token, _progress(tell, len(written)), around):
+        for picture in _pictures(settings, models, request, token, tell, len(written)):
             path = _write(picture, out, len(written), settings.save_latents)
             written.append({"file": str(path), "seed": picture.seed, "infotext": picture.infotext})
             tell(Saved(file=str(path), kind="picture"))
     tell(Finished(result={"images": written, "seconds": round(time.monotonic() - start, 3)}))
+
+
+def _pictures(
+    settings: SampleSettings, models: Models, request: SampleRequest, token: CancelToken, tell: Tell, number: int
+) -> Iterator[Picture]:
+    """The pictures of a request. Only here is its model held: the next request's is loaded when this one is gone."""
+    model, facts = models.lend(request.options)
+    around = Surroundings(
+        facts, models.folders.lora, models.folders.embeddings, settings.vae_tiling, models.encodings, tell,
+    )
+    yield from generate(model, request, token, _progress(tell, number), around)
 
 
 def _progress(tell: Tell, number: int) -> Callable[[int, int], None]:

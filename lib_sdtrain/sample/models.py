@@ -3,23 +3,18 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from lib_sdtrain.errors import UserError
-from lib_sdtrain.model.build import LoadedModel, empty_modules, fill, load_model, module_state
-from lib_sdtrain.model.checkpoint import Checkpoint, find_checkpoint, open_checkpoint
-from lib_sdtrain.model.family import Family
+from lib_sdtrain.model.build import LoadedModel, build_vae, load_model
+from lib_sdtrain.model.checkpoint import find_checkpoint, open_checkpoint
 from lib_sdtrain.model.hashes import autov2, model_digest
-from lib_sdtrain.model.keys import VAE, part_rows
-from lib_sdtrain.model.tensorfile import open_tensors
+from lib_sdtrain.model.vae_file import open_vae
 from lib_sdtrain.sample.files import Folders, find_override, find_vae
 from lib_sdtrain.sample.infotext import Facts
 from lib_sdtrain.sample.text_encoding import EncodingCache
 from lib_sdtrain.settings.sample import SampleOptions, SampleSettings
 
-_VAE_PREFIX = "first_stage_model."
 _DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
@@ -35,21 +30,6 @@ def pick_device(name: str) -> str:
 def pick_dtype(name: str, device: str) -> torch.dtype:
     """`auto` is half precision on a GPU and full on a CPU."""
     return _DTYPES["fp32" if device == "cpu" else "fp16"] if name == "auto" else _DTYPES[name]
-
-
-def load_vae(path: Path, family: Family, device: str, dtype: torch.dtype) -> Any:
-    """diffusers' AutoencoderKL from a VAE file in Stable Diffusion's own layout, with or without its prefix.
-
-    Raises `UserError` for a file that is not such a VAE or of another size.
-    """
-    tensors = open_tensors(path)
-    keys = {_VAE_PREFIX + key.removeprefix(_VAE_PREFIX): key for key in tensors.shapes() if not key.startswith("loss")}
-    rows = part_rows(family)[VAE]
-    if not any(row.key in keys for row in rows):
-        raise UserError("this is not a VAE of Stable Diffusion", where=str(path))
-    vae = empty_modules(family)[VAE]
-    fill(vae, module_state(rows, Checkpoint(path, tensors, family, keys), vae, dtype))
-    return vae.to(device).eval()
 
 
 class Models:
@@ -82,10 +62,11 @@ class Models:
         return self._model, self._facts
 
     def _load(self, path: Path, vae: Path | None) -> tuple[LoadedModel, Facts]:
-        model = load_model(open_checkpoint(path), self.device, self.dtype)
-        facts = Facts(model_hash=autov2(model_digest(path)), model=path.stem)
+        checkpoint, facts = open_checkpoint(path), Facts(model_hash=autov2(model_digest(path)), model=path.stem)
         if vae is None:
-            return model, facts
-        module = load_vae(vae, model.family, self.device, self.dtype)
+            return load_model(checkpoint, self.device, self.dtype), facts
+        # the VAE first: should it not fit, nothing large has been read
+        module = build_vae(checkpoint, self.device, self.dtype, open_vae(vae, checkpoint.family.vae))
+        model = load_model(checkpoint, self.device, self.dtype, with_vae=False)
         named = replace(facts, vae=vae.name, vae_hash=autov2(model_digest(vae)))
         return replace(model, vae=module), named

@@ -1,24 +1,32 @@
 """The `sample` command: files, events, names, mistakes."""
 from __future__ import annotations
 
+import gc
 import json
 import threading
+import weakref
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from safetensors.torch import save_file
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from lib_sdtrain.cli.main import main
 from lib_sdtrain.errors import Cancelled, UserError
 from lib_sdtrain.events import CancelToken, Finished, Phase, Saved, Started
+from lib_sdtrain.model.build import load_model
 from lib_sdtrain.model.checkpoint import open_checkpoint
 from lib_sdtrain.model.hashes import autov2, sha256
-from lib_sdtrain.sample import sample
+from lib_sdtrain.sample import models, sample
+from lib_sdtrain.sample.composition import networks
 from lib_sdtrain.sample.images import read_infotext
 from lib_sdtrain.sample.infotext import parse_infotext
+from lib_sdtrain.sample.networks import Networks
 from lib_sdtrain.settings.sample import SampleOptions, SampleRequest, SampleSettings
+from tests.tiny import write_tiny
 
 SMALL = SampleRequest(prompt="a dog", width=64, height=64, steps=2, seed=5)
 
@@ -107,10 +115,6 @@ def test_a_lora_changes_the_picture_by_its_weight_and_is_named(tiny_checkpoint, 
 
 
 def test_networks_come_off_bit_for_bit(tiny_checkpoint, tmp_path):
-    from lib_sdtrain.model.build import load_model
-    from lib_sdtrain.sample.composition import networks
-    from lib_sdtrain.sample.networks import Networks
-
     lora(tiny_checkpoint, tmp_path / "mine.safetensors")
     model = load_model(open_checkpoint(tiny_checkpoint), "cpu", torch.float32)
     before = {name: value.clone() for name, value in model.unet.state_dict().items()}
@@ -140,6 +144,61 @@ def test_a_vae_file_is_used_and_named(tiny_checkpoint, tmp_path):
     bright, infotext = mean(vae=str(tmp_path / "bright.safetensors"))
     assert bright > plain + 20
     assert "VAE: bright.safetensors" in infotext
+
+
+def test_a_vae_with_diffusers_names_is_used(tiny_checkpoint, tmp_path):
+    vae = load_model(open_checkpoint(tiny_checkpoint), "cpu", torch.float32).vae
+    save_file({name: value.contiguous() for name, value in vae.state_dict().items()}, tmp_path / "vae.safetensors")
+    list(sample(settings(tiny_checkpoint, tmp_path / "a")))
+    list(sample(settings(tiny_checkpoint, tmp_path / "b", vae=str(tmp_path / "vae.safetensors"))))
+    one, other = (np.asarray(Image.open(tmp_path / x / "0000.png"), dtype=float) for x in "ab")
+    assert np.abs(one - other).max() <= 1
+
+
+def test_what_is_no_vae_is_said_before_anything_is_loaded(tiny_checkpoint, tmp_path):
+    path = lora(tiny_checkpoint, tmp_path / "mine.safetensors")
+    with pytest.raises(UserError, match="this is a LoRA, not a VAE"):
+        list(sample(settings(tiny_checkpoint, tmp_path / "out", vae=str(path))))
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_model_before_is_gone_when_the_next_is_loaded(tmp_path, monkeypatch):
+    first, other = (write_tiny(tmp_path / f"{seed}.safetensors", seed=seed) for seed in (1, 2))
+    asks = replace(SMALL, options=SampleOptions(sd_model_checkpoint=other.name))
+    loaded, alive = [], []
+
+    def load(*args, **kwargs):
+        gc.collect()
+        alive.append(sum(unet() is not None for unet in loaded))
+        model = load_model(*args, **kwargs)
+        loaded.append(weakref.ref(model.unet))
+        return model
+
+    monkeypatch.setattr(models, "load_model", load)
+    list(sample(settings(first, tmp_path / "out", SMALL, asks)))
+    assert alive == [0, 0]
+
+
+def test_weights_that_several_loras_change_are_kept_once(tiny_checkpoint, tmp_path):
+    class Copies(TorchDispatchMode):
+        """Counts the copies that are made of one tensor."""
+
+        def __init__(self, of):
+            super().__init__()
+            self.place, self.count = of.data_ptr(), 0
+
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            copies = function in (torch.ops.aten.clone.default, torch.ops.aten._to_copy.default)
+            self.count += copies and args[0].data_ptr() == self.place
+            return function(*args, **(kwargs or {}))
+
+    for name in ("one", "two", "three"):
+        lora(tiny_checkpoint, tmp_path / f"{name}.safetensors")
+    model = load_model(open_checkpoint(tiny_checkpoint), "cpu", torch.float32)
+    weight = model.unet.get_parameter("mid_block.attentions.0.proj_in.weight").data
+    with Networks(model, [tmp_path]) as on, Copies(weight) as copies:
+        on.apply(networks("<lora:one:1><lora:two:1><lora:three:1>")[1])
+    assert copies.count == 1
 
 
 def test_stopping_leaves_only_whole_pictures(tiny_checkpoint, tmp_path):
