@@ -141,7 +141,8 @@ class Networks:
 
     def _add(self, part: str, name: str, change: torch.Tensor) -> None:
         parameter = self.model.parts[part].get_parameter(name).data
-        self._before.setdefault((part, name), parameter.clone())
+        if (part, name) not in self._before:  # kept on the CPU: the GPU may hold no second model
+            self._before[part, name] = parameter.to("cpu", copy=True)
         parameter.copy_(parameter.float() + change.to(parameter.device))
 
     def _take_off(self) -> None:
