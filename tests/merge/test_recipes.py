@@ -5,10 +5,14 @@ import pytest
 import torch
 
 from lib_sdtrain.errors import UserError
+from lib_sdtrain.events import CancelToken
+from lib_sdtrain.model.convert import convert
 from lib_sdtrain.model.hashes import legacy_hash, sha256
 from lib_sdtrain.model.metadata import readable
 from lib_sdtrain.model.tensorfile import open_tensors
+from lib_sdtrain.settings.convert import ConvertSettings
 from tests.merge.models import UNET, VAE, merged, read, run, same, state, write
+from tests.model.small_files import write_small
 
 FIRST = UNET + "input_blocks.0.0.weight"
 NUMBERS = ",".join(str(round(0.04 * n, 2)) for n in range(26))
@@ -194,3 +198,42 @@ def test_supermergers_history_is_read_by_id(tmp_path, models):
     assert same(two, expected)
     with pytest.raises(UserError, match=r"there is no merge '3'; IDs go from 1 to 2"):
         remade(tmp_path, f"{history}:3")
+
+
+def test_what_a_recipe_does_not_use_is_said(tmp_path, models):
+    first, _ = run(tmp_path, a=models["a"], b=models["b"], alpha=0.3)
+    out, network = tmp_path / "again.safetensors", lora(tmp_path / "models" / "l.safetensors")
+    given = {"recipe": first["out"], "search": [str(tmp_path / "models")], "out": str(out)}
+    with pytest.raises(UserError, match="lora: no such file: nonexistent") as caught:
+        run(tmp_path, **given, lora=["nonexistent:1"], b="nothere")
+    assert {problem.where for problem in caught.value.problems} == {"lora", "b"}
+    with pytest.raises(UserError) as caught:
+        run(tmp_path, **given, lora=[f"{network}:1"], c=models["c"])
+    assert [str(problem) for problem in caught.value.problems] == [
+        f"{role}: {name} is none of the recipe's files; leave it out"
+        for role, name in (("c", "c.safetensors"), ("lora", "l.safetensors"))
+    ]
+    assert not out.exists()
+    copy = tmp_path / "copy.safetensors"
+    copy.write_bytes((tmp_path / "models" / "b.safetensors").read_bytes())
+    assert run(tmp_path, **given, b=str(copy))[0]["sha256"] == first["sha256"]
+
+
+def test_the_toybox_a_folder_and_a_lora_are_found(tmp_path, models):
+    network = lora(tmp_path / "l.safetensors")
+    first, _ = run(tmp_path, a=models["a"], method="no_interpolation", lora=[f"{network}:0.5"])
+    out = str(tmp_path / "again.safetensors")
+    again, _ = run(tmp_path, recipe=first["out"], a=models["a"], lora=[f"{network}:1"], out=out)
+    assert again["sha256"] == first["sha256"]  # weights are the recipe's
+    toy, _ = run(tmp_path, a="toybox", method="no_interpolation", out=str(tmp_path / "toy.safetensors"))
+    again, _ = run(tmp_path, recipe=toy["out"], out=out)
+    assert again["sha256"] == toy["sha256"]
+
+
+def test_a_folder_is_found_and_may_be_given(tmp_path):
+    folder = tmp_path / "models" / "inner" / "folder"
+    list(convert(ConvertSettings(file=str(write_small(tmp_path / "m.safetensors")), out=str(folder)), CancelToken()))
+    first, _ = run(tmp_path, a=str(folder), method="no_interpolation")
+    for given in ({"search": [str(tmp_path / "models")]}, {"a": str(folder)}):
+        again, _ = run(tmp_path, recipe=first["out"], out=str(tmp_path / "again.safetensors"), **given)
+        assert again["sha256"] == first["sha256"]
