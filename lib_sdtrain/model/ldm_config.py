@@ -14,6 +14,7 @@ from typing import Any
 from lib_sdtrain import textfiles
 from lib_sdtrain.errors import Problems, UserError
 from lib_sdtrain.model.family import EPSILON, V_PREDICTION, Family, NoiseSchedule, TextConfig, UNetConfig, VAEConfig
+from lib_sdtrain.places import is_file
 
 LDM_NAMES = {"eps": EPSILON, "v": V_PREDICTION}
 SGM_NAMES = {"EpsScaling": EPSILON, "VScaling": V_PREDICTION}
@@ -25,7 +26,7 @@ LAYERS = {"last": -1, "penultimate": -2}
 def config_beside(checkpoint: Path) -> Path | None:
     """The `.yaml` of the checkpoint's own name, None without one."""
     path = checkpoint.with_suffix(".yaml")
-    return path if path.is_file() and checkpoint.is_file() else None
+    return path if is_file(path) and is_file(checkpoint) else None
 
 
 def apply_config(family: Family, path: Path, has_vae: bool = True) -> Family:
