@@ -5,26 +5,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lib_sdtrain.errors import Problems, UserError
 from lib_sdtrain.settings.fields import BASIC, Declared, declared
 from lib_sdtrain.settings.parse import assemble, nearest, parse_value
 from lib_sdtrain.settings.sample import SampleOptions, SampleRequest
 
-if TYPE_CHECKING:
-    from lib_sdtrain.sample.infotext import Facts
-
 OTHER = "other"
 _OF_THE_PAGE = "sd_model_checkpoint"  # the page has a list of checkpoints instead
-NOT_HERE = {
-    "Refiner": "the refiner", "Hires checkpoint": "another checkpoint for the second pass",
-    "Face restoration": "face restoration", "Init image hash": "a picture to begin with (img2img)",
-    "Mask blur": "a mask (img2img)", "Token merging ratio": "token merging", "FP8 weight": "weights in 8 bits",
-    "ControlNet 0": "ControlNet",
-}
-"""Labels of infotexts, and what they ask for that only the WebUI itself has."""
-_NO_EFFECT = {"Refiner switch at", "User", "Discard penultimate sigma", "Hashes", "Downcast alphas_cumprod"}
 
 
 @dataclass(frozen=True)
@@ -105,24 +94,13 @@ def form_of(request: SampleRequest) -> dict[str, Any]:
 
 def read_form(text: str) -> Reading:
     """What an infotext puts into the form. Raises `UserError` for values that cannot be."""
+    from lib_sdtrain.sample.honoured import not_honoured
     from lib_sdtrain.sample.infotext import parse_infotext
 
     request, facts = parse_infotext(text)
     embeddings = tuple(entry.partition(":")[0].strip() for entry in facts.ti_hashes.split(",") if entry.strip())
-    return Reading(form_of(request), facts.model, facts.model_hash, embeddings, _not_honoured(facts))
-
-
-def _not_honoured(facts: Facts) -> tuple[str, ...]:
-    """One line for each thing that the picture had and that cannot be had here."""
-    notes = []
-    for label, value in facts.extras:
-        if label in NOT_HERE:
-            notes.append(f"{NOT_HERE[label]} ({value}) cannot be had here; the picture will be another")
-        elif label not in _NO_EFFECT:
-            notes.append(f"“{label}: {value}” is not known here and has no effect")
-    if facts.vae:
-        notes.append(f"it was decoded with the VAE {facts.vae}; name it below as “sd_vae: {facts.vae}” to use it")
-    return tuple(notes)
+    notes = not_honoured(facts, f"name it below as “sd_vae: {facts.vae}” to use it")
+    return Reading(form_of(request), facts.model, facts.model_hash, embeddings, notes)
 
 
 def infotext_of(picture: Path) -> str:

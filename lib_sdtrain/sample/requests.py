@@ -6,6 +6,7 @@ from dataclasses import fields
 from typing import Any
 
 from lib_sdtrain.errors import Problems, UserError
+from lib_sdtrain.sample.honoured import not_honoured
 from lib_sdtrain.sample.infotext import parse_infotext, split_infotexts
 from lib_sdtrain.sample.samplers.registry import split_name
 from lib_sdtrain.sample.schedule_names import find_schedule
@@ -164,6 +165,19 @@ def _json(text: str, where: str) -> Any:
         return parse_json(text)
     except ValueError as error:
         raise UserError(f"not JSON: {error}", where=where) from error
+
+
+def infotext_notes(text: str, where: str = "", vae: str = "") -> list[tuple[str, str]]:
+    """(note, place) of each thing that the infotexts of a file ask for and that cannot be had here.
+
+    `vae`: see `not_honoured`. Raises `UserError` for values that cannot be.
+    """
+    texts = split_infotexts(text)
+    places = [where if len(texts) == 1 else f"{where}[{number}]" for number, _ in enumerate(texts, 1)]
+    return [
+        (note, place) for place, infotext in zip(places, texts, strict=True)
+        for note in not_honoured(parse_infotext(infotext)[1], vae)
+    ]
 
 
 def read_infotexts(text: str, where: str = "") -> list[SampleRequest]:

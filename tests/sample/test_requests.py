@@ -6,6 +6,7 @@ import json
 import pytest
 from hypothesis import given, settings
 
+from lib_sdtrain.cli.main import main
 from lib_sdtrain.errors import UserError
 from lib_sdtrain.sample.requests import from_api, read_infotexts, read_requests, to_api
 from lib_sdtrain.settings.sample import SampleRequest
@@ -90,3 +91,18 @@ def test_infotexts_are_separated_by_lines_of_equals():
     assert [request.prompt for request in read_infotexts("a\n=====\nb\n==========\nc\n")] == ["a", "b", "c"]
     with pytest.raises(UserError, match="no infotext"):
         read_infotexts("\n=====\n")
+
+
+def test_what_an_infotext_asks_for_in_vain_is_said_on_the_command_line(tiny_checkpoint, tmp_path, capsys):
+    plain = "a\nSteps: 1, Sampler: Euler, CFG scale: 7, Seed: 1, Size: 64x64"
+    (tmp_path / "i.txt").write_text(
+        f"{plain}\n=====\n{plain}, VAE: soft.pt, Refiner: xl, Refiner switch at: 0.8, Odd: 3, Version: v1.10.1\n"
+    )
+    assert main(["sample", "--checkpoint", str(tiny_checkpoint), "--out", str(tmp_path / "out"),
+                 "--infotext", str(tmp_path / "i.txt")]) == 0
+    said = capsys.readouterr().err
+    for note in ("the refiner (xl) cannot be had here", "“Odd: 3” is not known here and has no effect",
+                 "it was decoded with the VAE soft.pt; name its file with --vae to use it"):
+        assert said.count(note) == 1
+    assert "i.txt[2]" in said
+    assert "switch at" not in said

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import argparse
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from lib_sdtrain.cli.flags import flag_help
 from lib_sdtrain.cli.run import drive
 from lib_sdtrain.cli.terminal import duration
 from lib_sdtrain.errors import Problems, UserError
+from lib_sdtrain.events import Event, Notice
 from lib_sdtrain.settings.fields import Declared, declared
 from lib_sdtrain.settings.parse import build
 from lib_sdtrain.settings.sample import SampleRequest, SampleSettings
@@ -106,7 +108,18 @@ def run(args: argparse.Namespace) -> int:
         problems.absorb(error)
     problems.raise_if_any()
     wanted = SampleSettings(**{**vars(settings), "requests": requests})
-    return drive(lambda token: sample(wanted, token), args.json, _summary)
+    return drive(lambda token: chain(_notices(args, wanted), sample(wanted, token)), args.json, _summary)
+
+
+def _notices(args: argparse.Namespace, settings: SampleSettings) -> list[Event]:
+    """What the infotexts ask for and cannot have, and the VAE that they name where none is given."""
+    if not args.infotext:
+        return []
+    from lib_sdtrain.sample.requests import infotext_notes
+
+    vae = "" if settings.vae else "name its file with --vae to use it"
+    notes = infotext_notes(_read(args.infotext, "--infotext"), args.infotext, vae)
+    return [Notice(text=note, where=place) for note, place in notes]
 
 
 def _summary(document: dict[str, Any]) -> str:
