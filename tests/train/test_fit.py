@@ -46,7 +46,7 @@ def planned(published, picture_folder, tmp_path):
 
 def total(plan, changes=()):
     changed = replace(plan, settings=fit_module._with(plan.settings, dict(changes)))
-    return need(changed, draws_of(changed), [{"size": plan.target, "images": 2}])["total"]
+    return need(changed, draws_of(changed), [{"size": plan.target, "images": 2, "encoded": 2}])["total"]
 
 
 @pytest.mark.parametrize("name", ["sd1", "sdxl"])

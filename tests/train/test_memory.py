@@ -168,7 +168,7 @@ def planned(picture_folder, tmp_path):
 
 
 def needed(plan, size=(128, 128)):
-    return need(plan, draws_of(plan), [{"size": size, "images": plan.pictures}])
+    return need(plan, draws_of(plan), [{"size": size, "images": plan.pictures, "encoded": plan.pictures}])
 
 
 def test_on_a_gpu_only_what_is_on_it_counts(planned):
@@ -259,7 +259,7 @@ def test_weights_that_are_prepared_for_convolutions_count(planned, monkeypatch, 
            "class_dir": str(picture_folder("class", 3)), "num_class_images": 3}  # fmt: skip
     both = needed(planned(**lora, data__concepts=[own], train__batch_size=2))
     assert both["prepared"] == kernel_bytes(toybox, 4, [(16, 16)]) > row["prepared"]
-    sizes = [{"size": size, "images": 1} for size in ((64, 64), (128, 128), (64, 128))]
+    sizes = [{"size": size, "images": 1, "encoded": 1} for size in ((64, 64), (128, 128), (64, 128))]
     plan = planned(**lora)
     assert need(plan, draws_of(plan), sizes)["prepared"] == row["prepared"]
     assert needed(planned(method__train_unet=False))["prepared"] == row["prepared"]
@@ -295,7 +295,7 @@ def test_no_weights_are_prepared_for_pictures_that_are_too_small():
 def test_weights_that_are_prepared_for_encoding_count_while_they_are_there(planned, monkeypatch):
     monkeypatch.setattr(tiles, "ENCODER_CHANNELS", 1)
     monkeypatch.setattr(convolutions, "ENCODER_CHANNELS_A_PIXEL", 1000)
-    bytes_of, sizes = tiles.encoder_bytes(planned().family.vae, 64), [{"size": (64, 64), "images": 1}]
+    bytes_of, sizes = tiles.encoder_bytes(planned().family.vae, 64), [{"size": (64, 64), "images": 1, "encoded": 1}]
     assert bytes_of > 0
 
     def prepared(phase, **changes):

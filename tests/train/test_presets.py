@@ -120,7 +120,7 @@ def test_a_preset_is_foretold_to_fit_the_card_that_it_is_for(name, gigabytes, fu
     settings = of_preset(name, "cuda", model__checkpoint=str(full_size))
     assert settings.train.mixed_precision == "fp16"
     for plan in planned(settings, tmp_path, "cuda"):
-        buckets = [{"size": size, "images": 1} for size in sizing_of(plan.settings.data).scheme.sizes]
+        buckets = [{"size": size, "images": 1, "encoded": 1} for size in sizing_of(plan.settings.data).scheme.sizes]
         assert need(plan, draws_of(plan), buckets)["total"] <= gigabytes * GB - RESERVE
 
 
