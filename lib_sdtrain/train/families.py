@@ -9,12 +9,11 @@ from torch import Tensor
 from lib_sdtrain import textfiles
 from lib_sdtrain.errors import Problems, UserError
 from lib_sdtrain.model.checkpoint import Checkpoint
-from lib_sdtrain.model.family import V_PREDICTION, Family
+from lib_sdtrain.model.family import V_MARKER, V_PREDICTION, ZERO_SNR_MARKER, Family
 from lib_sdtrain.model.ldm_yaml import describe
 from lib_sdtrain.settings.run import ModelSettings, RunSettings
 from lib_sdtrain.train.lora_choice import check_layers
 
-V_MARKER, ZERO_SNR_MARKER = "v_pred", "ztsnr"
 TRAINABLE = ("base", "inpainting")
 
 

@@ -8,7 +8,7 @@ import torch
 
 from lib_sdtrain.model.checkpoint import Checkpoint
 from lib_sdtrain.model.dtypes import SHORT_NAMES
-from lib_sdtrain.model.family import Family
+from lib_sdtrain.model.family import V_MARKER, V_PREDICTION, Family
 from lib_sdtrain.model.header import Spec
 from lib_sdtrain.model.keys import TEXT_ENCODERS, UNET, VAE, ema_key, part_rows
 from lib_sdtrain.model.parts import EMA, EMA_COUNTERS, TEXT_ENCODER, part_of
@@ -28,6 +28,8 @@ def child_specs(checkpoint: Checkpoint, settings: RunSettings, trained: Family) 
     """(number format, shape) of every tensor of the child, by its name in the file."""
     specs = {}
     for key, name in _kept(checkpoint, settings):
+        if key == V_MARKER and trained.prediction_type != V_PREDICTION:
+            continue  # it says so of its parent
         stored = checkpoint.tensors.dtype(name)
         specs[name] = _format(key, stored, settings), checkpoint.tensors.shape(name)
     if keeps_average(settings):

@@ -244,6 +244,10 @@ def test_an_sdxl_that_is_made_to_predict_v_says_so(sdxl, picture_folder, tmp_pat
     settings = run_settings(sdxl, picture_folder("i", 2), model__prediction_type="v_prediction", train__length=1)
     child = open_checkpoint(result_of(finish(train(settings, run_dir=tmp_path / "run"))))
     assert set(child.file_keys) - set(open_checkpoint(sdxl).file_keys) == {"v_pred"}
+    settings = run_settings(child.path, picture_folder("j", 2), model__prediction_type="epsilon", train__length=1)
+    back = open_checkpoint(result_of(finish(train(settings, run_dir=tmp_path / "back"))))
+    assert back.family.prediction_type == "epsilon"
+    assert set(back.file_keys) == set(open_checkpoint(sdxl).file_keys)
 
 
 def test_zero_terminal_snr_needs_a_model_that_predicts_v(tiny_checkpoint, picture_folder, tmp_path):
