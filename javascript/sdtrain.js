@@ -184,6 +184,8 @@
             clearTimeout(settling);
             settling = setTimeout(() => box.dispatchEvent(new Event("blur")), KEYS_SETTLE_MS);
         });
+        // who has left the box has been heard: a second answer would sweep away what was said since
+        page.addEventListener("focusout", () => clearTimeout(settling));
     }
 
     // Calls `ready(page)` once the page is there; the scripts after this one may come before or after it.
