@@ -1,6 +1,7 @@
 """A real WebUI with this extension, in a data folder of its own, so that nothing of the installation is touched."""
 from __future__ import annotations
 
+import io
 import json
 import os
 import socket
@@ -61,8 +62,9 @@ class Webui:
             with urllib.request.urlopen(request, timeout=300) as answer:
                 return json.load(answer)
         except urllib.error.HTTPError as error:
-            error.msg = f"{error.msg}: {error.read().decode(errors='replace')}"  # what it says is in the body
-            raise
+            said = error.read()  # what is wrong is in the body, which who asks may read again
+            message = f"{error.msg}: {said.decode(errors='replace')}"
+            raise urllib.error.HTTPError(error.url, error.code, message, error.headers, io.BytesIO(said)) from error
 
 
 def prepare_data(data: Path, extension: Path = REPOSITORY) -> None:
