@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 
@@ -51,10 +51,10 @@ class Problems:
         """Take over the mistakes of a `UserError` that a callee raised; `where` names its places anew."""
         self.found.extend(replace(problem, where=where(problem.where)) for problem in error.problems)
 
-    def tried(self, call: Callable[[], T]) -> T | None:
+    def tried(self, call: Callable[..., T], *args: Any) -> T | None:
         """What `call` returns; None where it raises a `UserError`, whose mistakes are noted."""
         try:
-            return call()
+            return call(*args)
         except UserError as error:
             self.absorb(error)
             return None

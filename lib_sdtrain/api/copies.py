@@ -43,9 +43,9 @@ def _word(value: Any) -> str:
     """A value as YAML reads it back: text as it is where that says the same, otherwise in quotes."""
     if value is None:
         return "off"
-    if isinstance(value, str):
-        return value if _read_back(value) == value else json.dumps(value, ensure_ascii=False)
-    return json.dumps(value, ensure_ascii=False) if isinstance(value, (list, dict)) else str(value).lower()
+    if isinstance(value, str) and _read_back(value) == value:
+        return value
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, (str, list, dict)) else str(value).lower()
 
 
 def _read_back(text: str) -> Any:

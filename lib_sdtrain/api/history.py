@@ -9,7 +9,7 @@ from typing import Any
 from lib_sdtrain import textfiles
 from lib_sdtrain.api.merging_history import History as MergeHistory
 from lib_sdtrain.api.run_log import RunLog
-from lib_sdtrain.api.runs import RunEntry, is_run, list_runs, read_run, state_folders
+from lib_sdtrain.api.runs import RunEntry, find_run, list_runs, state_folders
 from lib_sdtrain.errors import UserError
 from lib_sdtrain.host.protocol import Host
 from lib_sdtrain.jobs import JobRunner
@@ -51,12 +51,11 @@ class History:
         return bool(job and job.active and job.run_dir and Path(job.run_dir).resolve() == path.resolve())
 
     def run(self, name: str) -> RunEntry:
-        """A run of the list. Raises `UserError` for anything else, so that no path can be smuggled in."""
-        there = self._folder.iterdir() if self._folder.is_dir() else ()
-        path = next((path for path in there if path.name == name and is_run(path)), None)
-        if path is None:
+        """A run of the list. Raises `UserError` for anything else."""
+        entry = find_run(self._folder, name)
+        if entry is None:
             raise UserError(f"there is no run {name!r}", where="run", fix="choose one of the list")
-        return read_run(path)
+        return entry
 
     def log(self, entry: RunEntry) -> RunLog:
         """The run's log as far as it is written."""

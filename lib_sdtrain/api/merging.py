@@ -102,27 +102,27 @@ class MergeService:
         name = values.pop("name", "")
         for role in ("a", "b", "c", "vae"):
             if role in values:
-                values[role] = _kept(problems, self.files.checkpoint, values[role], role)
+                values[role] = problems.tried(self.files.checkpoint, values[role], role)
         for role in ("weights_alpha", "weights_beta"):
             if isinstance(values.get(role), str):
-                values[role] = _kept(problems, self.files.weights, values[role], role)
+                values[role] = problems.tried(self.files.weights, values[role], role)
         for role in ("model", "lora", "presets"):
             if role in values:
-                values[role] = _kept(problems, self.files.many, values[role], role)
+                values[role] = problems.tried(self.files.many, values[role], role)
         values = {key: value for key, value in values.items() if value is not None}
-        out = _kept(problems, self.files.target, name, values)
-        settings = _kept(problems, build, MergeSettings, {**values, "out": str(out) if out else ""})
+        out = problems.tried(self.files.target, name, values)
+        settings = problems.tried(build, MergeSettings, {**values, "out": str(out) if out else ""})
         problems.raise_if_any()
         return settings
 
     def outlook(self, form: Mapping[str, Any]) -> MergeOutlook:
         """The facts of a merge (see `forecast`), or all its mistakes: those of the name do not hide the others."""
         problems, facts = Problems(), {}
-        settings = _kept(problems, self.settings, form)
+        settings = problems.tried(self.settings, form)
         if settings is None and form.get("name"):
-            settings = _kept(Problems(), self.settings, {**form, "name": ""})
+            settings = Problems().tried(self.settings, {**form, "name": ""})
         if settings is not None:
-            facts = _kept(problems, forecast, settings, self.history.entries()) or {}
+            facts = problems.tried(forecast, settings, self.history.entries()) or {}
         return MergeOutlook({} if problems.found else facts, tuple(problems.found))
 
     # jobs
@@ -212,11 +212,3 @@ class MergeService:
         from lib_sdtrain.api.merging_recipes import form_of_recipe
 
         return form_of_recipe(self.files.path(source, "again"), self.files)
-
-
-def _kept(problems: Problems, make: Any, *args: Any) -> Any:
-    try:
-        return make(*args)
-    except UserError as error:
-        problems.absorb(error)
-        return None

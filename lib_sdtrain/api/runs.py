@@ -55,6 +55,13 @@ def is_run(path: Path) -> bool:
     return not path.is_symlink() and (path / "config.yaml").is_file()
 
 
+def find_run(folder: Path, name: str) -> RunEntry | None:
+    """A run directory in `folder` by its name, None for anything else, so that no path can be smuggled in."""
+    there = folder.iterdir() if folder.is_dir() else ()
+    path = next((path for path in there if path.name == name and is_run(path)), None)
+    return read_run(path) if path else None
+
+
 def read_run(path: Path) -> RunEntry:
     """One run directory; lines of its log that a crash cut off are passed over."""
     log = path / "events.jsonl"

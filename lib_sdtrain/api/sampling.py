@@ -112,10 +112,10 @@ class SampleService:
     def drawing(self, form: Mapping[str, Any]) -> Drawing:
         """The job that a form asks for. Raises `UserError` with every mistake."""
         problems = Problems()
-        request = _try(problems, lambda: request_of(form))
-        checkpoint = _try(problems, lambda: self.checkpoint(str(form.get(CHECKPOINT) or ""), CHECKPOINT))
+        request = problems.tried(lambda: request_of(form))
+        checkpoint = problems.tried(lambda: self.checkpoint(str(form.get(CHECKPOINT) or ""), CHECKPOINT))
         other = str(form.get("compare") or "").strip()
-        second = _try(problems, lambda: self.checkpoint(other, "compare")) if other else None
+        second = problems.tried(lambda: self.checkpoint(other, "compare")) if other else None
         x, y = (self._axis(problems, form, name) for name in ("x", "y"))
         if other and (x.field or y.field):
             problems.add("a grid and a comparison cannot be had at once", where="compare",
@@ -139,7 +139,7 @@ class SampleService:
 
     def _axis(self, problems: Problems, form: Mapping[str, Any], name: str) -> Axis:
         title, text = str(form.get(name) or ""), str(form.get(f"{name}_values") or "")
-        return _try(problems, lambda: make_axis(title, text, name, self.checkpoint)) or Axis()
+        return problems.tried(lambda: make_axis(title, text, name, self.checkpoint)) or Axis()
 
     def outlook(self, form: Mapping[str, Any]) -> SampleOutlook:
         """What would happen, or every mistake, those of the files included."""
@@ -206,14 +206,6 @@ class SampleService:
             "embeddings_dir": str(self._embedding_folders()[0]),
         }
         return SampleSettings(device=self.host.device(), **folders)
-
-
-def _try(problems: Problems, make: Any) -> Any:
-    try:
-        return make()
-    except UserError as error:
-        problems.absorb(error)
-        return None
 
 
 def _files(folder: Path) -> list[Path]:

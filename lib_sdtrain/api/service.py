@@ -16,7 +16,7 @@ from lib_sdtrain.api.engine import Engine, Place
 from lib_sdtrain.api.last import LastChoice
 from lib_sdtrain.api.pace import PaceBook, amounts
 from lib_sdtrain.api.presets import PresetFolder
-from lib_sdtrain.api.runs import RunEntry, list_runs, past_events
+from lib_sdtrain.api.runs import RunEntry, find_run, list_runs, past_events
 from lib_sdtrain.api.setting_paths import paths_of
 from lib_sdtrain.durable import safe_name, temporary_beside
 from lib_sdtrain.errors import Problem, Problems, UserError
@@ -113,7 +113,7 @@ class TrainService:
                 document = {**document, "notices": [*resolved.notices(), *document.get("notices", ())]}
             except UserError as error:
                 problems.absorb(error)
-        _collect(problems, check_writable, self.host.output_dir(), "outputs")
+        problems.tried(check_writable, self.host.output_dir(), "outputs")
         return Outlook(document, tuple(problems.found), origins)
 
     def fit(self, choice: Choice, gigabytes: float | None = None) -> dict[str, Any]:
@@ -215,12 +215,12 @@ class TrainService:
         problems = Problems()
         for path, value in paths_of(resolve(RunSettings, [before, Layer("changes", changes)]).settings):
             if value and (path, value) not in known:
-                _collect(problems, self.host.allowed_path, value, path)
+                problems.tried(self.host.allowed_path, value, path)
         problems.raise_if_any()
 
     def run_named(self, run: str) -> RunEntry | None:
         """A run by its folder's name, None when there is none."""
-        return next((entry for entry in self.runs() if entry.name == run), None)
+        return find_run(self.host.output_dir() / "runs", run)
 
     def resumable(self, run: str) -> RunEntry:
         """A run that can go on. Raises `UserError` for any other."""
@@ -248,11 +248,11 @@ class TrainService:
         problems = Problems()
         for path, value in paths_of(settings):
             if value:
-                _collect(problems, self.host.allowed_path, value, path)
+                problems.tried(self.host.allowed_path, value, path)
         known = {entry.name for entry in self.checkpoints()}
         checkpoint = settings.model.checkpoint
         if checkpoint not in known:
-            _collect(problems, self.host.allowed_path, checkpoint, "model.checkpoint")
+            problems.tried(self.host.allowed_path, checkpoint, "model.checkpoint")
         return problems
 
     def preset_values(self, choice: Choice) -> dict[str, Any]:
@@ -284,13 +284,6 @@ def copy_atomically(source: Path, target: Path) -> None:
         raise UserError(f"it cannot be copied: {error.strerror}", where=str(target)) from error
     finally:
         temporary.unlink(missing_ok=True)
-
-
-def _collect(problems: Problems, check: Any, *args: Any) -> None:
-    try:
-        check(*args)
-    except UserError as error:
-        problems.absorb(error)
 
 
 def _at(plain: Mapping[str, Any], path: str) -> Any:

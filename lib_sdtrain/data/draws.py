@@ -89,6 +89,11 @@ def _numbered(order: Iterator[int]) -> Iterator[tuple[int, int]]:
         counts[who] = counts.get(who, 0) + 1
 
 
+def kept_crops(data: DataSettings) -> int:
+    """How many crops of each picture are kept, 0 where they are not drawn or not kept."""
+    return (data.cache_crops or 0) if data.random_crop else 0
+
+
 class Draws:
     """All samples of a run, in order; `at(n)` may be asked for any n (cheapest going upwards).
 
@@ -187,7 +192,7 @@ class Draws:
 
     def _kept(self, refreshed: int) -> range:
         """The numbers of each picture's crops that are kept, none where they are not drawn or not kept."""
-        count = (self.data.cache_crops or 0) if self.data.random_crop else 0
+        count = kept_crops(self.data)
         return range(refreshed * count, (refreshed + 1) * count)
 
     def _forms(

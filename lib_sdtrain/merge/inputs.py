@@ -10,7 +10,7 @@ from lib_sdtrain.errors import Problem, Problems, UserError
 from lib_sdtrain.merge.blocks import LAYOUTS, SD, Layout
 from lib_sdtrain.merge.methods import Method, all_methods
 from lib_sdtrain.merge.presets import Preset
-from lib_sdtrain.merge.ratios import collected, known_presets, resolve_ratios
+from lib_sdtrain.merge.ratios import known_presets, resolve_ratios
 from lib_sdtrain.merge.weights import BlockWeights, flat, read_weights
 from lib_sdtrain.model.checkpoint import Checkpoint, find_checkpoint, open_checkpoint
 from lib_sdtrain.model.lora import Lora, open_lora
@@ -82,7 +82,7 @@ def opened(settings: MergeSettings) -> Iterator[Inputs]:
     try:
         _open_models(settings, method, models, problems)
         _check_out(settings, models, problems)
-        collected(problems, lambda: resolve_ratios(settings, method, SD))  # what is wrong whatever the family
+        problems.tried(lambda: resolve_ratios(settings, method, SD))  # what is wrong whatever the family
         problems.raise_if_any()
         notes = _check_families(models, problems)
         problems.raise_if_any()
@@ -100,7 +100,7 @@ def opened(settings: MergeSettings) -> Iterator[Inputs]:
 def _open_models(
     settings: MergeSettings, method: Method, models: dict[str, Checkpoint], problems: Problems
 ) -> None:
-    names = collected(problems, lambda: model_names(settings, method)) or {}
+    names = problems.tried(lambda: model_names(settings, method)) or {}
     for role, name in names.items():
         try:
             models[role] = open_checkpoint(name)

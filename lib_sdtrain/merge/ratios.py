@@ -1,10 +1,8 @@
 """From the settings to the weights of every tensor: block weights, dice, elements."""
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 from lib_sdtrain.errors import Problems, UserError
 from lib_sdtrain.merge.blocks import Layout
@@ -16,7 +14,6 @@ from lib_sdtrain.merge.weights import COUNTS, BlockWeights, flat, read_fields
 from lib_sdtrain.settings.merge import MergeSettings
 
 DEFAULT_ALPHA = 0.5
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -57,22 +54,13 @@ def resolve_ratios(settings: MergeSettings, method: Method, layout: Layout) -> R
     if beta_given and not method.uses_beta:
         problems.add(f"{method.name} has no beta", where="beta", fix="leave it out")
     presets = known_presets(settings)
-    alpha = collected(problems, lambda: _weights(settings, presets, layout, beta=False))
-    beta = collected(problems, lambda: _weights(settings, presets, layout, beta=True))
-    rules = collected(problems, lambda: parse_rules(settings.elements, layout))
+    alpha = problems.tried(lambda: _weights(settings, presets, layout, beta=False))
+    beta = problems.tried(lambda: _weights(settings, presets, layout, beta=True))
+    rules = problems.tried(lambda: parse_rules(settings.elements, layout))
     problems.raise_if_any()
     if beta is None:
         beta = flat(method.beta or 0.0, layout)
     return Ratios(alpha or flat(DEFAULT_ALPHA, layout), beta, rules or ())
-
-
-def collected(problems: Problems, make: Callable[[], T]) -> T | None:
-    """What `make` gives; when it raises `UserError`, its problems are noted and None is given."""
-    try:
-        return make()
-    except UserError as error:
-        problems.absorb(error)
-        return None
 
 
 def _weights(

@@ -1,7 +1,7 @@
 """Whether a request can be met: every mistake at once, before any work."""
 from __future__ import annotations
 
-from lib_sdtrain.errors import Problems, UserError
+from lib_sdtrain.errors import Problems
 from lib_sdtrain.model.family import Family
 from lib_sdtrain.sample.hires import UPSCALERS, sizes
 from lib_sdtrain.sample.samplers.registry import TIMESTEP, find_sampler
@@ -13,9 +13,9 @@ def check_request(request: SampleRequest, family: Family) -> None:
     """Raise `UserError` with everything that is wrong with the request for this family."""
     problems = Problems()
     for name in dict.fromkeys((request.sampler_name, request.hr_sampler_name or request.sampler_name)):
-        _try(problems, find_sampler, name)
+        problems.tried(find_sampler, name)
     for name in (request.scheduler, request.hr_scheduler):
-        _try(problems, find_schedule, name)
+        problems.tried(find_schedule, name)
     if family.variant == "instruct_pix2pix":
         problems.add("this model edits a picture; it cannot draw from a prompt alone", where="checkpoint")
     if request.enable_hr and request.hr_upscaler not in UPSCALERS:
@@ -34,10 +34,3 @@ def _check_sizes(request: SampleRequest, problems: Problems) -> None:
         problems.add(f"{to.width}x{to.height} is too small", where="width, height", fix="use 8 pixels or more")
     if request.enable_hr and min(to.upscale_width, to.upscale_height) < 8:
         problems.add(f"{to.upscale_width}x{to.upscale_height} is too small", where="hr_scale")
-
-
-def _try(problems: Problems, find: object, name: str | None) -> None:
-    try:
-        find(name)
-    except UserError as error:
-        problems.absorb(error)

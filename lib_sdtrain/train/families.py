@@ -9,7 +9,7 @@ from torch import Tensor
 from lib_sdtrain import textfiles
 from lib_sdtrain.errors import Problems, UserError
 from lib_sdtrain.model.checkpoint import Checkpoint
-from lib_sdtrain.model.family import V_MARKER, V_PREDICTION, ZERO_SNR_MARKER, Family
+from lib_sdtrain.model.family import V_MARKER, V_PREDICTION, Family
 from lib_sdtrain.model.ldm_yaml import describe
 from lib_sdtrain.settings.run import ModelSettings, RunSettings
 from lib_sdtrain.train.lora_choice import check_layers
@@ -58,12 +58,8 @@ def markers(trained: Family, checkpoint: Checkpoint) -> dict[str, Tensor]:
 
     SDXL says by one that it predicts v; zero terminal SNR has no other sign in any family.
     """
-    wanted = []
-    if trained.is_sdxl and trained.prediction_type == V_PREDICTION != checkpoint.family.prediction_type:
-        wanted.append(V_MARKER)
-    if trained.schedule.zero_terminal_snr:
-        wanted.append(ZERO_SNR_MARKER)
-    return {name: torch.tensor([]) for name in wanted if name not in checkpoint.file_keys}
+    said = {*checkpoint.file_keys, *((V_MARKER,) if checkpoint.family.prediction_type == V_PREDICTION else ())}
+    return {name: torch.tensor([]) for name in trained.markers if name not in said}
 
 
 def config_text(trained: Family, checkpoint: Checkpoint) -> str | None:

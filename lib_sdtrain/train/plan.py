@@ -6,6 +6,7 @@ from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lib_sdtrain.data.catalogue import without_captions
 from lib_sdtrain.data.concepts import FILEWORDS, Material
@@ -31,6 +32,9 @@ from lib_sdtrain.train.preview_requests import check_previews, preview_bodies
 from lib_sdtrain.train.results import CHECKPOINT, check_folders, check_overwrites, result_stem
 from lib_sdtrain.train.studio import Studio, check_studio
 from lib_sdtrain.train.token_vectors import check_words_said
+
+if TYPE_CHECKING:
+    from lib_sdtrain.train.state import SavedState
 
 
 @dataclass(frozen=True)
@@ -82,11 +86,13 @@ class Plan:
         """Steps by which the count is ahead of where training is on its way to the end."""
         return 0 if self.settings.train.length.unit == "steps" else self.ahead
 
-    def after(self, step: int, samples: int) -> Plan:
-        """The plan of a run that goes on from there. What is counted in samples or epochs ends where it would have, and
-        the schedule goes on where it was, whatever a step takes in now.
+    def after(self, state: SavedState | None) -> Plan:
+        """The plan of a run that goes on from a state, if there is one. What is counted in samples or epochs ends where
+        it would have, and the schedule goes on where it was, whatever a step takes in now.
         """
-        return replace(self, ahead=step - math.ceil(samples / self.samples_a_step))
+        if state is None:
+            return self
+        return replace(self, ahead=state.facts["step"] - math.ceil(state.facts["samples"] / self.samples_a_step))
 
     def in_steps(self, length: Length | None) -> int:
         """A length in optimiser steps; 0 for None."""

@@ -54,8 +54,7 @@ def resume(
         return
     _check_names(run, before, settings)
     state = newest_state(run.states)
-    plan = yield from make_plan(settings, run.outputs, device, token, anew=False, studio=studio)
-    plan = plan.after(state.facts["step"], state.facts["samples"]) if state else plan
+    plan = (yield from make_plan(settings, run.outputs, device, token, anew=False, studio=studio)).after(state)
     if state and state.facts["step"] >= plan.steps and run.finished_steps() >= plan.steps:
         raise UserError(
             f"all {plan.steps} steps are done", where=str(run.path), fix="lengthen it, for instance --set train.length="

@@ -160,7 +160,7 @@ def laid_out(plans: Sequence[Plan], run: RunDir) -> list[Stage]:
         ended = own.finished_steps()
         if number == newest:
             state = newest_state(own.states)
-            plan = plan.after(state.facts["step"], state.facts["samples"]) if state else plan
+            plan = plan.after(state)
         steps = ended if number < newest else plan.steps
         found.append(Stage(number, plan, own, offset, steps, ended >= steps, state))
         offset += steps

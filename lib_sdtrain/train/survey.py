@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from lib_sdtrain.data.concepts import Material, Picture
+from lib_sdtrain.data.draws import kept_crops
 from lib_sdtrain.data.mirrored import number_of, ways_of
 from lib_sdtrain.data.pictures import Size
 from lib_sdtrain.data.review import MOST, NEARLY, SAME, identifiers, oddity, twins_of, words_alike
@@ -78,7 +79,7 @@ class Survey:
         data, pixels = self.plan.settings.data, np.array([w * h for w, h in self.columns.sizes], np.int64)
         ways = np.concatenate([number_of(ways_of(material, data.flip_p)) for material in self.plan.materials])
         values = int((pixels[self.columns.bucket] * ways).sum()) // self.plan.family.vae.downscale**2 * LATENT_VALUES
-        crops = data.cache_crops if data.random_crop and data.cache_crops else 1
+        crops = kept_crops(data) or 1
         return int(values * LATENT_BYTES[data.latent_precision]) * crops
 
     def page(self, name: str, first: int, count: int, search: str = "") -> dict[str, Any]:

@@ -349,25 +349,20 @@ class Trainer:
         """Begin with the weights and averages of a state of the same parts, nothing else of it."""
         for name, part in self.parts.items():
             part.load_state_dict(_under(state.tensors, f"weights.{name}."))
-        if self.average and state.facts["average_updates"] is not None:
+        if self.average and state.facts.get("average_updates") is not None:
             self.average.load(_under(state.tensors, "average."), state.facts["average_updates"])
-        elif self.average:  # it was turned on between them
+        elif self.average:  # it was turned on while the run stood still, or between two stages
             self.average.load(self.average.parameters, 0)
 
     def restore(self, state: State) -> None:
         """Go on from a state of the same parts."""
         self.step, self.samples = state.facts["step"], self.draws.batch_start(state.facts["samples"])
         self.smoothed.total, self.smoothed.weight = state.facts["smoothed"]
-        for name, part in self.parts.items():
-            part.load_state_dict(_under(state.tensors, f"weights.{name}."))
+        self.begin_from(state)
         kept.restore(
             self.optimizer, _under(state.tensors, "optimizer."), state.facts.get("optimizer", {}),
             elsewhere=self.elsewhere is not None,
         )
-        if self.average and state.facts.get("average_updates") is not None:
-            self.average.load(_under(state.tensors, "average."), state.facts["average_updates"])
-        elif self.average:  # it was turned on while the run stood still
-            self.average.load(self.average.parameters, 0)
         if self.scaler and state.facts["scaler"]:
             loss_scale.restore(self.scaler, state.facts["scaler"])
 

@@ -5,7 +5,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lib_sdtrain.data.draws import Draws
+from lib_sdtrain.data.draws import Draws, kept_crops
 from lib_sdtrain.data.mirrored import FLIPS, ways_of_chance
 from lib_sdtrain.model.keys import TEXT_ENCODERS, UNET, VAE
 from lib_sdtrain.settings.run_data import OWN_PICTURES
@@ -70,7 +70,7 @@ def cached_bytes(plan: Plan, table: Sequence[Mapping[str, Any]]) -> int:
     data = plan.settings.data
     if data.cache_latents != "memory":
         return 0
-    crops = data.cache_crops if data.random_crop and data.cache_crops else 1
+    crops = kept_crops(data) or 1
     pixels = sum(row["encoded"] * math.prod(row["size"]) for row in table)
     others = (m for m in plan.materials if m.concept.class_from != OWN_PICTURES)  # which are kept once
     of_class = sum(len(material.class_pictures) for material in others) * len(FLIPS[ways_of_chance(data.flip_p)])

@@ -11,13 +11,14 @@ from itertools import chain, count
 from pathlib import Path
 
 from lib_sdtrain.data.concepts import find_pictures, read_caption
+from lib_sdtrain.data.listing import CAPTION_SUFFIXES
 from lib_sdtrain.data.pictures import BadPicture, open_picture
 from lib_sdtrain.durable import safe_name
 from lib_sdtrain.errors import UserError
 
 SHOWN = 18
 THUMBNAIL = (112, 112)
-KEPT_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".txt", ".caption")
+KEPT_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", *CAPTION_SUFFIXES)
 
 
 @lru_cache(maxsize=256)
@@ -66,7 +67,7 @@ def _names_for(files: list[Path], folder: Path) -> dict[str, str]:
     names: dict[str, str] = {}
     for stem in dict.fromkeys(path.stem for path in files):
         first = safe_name(stem)
-        mine = [path for path in files if path.stem == stem and path.suffix.lower() not in (".txt", ".caption")]
+        mine = [path for path in files if path.stem == stem and path.suffix.lower() not in CAPTION_SUFFIXES]
         used = {name.lower() for name in names.values()}
         tried = chain([first], (f"{first}-{number}" for number in count(2)))
         names[stem] = next(name for name in tried if name.lower() not in used and not any(
