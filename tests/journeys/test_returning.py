@@ -2,10 +2,12 @@
 from __future__ import annotations
 
 import re
+from threading import Event
 
 import pytest
 import yaml
 
+from lib_sdtrain.api.service import TrainService
 from tests.journeys.conftest import draw_subject
 from tests.journeys.steps import TRAIN, open_tab, press, set_text, start, wait_plan, wait_state
 
@@ -74,6 +76,26 @@ def test_a_second_subject_is_learnt_too(site, open_page, tmp_path):
     config = yaml.safe_load(next(site.runs.glob("*/config.yaml")).read_text("utf-8"))
     learnt = [(concept["name"], concept["instance_prompt"]) for concept in config["data"]["concepts"]]
     assert learnt == [("sks-cup", "a photo of sks cup"), ("subject-2", "a photo of zwx cup")]
+
+
+def test_what_is_typed_while_other_values_are_on_their_way_stands(site, open_page, tmp_path, monkeypatch):
+    page = open_page(site.url)
+    wait_plan(page)
+    press(page, "add_concept")
+    assert "no folder" in wait_plan(page, ready=False)
+    set_text(page, DIR, str(draw_subject(tmp_path / "other", 3)))
+    page.locator(".sdtrain-plan", has_text="11 pictures").wait_for()
+    answers, outlook = Event(), TrainService.outlook
+    monkeypatch.setattr(TrainService, "outlook", lambda *args: answers.wait(60) and outlook(*args))
+    page.locator(f"{TRAIN}_concept label", has_text="1: sks-cup").click()
+    page.fill(f"{TRAIN}_data_concepts_0_instance_prompt textarea", "a photo of zwx cup")
+    set_text(page, "train.length", "12")
+    page.locator(f"{TRAIN}_method_kind label", has_text="lora").click()
+    answers.set()
+    page.locator(".sdtrain-plan", has_text="12 steps").wait_for()
+    assert (value(page, PROMPT), value(page, "train.length")) == ("a photo of zwx cup", "12")
+    assert value(page, DIR) == site.engine.subject  # which came with the concept
+    assert page.locator(f"{TRAIN}_method_kind input:checked").get_attribute("value") == "lora"
 
 
 def test_a_removed_subject_is_gone(site, open_page):

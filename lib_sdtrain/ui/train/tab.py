@@ -19,9 +19,10 @@ CHECKPOINT, NAME = "model.checkpoint", "save.name"
 COPY = "(text, name) => { window.sdtrain.copied('%s', text); }"
 DOWNLOAD = "(text, name) => { window.sdtrain.download(`${name || 'sdtrain'}.yaml`, text); }"
 CHANGED = "() => { window.sdtrain.formChanged(); }"
+FILLING = "(...held) => { if (window.sdtrain) window.sdtrain.formFilling(); return held; }"
 FILLED = "() => { window.sdtrain.formFilled(); }"
 ANSWERED = "() => { window.sdtrain.planAnswered(); }"
-ASKED = "(source, ...rest) => [window.sdtrain ? window.sdtrain.asked : '{}', ...rest]"
+ASKED = "(source, ...rest) => { window.sdtrain.formFilling(); return [window.sdtrain.asked, ...rest]; }"
 
 
 class TrainTab:
@@ -151,8 +152,10 @@ class TrainTab:
         self._fill(self.parts.uploads.upload, self._dropped, {*self._inputs, self.parts.uploads},
                    [self._component(INSTANCE_DIR), self.parts.message, *self._view_parts])  # fmt: skip
 
-    def _fill(self, event: Any, fn: Callable[..., Any], inputs: Any, outputs: Any, js: str = "") -> None:
-        """A handler that puts other values into the form, with their plan: what is asked already is asked anew."""
+    def _fill(self, event: Any, fn: Callable[..., Any], inputs: Any, outputs: Any, js: str = FILLING) -> None:
+        """A handler that puts other values into the form, with their plan: what is asked already is asked anew, and
+        what is typed meanwhile stands.
+        """
         listen(listen(event, fn, inputs, outputs, js=js).then, None, js=FILLED)
 
     @property
