@@ -53,66 +53,7 @@
         }
     }
 
-    // One question for the plan at a time, and another when the form has changed meanwhile: Gradio leaves out an event
-    // whose like is still on its way, and answers may come in any order.
-    const LOST_MS = 60000; // a question that is not answered by then is not waited for
-    let askedAt = 0, again = false;
-
-    const waits = () => Date.now() - askedAt < LOST_MS;
-    app.formChanged = () => {
-        if (waits()) {
-            again = true;
-            return;
-        }
-        askedAt = Date.now();
-        again = false;
-        setTimeout(() => app.press("sdtrain_train_replan"), 20); // the control has taken its value by then
-    };
-    app.planAnswered = () => {
-        askedAt = 0;
-        if (again) app.formChanged();
-    };
-
-    // What a person types while other values are on their way into the form is newer than they are: it stands.
-    const BOXES = ".sdtrain-field textarea, .sdtrain-field input:not([role=listbox])";
-    const typed = new Map(); // by control: what to do to have it back
-    let fillings = 0, filledAt = 0;
-
-    function typeAgain(box, value) {
-        if (box.value === value || !box.isConnected) return;
-        const kind = box.tagName === "TEXTAREA" ? HTMLTextAreaElement : HTMLInputElement;
-        Object.getOwnPropertyDescriptor(kind.prototype, "value").set.call(box, value);
-        box.dispatchEvent(new Event("input", {bubbles: true}));
-    }
-
-    function noteTyped(event) {
-        const box = event.target;
-        if (!fillings || !box.matches(BOXES)) return;
-        const {checked, value} = box;
-        const ticks = ["checkbox", "radio"].includes(box.type);
-        typed.set(ticks ? box.closest(".sdtrain-field").id : box,
-            ticks ? () => { if (box.checked !== checked) box.click(); } : () => typeAgain(box, value));
-    }
-
-    app.formFilling = () => {
-        if (Date.now() - filledAt > LOST_MS) fillings = 0;
-        if (!fillings) typed.clear();
-        fillings += 1;
-        filledAt = Date.now();
-    };
-    app.formFilled = () => {
-        again = again || waits();
-        fillings = Math.max(0, fillings - 1);
-        if (fillings || !typed.size) return;
-        const restored = [...typed.values()];
-        setTimeout(() => { // the controls show what came by then
-            for (const restore of restored) restore();
-            app.formChanged();
-        }, 20);
-    };
-
     app.onReady((page) => {
-        page.addEventListener("input", noteTyped);
         const plan = app.byId("sdtrain_train_plan");
         new MutationObserver(() => showMistakes(page, plan)).observe(plan, {childList: true, subtree: true});
         const told = app.byId("sdtrain_train_idle");

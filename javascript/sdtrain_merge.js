@@ -39,17 +39,13 @@
     function write(set, values) {
         const target = box(set), text = written(values);
         sets[set] = {values, text};
-        if (target) {
-            const kind = target.tagName === "TEXTAREA" ? HTMLTextAreaElement : HTMLInputElement;
-            Object.getOwnPropertyDescriptor(kind.prototype, "value").set.call(target, text);
-            target.dispatchEvent(new Event("input", {bubbles: true}));
-        }
+        if (target) app.type(target, text);
         settle();
     }
 
     function settle() {
         clearTimeout(settling);
-        settling = setTimeout(() => app.press("sdtrain_merge_weighed"), SETTLE_MS);
+        settling = setTimeout(app.forms.merge.changed, SETTLE_MS);
     }
 
     function change(values, keepsUndo) {
@@ -194,10 +190,7 @@
     function choose(set) {
         active = set;
         const target = app.byId("sdtrain_merge_active"), inner = target && target.querySelector("textarea, input");
-        if (inner) {
-            inner.value = set;
-            inner.dispatchEvent(new Event("input", {bubbles: true}));
-        }
+        if (inner) app.type(inner, set);
     }
 
     function onInput(event) {

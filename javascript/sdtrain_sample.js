@@ -247,7 +247,7 @@
             const typed = event.target.closest(".sdtrain-field");
             if (!typed || event.target.matches("input[type=range], input[type=checkbox], input[type=radio]")) return;
             clearTimeout(settling);
-            settling = setTimeout(() => app.press("sdtrain_sample_changed"), KEYS_SETTLE_MS);
+            settling = setTimeout(app.forms.sample.changed, KEYS_SETTLE_MS);
         });
         box("sdtrain_sample_infotext").addEventListener("paste", () => {
             setTimeout(() => app.press("sdtrain_sample_read"), PASTE_MS);

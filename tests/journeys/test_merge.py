@@ -3,10 +3,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import pytest
 
+from lib_sdtrain.api.merging import MergeService
 from lib_sdtrain.api.training import TrainingEngine
 from lib_sdtrain.events import Phase
 from lib_sdtrain.model.tensorfile import open_tensors
@@ -128,11 +130,30 @@ def test_wrong_numbers_are_told_beside_the_text(page):
     page.locator(f"{MERGE}_weights_alpha textarea").fill("0.5,half")
     error.filter(has_text='"half": not a number').wait_for(timeout=LONG)
     page.click(f"{MERGE}_start")
-    wait_plan(page, ready=False)
-    assert "not a finite number" in page.locator(f"{MERGE}_weights_alpha .sdtrain-mistake").inner_text()
+    mistake = page.locator(f"{MERGE}_weights_alpha .sdtrain-mistake", has_text="not a finite number")
+    mistake.wait_for(timeout=LONG)
     choose(page, "preset", "high-res_replace")
     page.wait_for_function("() => document.querySelector('.sdm-error').textContent === ''", timeout=LONG)
     assert weights(page)[:4] == [0, 0, 1, 1]
+
+
+def test_the_last_of_several_changes_is_planned_however_long_a_plan_takes(page, monkeypatch):
+    last, outlook = ",".join(["0.25"] * 26), MergeService.outlook
+    answers, asked, asked_last = Event(), Event(), Event()
+
+    def held(service, form):
+        (asked_last if form["weights_alpha"] == last else asked).set()
+        return answers.wait(60) and outlook(service, form)
+
+    monkeypatch.setattr(MergeService, "outlook", held)
+    page.locator(f"{MERGE}_weights_alpha textarea").fill("0.5,half")
+    assert asked.wait(30)
+    page.locator(f"{MERGE}_weights_alpha textarea").fill(last)
+    page.wait_for_function("() => document.querySelector('.sdm-error').textContent === ''", timeout=LONG)
+    page.wait_for_timeout(1000)  # it is asked for again when nothing has moved for half a second
+    answers.set()
+    assert asked_last.wait(30)
+    page.locator(f"{MERGE}_weights_alpha .sdtrain-mistake").wait_for(state="detached", timeout=LONG)
 
 
 def test_tools_change_a_range_and_undo(page):

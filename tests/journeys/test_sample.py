@@ -1,9 +1,12 @@
 """The Sample sub-tab in a real browser, on a tiny random model: draw, compare, grid, wrong words, stop."""
 from __future__ import annotations
 
+from threading import Event
+
 import pytest
 import torch
 
+from lib_sdtrain.api.sampling import SampleService
 from lib_sdtrain.model.build import load_model
 from lib_sdtrain.model.checkpoint import open_checkpoint
 from lib_sdtrain.sample.generate import generate
@@ -127,6 +130,22 @@ def test_a_wrong_infotext_says_what_is_wrong(page):
     box(page, "width").fill("70")
     plan(page, "no multiple of 8")
     assert "no multiple of 8" in page.locator(f"{SAMPLE}_width .sdtrain-mistake").inner_text()
+
+
+def test_the_last_of_several_changes_is_planned_however_long_a_plan_takes(page, monkeypatch):
+    answers, asked, outlook = Event(), Event(), SampleService.outlook
+
+    def held(service, form):
+        asked.set()
+        return answers.wait(60) and outlook(service, form)
+
+    monkeypatch.setattr(SampleService, "outlook", held)
+    box(page, "width").fill("70")
+    assert asked.wait(30)
+    box(page, "width").fill("72")
+    page.wait_for_timeout(1000)  # it is asked for again when typing pauses
+    answers.set()
+    plan(page, "72 x 64")
 
 
 def test_stopping_answers_at_once_and_the_next_picture_comes(page):

@@ -36,10 +36,8 @@ def attach_queue(tab: MergeTab, queue: Queue) -> None:
         return update(choices=[*labels, *tab.service.files.titles()], value=_source(asked, labels))
 
     listen(tab.more["enqueue"].click, queued, set(tab.names), [tab.more["plan"], tab.form["name"]])
-    views = ("again_message", "plan", "about", "unet", "notes", "difference")
-    outputs = [*tab.form.values(), *(tab.more[name] for name in views)]
     first = listen(tab.more["fill"].click, chosen, [tab.more["source"]], [tab.more["again"]], js=ASKED)
-    listen(first.then, tab._filled, {*tab.names, tab.more["again"]}, outputs)
+    tab.asking.ask(listen(first.then, tab._filled, {*tab.names, tab.more["again"]}, tab.filled_parts).then)
 
 
 def _source(asked: str, labels: list[str]) -> str:

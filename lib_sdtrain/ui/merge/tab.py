@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from lib_sdtrain.api.merging import MergeService
+from lib_sdtrain.ui.asking import Asking
 from lib_sdtrain.ui.merge.handlers import CHANGING, FIRST_METHOD, LIVE, MergeHandlers
 from lib_sdtrain.ui.merge.layout import MergeParts, build_merge
 from lib_sdtrain.ui.seam import listen, update
@@ -23,6 +24,7 @@ class MergeTab:
         self.handlers = MergeHandlers(service)
         self.parts: MergeParts = build_merge(service.host.name != "standalone", service.live.available)
         self.form, self.more = self.parts.form, self.parts.more
+        self.asking = Asking("merge", self.more["weighed"])
         self.names = {component: name for name, component in self.form.items()}
         if LIVE in self.more:
             self.names[self.more[LIVE]] = LIVE
@@ -47,11 +49,11 @@ class MergeTab:
 
     def _attach_opening(self) -> None:
         choices = [self.form[name] for name in (*_MODELS, "method")]
-        more = [self.more[name] for name in ("preset", "again", "plan", "about", "report", "difference")]
-        listen(self.more["load"].click, self._opened, set(self.names), [*choices, *more])
+        more = [self.more[name] for name in ("preset", "again", "report", "difference")]
+        self._change(self.more["load"].click, self._opened, set(self.names), [*choices, *more])
         ended = [self.form[name] for name in _MODELS]
-        ended += [self.more[name] for name in ("again", "plan", "report", "difference")]
-        listen(self.more["ended"].click, self._ended, set(self.names), ended)
+        ended += [self.more[name] for name in ("again", "report", "difference")]
+        self._change(self.more["ended"].click, self._ended, set(self.names), ended)
         listen(self.more["look"].click, self._looked, None, [self.form[name] for name in _MODELS])
 
     def _titles(self) -> list[str]:
@@ -67,7 +69,6 @@ class MergeTab:
         methods = [method["title"] for method in self.service.methods()]
         answer[self.form["method"]] = update(choices=methods, value=values["method"])
         answer[self.more["preset"]] = update(choices=self.handlers.preset_names(values["presets"] or ""))
-        answer[self.more["about"]] = self.handlers.about(values)
         return answer | self._ended_views(values)
 
     def _ended(self, data: Mapping[Any, Any]) -> dict[Any, Any]:
@@ -78,7 +79,6 @@ class MergeTab:
         labels = self.service.history.labels()
         return {
             self.more["again"]: update(choices=[*labels, *self._titles()]),
-            self.more["plan"]: self.handlers.plan(values),
             self.more["report"]: self.handlers.report(),
             self.more["difference"]: self._difference(values),
         }
@@ -93,40 +93,35 @@ class MergeTab:
     # the form
 
     def _attach_form(self) -> None:
-        plan = self.more["plan"]
-
-        def planned(data: Mapping[Any, Any]) -> dict[Any, Any]:
-            return {plan: self.handlers.plan(self._values(data))}
-
         for name, component in self.form.items():
-            if name not in ("a", "b", "method", *_TEXTS):
+            if name not in ("a", "b", "method", *_TEXTS):  # the page's script asks when the texts have settled
                 for event in _settling_events(component):
-                    listen(event, planned, set(self.names), [plan])
-        listen(self.more["weighed"].click, self._weighed, set(self.names), [plan, self.more["about"]])
-        texts = [self.form[name] for name in _TEXTS]
-        views = [plan, self.more["unet"], self.more["notes"], self.more["difference"], *texts]
-        listen(self.form["a"].input, self._a_chosen, set(self.names), views)
-        listen(self.form["b"].input, self._b_chosen, set(self.names), [plan, self.more["difference"]])
-        listen(self.more["swap"].click, self._swapped, set(self.names), [self.form["a"], self.form["b"], *views])
-        listen(self.more["as_a"].click, self._result_as_a, set(self.names), [self.form["a"], *views])
+                    self.asking.ask(event)
+        self.asking.answered_by(self._planned, set(self.names), [self.more["plan"], self.more["about"]])
+        views = [self.more["unet"], self.more["notes"], self.more["difference"], *(self.form[name] for name in _TEXTS)]
+        self._change(self.form["a"].input, self._a_chosen, set(self.names), views)
+        self._change(self.form["b"].input, self._b_chosen, set(self.names), [self.more["difference"]])
+        self._change(self.more["swap"].click, self._swapped, set(self.names), [self.form["a"], self.form["b"], *views])
+        self._change(self.more["as_a"].click, self._result_as_a, set(self.names), [self.form["a"], *views])
         shown = [self.form[name] for name in CHANGING]
-        listen(self.form["method"].input, self._method_chosen, set(self.names), [*shown, plan, self.more["about"]])
+        self._change(self.form["method"].input, self._method_chosen, set(self.names), shown)
 
-    def _weighed(self, data: Mapping[Any, Any]) -> dict[Any, Any]:
+    def _change(self, event: Any, fn: Callable[..., Any], inputs: Any, outputs: Any) -> None:
+        """A handler that changes the form; the plan is asked for with what stands there then."""
+        self.asking.ask(listen(event, fn, inputs, outputs).then)
+
+    def _planned(self, data: Mapping[Any, Any]) -> dict[Any, Any]:
         values = self._values(data)
         return {self.more["plan"]: self.handlers.plan(values), self.more["about"]: self.handlers.about(values)}
 
     def _method_chosen(self, data: Mapping[Any, Any]) -> dict[Any, Any]:
         values = self._values(data)
-        values["weights_beta"] = self.handlers.beta_for(values["method"], values["weights_beta"])
-        answer = self._of_method(values["method"])
+        beta = self.handlers.beta_for(values["method"], values["weights_beta"])
         shown = self.handlers.visible(values["method"])["weights_beta"]
-        answer[self.form["weights_beta"]] = update(value=values["weights_beta"], visible=shown)
-        return answer | {self.more["plan"]: self.handlers.plan(values), self.more["about"]: self.handlers.about(values)}
+        return self._of_method(values["method"]) | {self.form["weights_beta"]: update(value=beta, visible=shown)}
 
     def _b_chosen(self, data: Mapping[Any, Any]) -> dict[Any, Any]:
-        values = self._values(data)
-        return {self.more["plan"]: self.handlers.plan(values), self.more["difference"]: self._difference(values)}
+        return {self.more["difference"]: self._difference(self._values(data))}
 
     def _a_chosen(self, data: Mapping[Any, Any]) -> dict[Any, Any]:
         return self._fitted(self._values(data))
@@ -134,11 +129,9 @@ class MergeTab:
     def _fitted(self, values: dict[str, Any]) -> dict[Any, Any]:
         """Sliders and weights for as many blocks as A has."""
         unet, texts, note = self.handlers.fitted(values["a"], [values[name] for name in _TEXTS])
-        values |= dict(zip(_TEXTS, texts, strict=True))
-        return {
-            self.more["unet"]: unet, self.more["notes"]: note, self.more["plan"]: self.handlers.plan(values),
-            self.more["difference"]: self._difference(values), **{self.form[name]: values[name] for name in _TEXTS},
-        }
+        views = {"unet": unet, "notes": note, "difference": self._difference(values)}
+        fitted = {self.form[name]: text for name, text in zip(_TEXTS, texts, strict=True)}
+        return {**{self.more[name]: shown for name, shown in views.items()}, **fitted}
 
     def _swapped(self, data: Mapping[Any, Any]) -> dict[Any, Any]:
         values = self._values(data)
@@ -211,9 +204,14 @@ class MergeTab:
     # earlier merges
 
     def _attach_history(self) -> None:
-        views = ("again_message", "plan", "about", "unet", "notes", "difference")
-        outputs = [*self.form.values(), *(self.more[name] for name in views)]
-        listen(self.more["load_again"].click, self._filled, {*self.names, self.more["again"]}, outputs)
+        self._change(
+            self.more["load_again"].click, self._filled, {*self.names, self.more["again"]}, self.filled_parts
+        )
+
+    @property
+    def filled_parts(self) -> list[Any]:
+        """What settings from elsewhere change."""
+        return [*self.form.values(), *(self.more[name] for name in ("again_message", "unet", "notes", "difference"))]
 
     def _filled(self, data: Mapping[Any, Any]) -> dict[Any, Any]:
         found, message = self.handlers.again(data[self.more["again"]])
@@ -230,18 +228,16 @@ class MergeTab:
         }  # fmt: skip
         fitted = self._fitted(values)
         for name in _TEXTS:
-            fitted[self.form[name]] = update(value=values[name], visible=shown[name])
-        return {**changes, **fitted, self.more["about"]: self.handlers.about(values)}
+            fitted[self.form[name]] = update(value=fitted[self.form[name]], visible=shown[name])
+        return {**changes, **fitted}
 
     # live merges
 
     def _attach_live(self) -> None:
-        plan, views = self.more["plan"], ("plan", "about", "unet", "notes", "difference", LIVE)
-        everything = set(self.names)
+        plan, live = self.more["plan"], self.more[LIVE]
 
-        def switched(data: Mapping[Any, Any]) -> Any:
-            values = self._values(data)
-            return self.handlers.plan(values) if values[LIVE] else self.handlers.revert_live() or update()
+        def switched(follows: bool) -> Any:
+            return update() if follows else self.handlers.revert_live() or update()
 
         def saved(name: str) -> Any:
             return self.handlers.save_live(name) or update()
@@ -249,11 +245,10 @@ class MergeTab:
         def reverted() -> list[Any]:
             return [self.handlers.revert_live() or update(), False]
 
-        listen(self.more[LIVE].input, switched, everything, [plan])
+        self.asking.ask_where(listen(live.input, switched, [live], [plan]).then, live)  # what is asked is followed
         listen(self.more["live_save"].click, saved, [self.form["name"]], [plan])
-        listen(self.more["live_revert"].click, reverted, None, [plan, self.more[LIVE]])
-        outputs = [*self.form.values(), *(self.more[name] for name in views)]
-        listen(self.more["live_fill"].click, self._followed, everything, outputs)
+        listen(self.more["live_revert"].click, reverted, None, [plan, live])
+        self._change(self.more["live_fill"].click, self._followed, set(self.names), [*self.filled_parts, live])
 
     def _followed(self, data: Mapping[Any, Any]) -> dict[Any, Any]:
         """The form of what the loaded model shows, ticked, so that it follows from here on."""

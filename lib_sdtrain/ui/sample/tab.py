@@ -10,6 +10,7 @@ from lib_sdtrain.api.sampling_form import OTHER, form_items, form_of
 from lib_sdtrain.api.sampling_grid import NOTHING
 from lib_sdtrain.errors import UserError
 from lib_sdtrain.settings.sample import SampleRequest
+from lib_sdtrain.ui.asking import Asking
 from lib_sdtrain.ui.controls import raw, shown
 from lib_sdtrain.ui.sample.layout import AS_FIRST, SampleParts, build_sample
 from lib_sdtrain.ui.sample.views import notes_html, plan_html
@@ -29,6 +30,7 @@ class SampleTab:
         self.service = service
         first = _FIRST | (_TOYBOX if service.host.name == "standalone" else {})
         self.parts: SampleParts = build_sample(form_of(SampleRequest(**first)))
+        self.asking = Asking("sample", self.parts.more["changed"])
         self.names = {component: name for name, component in self.parts.form.items()}
         self._attach_form()
         self._attach_infotext()
@@ -56,9 +58,10 @@ class SampleTab:
             kind = type(component).__name__
             if kind not in ("Textbox", "Number"):  # the page's script presses `changed` when typing pauses
                 event = component.release if kind == "Slider" else component.input
-                listen(event, changed, set(self.names), outputs)
-        listen(more["changed"].click, changed, set(self.names), outputs)
-        listen(more["load"].click, self._opened, set(self.names), [form["checkpoint"], form["compare"], more["plan"]])
+                self.asking.ask(event)
+        self.asking.answered_by(changed, set(self.names), outputs)
+        opened = [form["checkpoint"], form["compare"], more["plan"]]
+        self.asking.fill(more["load"].click, self._opened, set(self.names), opened)
         listen(more["refresh"].click, self._refreshed, None, [form["checkpoint"], form["compare"]])
 
     def _titles(self) -> list[str]:
@@ -94,10 +97,9 @@ class SampleTab:
                 return {more["message"]: problems_html(error.problems, "sdtrain_sample")}
             return {**self._read(data, text), more["infotext"]: text}
 
-        listen(more["read"].click, read, inputs, outputs)
-        for event in (more["infotext"].blur, more["infotext"].submit):
-            listen(event, read, inputs, outputs)
-        listen(more["picture"].upload, dropped, inputs, outputs)
+        for event in (more["read"].click, more["infotext"].blur, more["infotext"].submit):
+            self.asking.fill(event, read, inputs, outputs)
+        self.asking.fill(more["picture"].upload, dropped, inputs, outputs)
 
     def _read(self, data: Mapping[Any, Any], text: str) -> dict[Any, Any]:
         """Fill the boxes from an infotext; what it does not name goes back to the WebUI's defaults."""

@@ -7,6 +7,7 @@ from typing import Any
 from lib_sdtrain.api.choice import Choice
 from lib_sdtrain.api.services import Services
 from lib_sdtrain.errors import UserError
+from lib_sdtrain.ui.asking import Asking
 from lib_sdtrain.ui.seam import listen, update
 from lib_sdtrain.ui.texts import problems_html
 from lib_sdtrain.ui.train.concepts import CONCEPTS, Concepts
@@ -18,11 +19,7 @@ from lib_sdtrain.ui.train.words import read_prompts, reading_html
 CHECKPOINT, NAME = "model.checkpoint", "save.name"
 COPY = "(text, name) => { window.sdtrain.copied('%s', text); }"
 DOWNLOAD = "(text, name) => { window.sdtrain.download(`${name || 'sdtrain'}.yaml`, text); }"
-CHANGED = "() => { window.sdtrain.formChanged(); }"
-FILLING = "(...held) => { if (window.sdtrain) window.sdtrain.formFilling(); return held; }"
-FILLED = "() => { window.sdtrain.formFilled(); }"
-ANSWERED = "() => { window.sdtrain.planAnswered(); }"
-ASKED = "(source, ...rest) => { window.sdtrain.formFilling(); return [window.sdtrain.asked, ...rest]; }"
+ASKED = "(source, ...rest) => [window.sdtrain.asked, ...rest]"
 
 
 class TrainTab:
@@ -33,6 +30,7 @@ class TrainTab:
         self.handlers = TrainHandlers(services)
         self.hosted = service.host.name != "standalone"
         self.parts: TrainParts = build_train(default_values(), self.hosted, service.host.hides_folders)
+        self.asking = Asking("train", self.parts.replan)
         self.paths = {control.component: path for path, control in self.parts.controls.items()}
         self._attach_form()
         self._attach_words()
@@ -57,7 +55,7 @@ class TrainTab:
             answer[self._component(CHECKPOINT)] = update(choices=self._titles(), value=opening.values[CHECKPOINT])
             return answer | {parts.preset: opening.preset, parts.base_preset: opening.preset}
 
-        self._fill(parts.fill.click, filled, [parts.source, *held],
+        self.asking.fill(parts.fill.click, filled, [parts.source, *held],
                    [*self._everything, parts.preset, parts.base_preset, parts.message], js=ASKED)  # fmt: skip
 
     def _from_elsewhere(self, asked: str, data: Mapping[Any, Any]) -> Opening:
@@ -139,24 +137,17 @@ class TrainTab:
 
         for control in self.parts.controls.values():
             for event in _settling_events(control.component):
-                listen(event, None, js=CHANGED)
-        planned = listen(self.parts.replan.click, changed, self._inputs, self._view_parts)
-        listen(planned.then, None, js=ANSWERED)
+                self.asking.ask(event)
+        self.asking.answered_by(changed, self._inputs, self._view_parts)
         listen(self.parts.replan.click, idle, self._inputs, [self.parts.idle])  # a plan may take its time
         opened = [*self._everything, self.parts.preset, self.parts.base_preset, self.parts.message]
-        self._fill(self.parts.load.click, self._opened, None, opened)
-        self._fill(self.parts.ended.click, self._ended, self._inputs,
+        self.asking.fill(self.parts.load.click, self._opened, None, opened)
+        self.asking.fill(self.parts.ended.click, self._ended, self._inputs,
                    [self._component(CHECKPOINT), self._component(NAME), *self._view_parts])  # fmt: skip
         listen(self.parts.refresh.click, self._refreshed, None, [self._component(CHECKPOINT)])
         listen(self.parts.add_toybox.click, self._toybox_added, None, [self.parts.message, self._component(CHECKPOINT)])
-        self._fill(self.parts.uploads.upload, self._dropped, {*self._inputs, self.parts.uploads},
+        self.asking.fill(self.parts.uploads.upload, self._dropped, {*self._inputs, self.parts.uploads},
                    [self._component(INSTANCE_DIR), self.parts.message, *self._view_parts])  # fmt: skip
-
-    def _fill(self, event: Any, fn: Callable[..., Any], inputs: Any, outputs: Any, js: str = FILLING) -> None:
-        """A handler that puts other values into the form, with their plan: what is asked already is asked anew, and
-        what is typed meanwhile stands.
-        """
-        listen(listen(event, fn, inputs, outputs, js=js).then, None, js=FILLED)
 
     @property
     def _word_parts(self) -> list[Any]:
@@ -218,7 +209,7 @@ class TrainTab:
         outputs = [self._component(PROMPT), self._component(CLASS_PROMPT), self.parts.reading]
         for word in words:
             for event in _settling_events(word):
-                listen(listen(event, changed, set(words), outputs).then, None, js=CHANGED)
+                self.asking.ask(listen(event, changed, set(words), outputs).then)
 
     # several subjects
 
@@ -233,7 +224,7 @@ class TrainTab:
                 values |= {**concepts.controls(), CONCEPTS: concepts.as_state()}
                 return self._shown(data[parts.preset], values)
 
-            self._fill(event, changed, inputs, self._everything)
+            self.asking.fill(event, changed, inputs, self._everything)
 
         attach(parts.concept.input, lambda concepts, title: concepts.chosen(title))
         attach(parts.add_concept.click, lambda concepts, title: concepts.added())
@@ -263,8 +254,9 @@ class TrainTab:
             message = self.handlers.save_preset(data[parts.preset_name], data[parts.preset], self._values(data))
             return {parts.kept: message, parts.preset: update(choices=self._preset_titles())}
 
-        self._fill(parts.preset.input, chosen, self._inputs, [*self._everything, parts.base_preset, parts.message])
-        self._fill(parts.forget.click, forgotten, self._inputs, [*self._everything, parts.message])
+        told = [*self._everything, parts.message]
+        self.asking.fill(parts.preset.input, chosen, self._inputs, [*told, parts.base_preset])
+        self.asking.fill(parts.forget.click, forgotten, self._inputs, told)
         listen(parts.save_preset.click, saved, {*self._inputs, parts.preset_name}, [parts.kept, parts.preset])
         listen(parts.delete_preset.click, self._deleted, [parts.preset], [parts.kept, parts.preset])
         for button, make, then in (

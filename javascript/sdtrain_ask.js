@@ -1,0 +1,90 @@
+// How the forms ask the server what they would do: see lib_sdtrain/ui/asking.py.
+(function () {
+    "use strict";
+
+    const app = window.sdtrain;
+    const LOST_MS = 60000; // what is not answered by then is not waited for
+    const TAKEN_MS = 20; // a control has taken its value by then
+    const BOXES = ".sdtrain-field textarea, .sdtrain-field input:not([role=listbox])";
+
+    // Text as typing would put it there.
+    app.type = (box, text) => {
+        const kind = box.tagName === "TEXTAREA" ? HTMLTextAreaElement : HTMLInputElement;
+        Object.getOwnPropertyDescriptor(kind.prototype, "value").set.call(box, text);
+        box.dispatchEvent(new Event("input", {bubbles: true}));
+    };
+
+    // One question at a time, and another when the form has changed meanwhile.
+    function questions(button) {
+        let askedAt = 0, again = false;
+        const waits = () => Date.now() - askedAt < LOST_MS;
+        const asked = {
+            again: () => { again = again || waits(); },
+            changed: () => {
+                if (waits()) {
+                    again = true;
+                    return;
+                }
+                askedAt = Date.now();
+                again = false;
+                setTimeout(() => app.press(button), TAKEN_MS);
+            },
+            answered: () => {
+                askedAt = 0;
+                if (again) asked.changed();
+            },
+        };
+        return asked;
+    }
+
+    // What a person types while other values are on their way into the form is newer than they are: it stands.
+    function typing() {
+        const typed = new Map(); // by control: what to do to have it back
+        let fillings = 0, begun = 0;
+        return {
+            note: (event) => {
+                const box = event.target;
+                if (!fillings || !box.matches(BOXES)) return;
+                const {checked, value} = box;
+                const ticks = ["checkbox", "radio"].includes(box.type);
+                typed.set(ticks ? box.closest(".sdtrain-field") : box, () => {
+                    if (ticks && box.checked !== checked) box.click();
+                    if (!ticks && box.value !== value) app.type(box, value);
+                });
+            },
+            filling: () => {
+                if (Date.now() - begun > LOST_MS) fillings = 0;
+                if (!fillings) typed.clear();
+                fillings += 1;
+                begun = Date.now();
+            },
+            filled: (restored) => {
+                fillings = Math.max(0, fillings - 1);
+                if (fillings || !typed.size) return;
+                const acts = [...typed.values()];
+                setTimeout(() => {
+                    for (const act of acts) act();
+                    restored();
+                }, TAKEN_MS);
+            },
+        };
+    }
+
+    function form(button) {
+        const asked = questions(button), kept = typing();
+        return {
+            changed: asked.changed, answered: asked.answered, filling: kept.filling, typed: kept.note,
+            filled: () => {
+                asked.again();
+                kept.filled(asked.changed);
+            },
+        };
+    }
+
+    app.forms = {
+        train: form("sdtrain_train_replan"),
+        merge: form("sdtrain_merge_weighed"),
+        sample: form("sdtrain_sample_changed"),
+    };
+    app.onReady((page) => page.addEventListener("input", app.forms.train.typed));
+})();

@@ -1,0 +1,42 @@
+"""How a form asks for its plan: one question at a time, and another when the form has changed meanwhile.
+
+Gradio leaves out an event whose like is still on its way, and answers may come in any order: the page's script
+(`sdtrain_ask.js`) keeps the last question from being lost and an old answer from being the last.
+"""
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from lib_sdtrain.ui.seam import listen
+
+AS_HELD = "(...held) => held"
+
+
+class Asking:
+    """The questions of one form: `form` is its name in the page's script, `button` what the script presses to ask."""
+
+    def __init__(self, form: str, button: Any) -> None:
+        self.form, self.button = form, button
+
+    def _js(self, act: str) -> str:
+        return f"() => {{ window.sdtrain.forms.{self.form}.{act}(); }}"
+
+    def answered_by(self, fn: Callable[..., Any], inputs: Any, outputs: Any) -> None:
+        """What answers the form's question."""
+        listen(listen(self.button.click, fn, inputs, outputs).then, None, js=self._js("answered"))
+
+    def ask(self, event: Any) -> None:
+        """Ask after an event: a control has settled, or an answer of the server (its `then`) has changed some."""
+        listen(event, None, js=self._js("changed"))
+
+    def ask_where(self, event: Any, tick: Any) -> None:
+        """Ask after an event where a box is ticked."""
+        listen(event, None, [tick], js=f"(on) => {{ if (on) window.sdtrain.forms.{self.form}.changed(); }}")
+
+    def fill(self, event: Any, fn: Callable[..., Any], inputs: Any, outputs: Any, js: str = AS_HELD) -> None:
+        """A handler that puts other values into the form with their plan: what is asked already is asked anew, and
+        what is typed meanwhile stands. `js` makes the inputs in the page.
+        """
+        begin = f"(...held) => {{ window.sdtrain.forms.{self.form}.filling(); return ({js})(...held); }}"
+        listen(listen(event, fn, inputs, outputs, js=begin).then, None, js=self._js("filled"))
