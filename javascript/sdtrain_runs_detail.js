@@ -46,15 +46,23 @@
         place().hidden = !details.length;
         if (!details.length) return;
         const open = [...place().querySelectorAll("details[open]")].map((one) => one.dataset.name);
-        const typed = place().querySelector("input[type=text]"), words = typed ? typed.value : "";
+        const typed = place().querySelector("input[type=text]"), typing = typed && typed === document.activeElement;
         place().replaceChildren(...(details.length > 1 ? await several() : one(details[0])));
         for (const name of open) {
             const again = place().querySelector(`details[data-name="${name}"]`);
             if (again) again.open = true;
         }
-        const box = place().querySelector("input[type=text]");
-        if (box && words) box.value = words;
+        if (typed) goOnTyping(typed, place().querySelector("input[type=text]"), typing);
     };
+
+    // Who is typing into a box goes on in the one that takes its place.
+    function goOnTyping(old, box, typing) {
+        if (!box) return;
+        box.value = old.value;
+        if (!typing) return;
+        box.focus({preventScroll: true});
+        box.setSelectionRange(old.selectionStart, old.selectionEnd);
+    }
 
     // one of them
 

@@ -285,7 +285,9 @@ def test_runs_are_listed_and_a_stopped_one_can_be_lengthened(site, open_page):
     wait_state(page, "stopped")
     open_tab(page, "Runs")
     page.locator("#sdtrain_runs_table tbody tr", has_text="stopped").first.click()
-    page.fill("#sdtrain_runs_length", "45")
+    page.locator("#sdtrain_runs_length").press("4")
+    page.evaluate("() => { window.sdtrain.runs.answered(); return window.sdtrain.runs.refreshDetail(); }")
+    page.keyboard.press("5")  # who types is not interrupted when the list has news
     page.click("#sdtrain_runs_resume")
     open_tab(page, "Train")
     wait_state(page, "finished")
