@@ -42,12 +42,12 @@
     dataset.turn = (way) => turnTo(Math.max(0, first + (way === "on" ? PAGE : -PAGE)));
 
     async function turnTo(place) {
-        const asked = wanted += 1, grid = part("grid");
+        const asked = wanted += 1, grid = part("grid"), look = dataset.shown; // another may be read meanwhile
         const query = new URLSearchParams({which: part("which").value, first: place, count: PAGE, search: part("search").value});
         grid.dataset.waiting = "true";
         let page = null;
         try {
-            page = await dataset.ask(`${encodeURIComponent(dataset.id)}/pictures?${query}`);
+            page = await dataset.ask(`${encodeURIComponent(look)}/pictures?${query}`);
         } catch (error) { // the pictures that are there stay
             grid.dataset.waiting = "false";
             return;
@@ -56,7 +56,7 @@
         first = place;
         total = page.total;
         grid.dataset.waiting = "false";
-        grid.replaceChildren(...page.rows.map(figure));
+        grid.replaceChildren(...page.rows.map((row) => figure(row, look)));
         const last = first + page.rows.length;
         part("place").textContent = total ? `${(first + 1).toLocaleString("en")}–${last.toLocaleString("en")} of ${total.toLocaleString("en")}` : "none";
         dataset.view().querySelector("[data-do=back]").disabled = first === 0;
@@ -64,7 +64,7 @@
     }
 
     // The picture and its crop on one stage that holds both: a crop that reaches beyond the picture is padding.
-    function stage(row) {
+    function stage(row, look) {
         const [width, height] = row.resize, [x, y, w, h] = row.crop;
         const left = Math.min(0, x), top = Math.min(0, y);
         const wide = Math.max(width, x + w) - left, high = Math.max(height, y + h) - top;
@@ -77,7 +77,7 @@
         const image = element("img");
         image.loading = "lazy";
         image.alt = row.name;
-        image.src = new URL(`sdtrain/v1/dataset/${encodeURIComponent(dataset.id)}/pictures/${row.number}?mark=${row.mark}`, document.baseURI);
+        image.src = new URL(`sdtrain/v1/dataset/${encodeURIComponent(look)}/pictures/${row.number}?mark=${row.mark}`, document.baseURI);
         image.addEventListener("error", () => made.replaceChildren(element("div", "this picture cannot be shown: it was changed or removed", "sdd-lost")));
         put(image, 0, 0, width, height);
         whole.append(image);
@@ -86,7 +86,7 @@
         return made;
     }
 
-    function figure(row) {
+    function figure(row, look) {
         const made = element("figure"), words = element("figcaption");
         const cut = row.lost >= 0.005 ? `, ${dataset.percent(row.lost)} cut away` : "";
         words.append(element("span", row.name),
@@ -95,7 +95,7 @@
         if (flags.length) words.append(element("span", flags.join(", "), "sdd-flag"));
         if (row.caption) words.append(element("span", row.caption, "sdd-words"));
         made.title = [(row.folder ? row.folder + "/" : "") + row.name, row.caption || ""].filter(Boolean).join("\n");
-        made.append(stage(row), words);
+        made.append(stage(row, look), words);
         return made;
     }
 

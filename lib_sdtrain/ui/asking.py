@@ -34,9 +34,11 @@ class Asking:
         """Ask after an event where a box is ticked."""
         listen(event, None, [tick], js=f"(on) => {{ if (on) window.sdtrain.forms.{self.form}.changed(); }}")
 
-    def fill(self, event: Any, fn: Callable[..., Any], inputs: Any, outputs: Any, js: str = AS_HELD) -> None:
+    def fill(self, event: Any, fn: Callable[..., Any], inputs: Any, outputs: Any, js: str = AS_HELD) -> Any:
         """A handler that puts other values into the form with their plan: what is asked already is asked anew, and
-        what is typed meanwhile stands. `js` makes the inputs in the page.
+        what is typed meanwhile stands. `js` makes the inputs in the page. Returns the event that follows.
         """
         begin = f"(...held) => {{ window.sdtrain.forms.{self.form}.filling(); return ({js})(...held); }}"
-        listen(listen(event, fn, inputs, outputs, js=begin).then, None, js=self._js("filled"))
+        answered = listen(event, fn, inputs, outputs, js=begin)
+        listen(answered.then, None, js=self._js("filled"))
+        return answered.then

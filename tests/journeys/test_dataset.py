@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from lib_sdtrain.api.dataset import DatasetService
 from lib_sdtrain.data import scanning
 from tests.journeys.steps import open_tab, set_text, wait_plan
 
@@ -109,6 +110,21 @@ def test_reading_shows_how_far_it_is_and_stops(site, open_page, monkeypatch):
     part(page, "state").get_by_text("Stopped").wait_for()
     page.click(f"{DATASET} [data-do=look]")
     part(page, "headline").get_by_text("8 pictures").wait_for()
+
+
+def test_what_was_read_can_be_looked_through_while_it_is_read_again(site, open_page, monkeypatch):
+    page = opened(site, open_page)
+    go_on, read = threading.Event(), DatasetService._read
+    monkeypatch.setattr(DatasetService, "_read", lambda *args: go_on.wait(60) and read(*args))
+    page.click(f"{DATASET} [data-do=look]")
+    part(page, "progress").wait_for()
+    part(page, "search").fill("ball-3")
+    page.wait_for_function("grid => grid.children.length === 1", arg=part(page, "grid").element_handle())
+    picture = part(page, "grid").locator("img")
+    assert picture.evaluate("picture => picture.decode().then(() => picture.naturalHeight)") == 128
+    go_on.set()
+    part(page, "progress").wait_for(state="hidden")
+    assert names(page) == ["ball-3.png"]
 
 
 def edit(page, name: str):

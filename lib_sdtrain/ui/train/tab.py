@@ -209,7 +209,7 @@ class TrainTab:
         outputs = [self._component(PROMPT), self._component(CLASS_PROMPT), self.parts.reading]
         for word in words:
             for event in _settling_events(word):
-                self.asking.ask(listen(event, changed, set(words), outputs).then)
+                self.asking.ask(self.asking.fill(event, changed, set(words), outputs))
 
     # several subjects
 
