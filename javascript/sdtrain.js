@@ -15,7 +15,7 @@
     app.views = []; // functions of (page element, job), called after every answer
     app.job = null;
     app.queue = {waiting: 0, next: "", held: ""}; // what comes after the job
-    app.asked = "{}"; // what a hidden button that is pressed next is to do
+    app.asked = "{}"; // the wish that a hidden button tells, see sdtrain_ask.js
 
     app.root = () => (typeof window.gradioApp === "function" ? window.gradioApp() : document);
     app.byId = (id) => app.root().querySelector("#" + CSS.escape(id));

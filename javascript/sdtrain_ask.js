@@ -1,10 +1,11 @@
-// How the forms ask the server what they would do: see lib_sdtrain/ui/asking.py.
+// How the page asks the server, what its forms would do and what its buttons wish: see lib_sdtrain/ui/asking.py.
 (function () {
     "use strict";
 
     const app = window.sdtrain;
     const LOST_MS = 60000; // what is not answered by then is not waited for
-    const TAKEN_MS = 20; // a control has taken its value by then
+    const WISH_LOST_MS = 10000;
+    const TAKEN_MS = 20; // a control has taken its value by then, and the page an answer
     const BOXES = ".sdtrain-field textarea, .sdtrain-field input:not([role=listbox])";
 
     // Text as typing would put it there.
@@ -25,8 +26,8 @@
                     again = true;
                     return;
                 }
+                again = askedAt > 0; // Gradio leaves this one out if that one is on its way after all
                 askedAt = Date.now();
-                again = false;
                 setTimeout(() => app.press(button), TAKEN_MS);
             },
             answered: () => {
@@ -86,5 +87,38 @@
         merge: form("sdtrain_merge_weighed"),
         sample: form("sdtrain_sample_changed"),
     };
+
+    // Wishes are put down in `app.asked` and told by a hidden button, each after the answer to the one before. A wish
+    // may be a function that makes it when its turn has come.
+    function wishes(button) {
+        const waiting = [];
+        let toldAt = 0;
+        const next = () => {
+            if (!waiting.length || Date.now() - toldAt < WISH_LOST_MS) return;
+            const wish = waiting.shift();
+            toldAt = Date.now();
+            app.asked = JSON.stringify(typeof wish === "function" ? wish() : wish);
+            app.press(button);
+        };
+        return {
+            send: (wish) => {
+                waiting.push(wish);
+                next();
+            },
+            answered: () => {
+                toldAt = 0;
+                setTimeout(next, TAKEN_MS);
+            },
+        };
+    }
+
+    app.wishes = {
+        train: wishes("sdtrain_train_fill"),
+        merge: wishes("sdtrain_merge_fill"),
+        dataset: wishes("sdtrain_dataset_command"),
+        preparing: wishes("sdtrain_preparing_command"),
+        runs: wishes("sdtrain_runs_command"),
+    };
+
     app.onReady((page) => page.addEventListener("input", app.forms.train.typed));
 })();

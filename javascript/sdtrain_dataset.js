@@ -29,8 +29,7 @@
     const visible = () => Boolean(dataset.view() && dataset.view().offsetParent !== null && !document.hidden);
 
     function send(wish) {
-        app.asked = JSON.stringify({id: dataset.id, folder: part("folder").value, ...wish});
-        app.press("sdtrain_dataset_command");
+        app.wishes.dataset.send(() => ({id: dataset.id, folder: part("folder").value, ...wish}));
     }
 
     dataset.again = () => send({do: "look", again: true});

@@ -23,8 +23,7 @@
         const wish = {act, folder: place || folder(), id: working};
         for (const name of [...FIELDS, ...FLAGS]) wish[name] = value(name);
         if (act === "show") shown = captionsWish();
-        app.asked = JSON.stringify(wish);
-        app.press("sdtrain_preparing_command");
+        app.wishes.preparing.send(wish);
     }
 
     function clear() {

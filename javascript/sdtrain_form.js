@@ -68,8 +68,7 @@
         plan.addEventListener("click", (event) => {
             const button = event.target.closest("[data-fit]");
             if (!button) return;
-            app.asked = `{"fit": ${button.dataset.fit}}`;
-            app.press("sdtrain_train_fill");
+            app.wishes.train.send({fit: JSON.parse(button.dataset.fit)});
         });
         page.addEventListener("input", (event) => {
             if (event.target.matches("[data-part=search]")) search(page, event.target.value);

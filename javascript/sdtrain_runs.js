@@ -47,11 +47,8 @@
         return answer.json();
     };
 
-    // The server acts on one wish at a time, and says what came of it above the list.
-    runs.send = (wish) => {
-        app.asked = JSON.stringify(wish);
-        app.press("sdtrain_runs_command");
-    };
+    // The server says above the list what came of a wish.
+    runs.send = app.wishes.runs.send;
 
     runs.lookSoon = () => { looked = 0; app.pollSoon(100); };
 

@@ -49,16 +49,14 @@
 
     // Settings from elsewhere go into the Train form: {task}, {run}, {infotext} or {name, text} of a file.
     app.fillTrain = (source) => {
-        app.asked = JSON.stringify(source);
-        app.press("sdtrain_train_fill");
+        app.wishes.train.send(source);
         app.openSubTab("Train");
         app.leaveRun();
     };
 
     // An earlier merge or a merged file goes into the Merge form.
     app.fillMerge = (source) => {
-        app.asked = JSON.stringify(source);
-        app.press("sdtrain_merge_fill");
+        app.wishes.merge.send(source);
         app.openSubTab("Merge");
     };
 

@@ -1,7 +1,8 @@
-"""How a form asks for its plan: one question at a time, and another when the form has changed meanwhile.
+"""How the page asks: a form for its plan, its buttons for what they wish.
 
-Gradio leaves out an event whose like is still on its way, and answers may come in any order: the page's script
-(`sdtrain_ask.js`) keeps the last question from being lost and an old answer from being the last.
+Gradio leaves out an event whose like is still on its way, and answers may come in any order. So the page's script
+(`sdtrain_ask.js`) has one question of a form on its way at a time, and asks another when the form has changed
+meanwhile; and it tells each wish after the answer to the one before.
 """
 from __future__ import annotations
 
@@ -11,6 +12,7 @@ from typing import Any
 from lib_sdtrain.ui.seam import listen
 
 AS_HELD = "(...held) => held"
+WISHED = "(wish, ...rest) => [window.sdtrain.asked, ...rest]"
 
 
 class Asking:
@@ -42,3 +44,13 @@ class Asking:
         answered = listen(event, fn, inputs, outputs, js=begin)
         listen(answered.then, None, js=self._js("filled"))
         return answered.then
+
+
+def wish_answered(name: str, then: Any) -> None:
+    """Have the next of the wishes called `name` in the page's script told after an event."""
+    listen(then, None, js=f"() => {{ window.sdtrain.wishes.{name}.answered(); }}")
+
+
+def answer_wishes(name: str, event: Any, fn: Callable[..., Any], inputs: Any, outputs: Any) -> None:
+    """What answers the wishes called `name`; they come as JSON in the place of the first of the inputs."""
+    wish_answered(name, listen(event, fn, inputs, outputs, js=WISHED).then)

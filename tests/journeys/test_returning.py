@@ -20,6 +20,11 @@ def value(page, path: str) -> str:
     return page.locator(f"{TRAIN}_{path.replace('.', '_')}").locator("textarea, input").first.input_value()
 
 
+def wait_value(page, path: str, text: str) -> None:
+    box = page.locator(f"{TRAIN}_{path.replace('.', '_')}").locator("textarea, input").first
+    page.wait_for_function("([box, text]) => box.value === text", arg=[box.element_handle(), text])
+
+
 def test_the_settings_of_the_last_start_come_back_and_can_be_forgotten(site, open_page):
     first = open_page(site.url)
     assert "40 steps" in wait_plan(first)
@@ -61,10 +66,7 @@ def test_a_second_subject_is_learnt_too(site, open_page, tmp_path):
     page.locator(".sdtrain-plan", has_text="11 pictures").wait_for()
     set_text(page, PROMPT, "a photo of zwx cup")
     page.locator(f"{TRAIN}_concept label", has_text="1: sks-cup").click()
-    page.wait_for_function(
-        "([box, text]) => box.value === text",
-        arg=[page.locator(f"{TRAIN}_data_concepts_0_instance_prompt textarea").element_handle(), "a photo of sks cup"],
-    )
+    wait_value(page, PROMPT, "a photo of sks cup")
     set_text(page, DIR, "/nowhere")
     page.locator(f"{TRAIN}_concept label", has_text="2: subject-2").click()
     page.locator(".sdtrain-plan", has_text="concept 1: there is no folder").wait_for()
@@ -92,9 +94,10 @@ def test_what_is_typed_while_other_values_are_on_their_way_stands(site, open_pag
     set_text(page, "train.length", "12")
     page.locator(f"{TRAIN}_method_kind label", has_text="lora").click()
     answers.set()
+    wait_value(page, DIR, site.engine.subject)  # which came with the concept
+    wait_value(page, PROMPT, "a photo of zwx cup")
     page.locator(".sdtrain-plan", has_text="12 steps").wait_for()
-    assert (value(page, PROMPT), value(page, "train.length")) == ("a photo of zwx cup", "12")
-    assert value(page, DIR) == site.engine.subject  # which came with the concept
+    assert value(page, "train.length") == "12"
     assert page.locator(f"{TRAIN}_method_kind input:checked").get_attribute("value") == "lora"
 
 

@@ -3,10 +3,12 @@ from __future__ import annotations
 
 import json
 import re
+import threading
 
 import pytest
 
 from lib_sdtrain.api.choice import Choice
+from lib_sdtrain.ui.runs.handlers import RunsHandlers
 from tests.journeys.steps import TRAIN, open_tab, press, set_text, wait_plan, wait_state
 
 pytestmark = pytest.mark.browser
@@ -62,6 +64,25 @@ def test_a_queue_of_three_is_set_up_beside_a_running_job_and_looked_at_again(sit
     done = "() => document.querySelectorAll('#sdtrain_runs_view li .sdr-chip[data-state=finished]').length === 2"
     again.wait_for_function(done)
     assert sorted(run.total for run in site.services.train.runs()) == [3, 4, 900]
+
+
+def test_every_wish_is_told_however_quickly_they_follow_each_other(site, open_page, monkeypatch):
+    told, done = [], threading.Event()
+
+    def slowly(handlers, wish):
+        told.append(json.loads(wish)["do"])
+        done.wait(0.5)
+        if len(told) == 4:
+            done.set()
+        return ""
+
+    monkeypatch.setattr(RunsHandlers, "_answer", slowly)
+    page = open_page(site.url)
+    open_tab(page, "Runs")
+    names = ["hold", "go_on", "hold", "clear"]
+    page.evaluate("names => { for (const name of names) window.sdtrain.runs.send({do: name}); }", names)
+    assert done.wait(60)
+    assert told == names
 
 
 def test_a_waiting_run_goes_back_into_the_form(site, open_page):

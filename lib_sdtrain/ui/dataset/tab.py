@@ -7,12 +7,10 @@ import gradio as gr
 
 from lib_sdtrain.api.choice import Choice
 from lib_sdtrain.api.services import Services
+from lib_sdtrain.ui.asking import answer_wishes
 from lib_sdtrain.ui.dataset.handlers import DatasetHandlers, PreparingHandlers
 from lib_sdtrain.ui.dataset.views import EDIT, EDIT_HTML, PANEL, VIEW_HTML
-from lib_sdtrain.ui.seam import listen
 from lib_sdtrain.ui.train.tab import TrainTab
-
-ASKED = "(wish, ...rest) => [window.sdtrain ? window.sdtrain.asked : '{}', ...rest]"
 
 
 class DatasetTab:
@@ -39,5 +37,5 @@ class DatasetTab:
         def changed(wish: str, *shown: Any) -> str:
             return self.preparing.command(wish, lambda: chosen(shown))
 
-        listen(self.command.click, asked, [self.wish, *held], [self.message], js=ASKED)
-        listen(self.change.click, changed, [self.wish, *held], [self.answer], js=ASKED)
+        answer_wishes("dataset", self.command.click, asked, [self.wish, *held], [self.message])
+        answer_wishes("preparing", self.change.click, changed, [self.wish, *held], [self.answer])

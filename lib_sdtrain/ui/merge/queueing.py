@@ -10,11 +10,10 @@ from lib_sdtrain.api.merging import MergeOutlook
 from lib_sdtrain.api.queue import Queue
 from lib_sdtrain.api.queue_kinds import MERGE
 from lib_sdtrain.errors import UserError
+from lib_sdtrain.ui.asking import WISHED, wish_answered
 from lib_sdtrain.ui.merge.tab import MergeTab
 from lib_sdtrain.ui.merge.views import outlook_html
 from lib_sdtrain.ui.seam import listen, update
-
-ASKED = "(source) => [window.sdtrain ? window.sdtrain.asked : '']"
 
 
 def attach_queue(tab: MergeTab, queue: Queue) -> None:
@@ -36,8 +35,10 @@ def attach_queue(tab: MergeTab, queue: Queue) -> None:
         return update(choices=[*labels, *tab.service.files.titles()], value=_source(asked, labels))
 
     listen(tab.more["enqueue"].click, queued, set(tab.names), [tab.more["plan"], tab.form["name"]])
-    first = listen(tab.more["fill"].click, chosen, [tab.more["source"]], [tab.more["again"]], js=ASKED)
-    tab.asking.ask(listen(first.then, tab._filled, {*tab.names, tab.more["again"]}, tab.filled_parts).then)
+    first = listen(tab.more["fill"].click, chosen, [tab.more["source"]], [tab.more["again"]], js=WISHED)
+    filled = listen(first.then, tab._filled, {*tab.names, tab.more["again"]}, tab.filled_parts)
+    tab.asking.ask(filled.then)
+    wish_answered("merge", filled.then)
 
 
 def _source(asked: str, labels: list[str]) -> str:

@@ -6,12 +6,9 @@ from typing import Any
 import gradio as gr
 
 from lib_sdtrain.api.services import Services
+from lib_sdtrain.ui.asking import answer_wishes
 from lib_sdtrain.ui.runs.handlers import RunsHandlers
 from lib_sdtrain.ui.runs.views import PANEL, VIEW_HTML
-from lib_sdtrain.ui.seam import listen
-
-ASKED = "() => [window.sdtrain ? window.sdtrain.asked : '{}']"
-"""What the page has put down before it pressed a hidden button."""
 
 
 class RunsTab:
@@ -24,4 +21,4 @@ class RunsTab:
             gr.HTML(VIEW_HTML)
             self.wish = gr.Textbox(visible=False, elem_id=f"{PANEL}_wish")
             self.command: Any = gr.Button("command", visible=False, elem_id=f"{PANEL}_command")
-        listen(self.command.click, self.handlers.command, [self.wish], [self.message], js=ASKED)
+        answer_wishes("runs", self.command.click, self.handlers.command, [self.wish], [self.message])

@@ -7,7 +7,7 @@ from typing import Any
 from lib_sdtrain.api.choice import Choice
 from lib_sdtrain.api.services import Services
 from lib_sdtrain.errors import UserError
-from lib_sdtrain.ui.asking import Asking
+from lib_sdtrain.ui.asking import WISHED, Asking, wish_answered
 from lib_sdtrain.ui.seam import listen, update
 from lib_sdtrain.ui.texts import problems_html
 from lib_sdtrain.ui.train.concepts import CONCEPTS, Concepts
@@ -19,7 +19,6 @@ from lib_sdtrain.ui.train.words import read_prompts, reading_html
 CHECKPOINT, NAME = "model.checkpoint", "save.name"
 COPY = "(text, name) => { window.sdtrain.copied('%s', text); }"
 DOWNLOAD = "(text, name) => { window.sdtrain.download(`${name || 'sdtrain'}.yaml`, text); }"
-ASKED = "(source, ...rest) => [window.sdtrain.asked, ...rest]"
 
 
 class TrainTab:
@@ -55,8 +54,8 @@ class TrainTab:
             answer[self._component(CHECKPOINT)] = update(choices=self._titles(), value=opening.values[CHECKPOINT])
             return answer | {parts.preset: opening.preset, parts.base_preset: opening.preset}
 
-        self.asking.fill(parts.fill.click, filled, [parts.source, *held],
-                   [*self._everything, parts.preset, parts.base_preset, parts.message], js=ASKED)  # fmt: skip
+        outputs = [*self._everything, parts.preset, parts.base_preset, parts.message]
+        wish_answered("train", self.asking.fill(parts.fill.click, filled, [parts.source, *held], outputs, js=WISHED))
 
     def _from_elsewhere(self, asked: str, data: Mapping[Any, Any]) -> Opening:
         wish, preset = wish_of(asked), data[self.parts.preset]
