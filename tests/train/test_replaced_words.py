@@ -1,6 +1,8 @@
 """When a trigger word becomes another one: once in a run, however many stages it has."""
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 
 from lib_sdtrain.events import CancelToken, result_of
@@ -48,7 +50,7 @@ def test_words_are_replaced_from_where_the_whole_run_is(plans, tmp_path, begin, 
 def test_another_batch_size_on_the_way_moves_no_step(plans):
     """Up to step 2 a step took in one sample, from then on it is two: step 4 begins with sample 2 + 2 * 2."""
     (plan,) = plans(4, stages=[], train__length=7, train__batch_size=2)
-    assert said(plan.after(2, 2))[:8] == "oooooonn"
+    assert said(plan.after(SimpleNamespace(facts={"step": 2, "samples": 2})))[:8] == "oooooonn"
 
 
 def test_validation_says_the_new_word_from_the_beginning(plans):
