@@ -25,6 +25,8 @@ from lib_sdtrain.settings.parse import build
 
 MERGE, DIFFERENCE, PICTURES = "merge", "merge-difference", "merge-pictures"
 OF_METHODS = ("gamma", "density", "drop_rate", "seed")
+OF_COMMANDS = ("out", "recipe", "search", "threads")
+"""Settings that a form does not have: where files are looked for and written is the host's business."""
 _METHOD_FIELDS = ("name", "title", "formula", "sentence", "source", "params", "models", "many", "beta", "uses_beta")
 MODEL_NEEDED = "a checkpoint is needed"
 _MODELS = ("a", "b", "c")
@@ -109,7 +111,9 @@ class MergeService:
         for role in ("model", "lora", "presets"):
             if role in values:
                 values[role] = problems.tried(self.files.many, values[role], role)
-        values = {key: value for key, value in values.items() if value is not None}
+        for role in filter(values.__contains__, OF_COMMANDS):
+            problems.add("is a setting of the command alone", where=role, fix="leave it out")
+        values = {key: value for key, value in values.items() if value is not None and key not in OF_COMMANDS}
         out = problems.tried(self.files.target, name, values)
         settings = problems.tried(build, MergeSettings, {**values, "out": str(out) if out else ""})
         problems.raise_if_any()

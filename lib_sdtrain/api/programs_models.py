@@ -4,7 +4,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from lib_sdtrain.api.merging import MergeService
+from lib_sdtrain.api.merging import OF_COMMANDS, MergeService
 from lib_sdtrain.api.merging_pictures import PicturePlan
 from lib_sdtrain.api.programs_train import QUEUED
 from lib_sdtrain.api.queue import Queue
@@ -17,7 +17,6 @@ from lib_sdtrain.settings.merge import MergeSettings
 from lib_sdtrain.settings.sample import SampleRequest
 from lib_sdtrain.settings.schema import json_schema
 
-_OF_COMMANDS = ("out", "recipe", "search", "threads")
 _AXES = ("x", "x_values", "y", "y_values")
 _WEIGHTS: Mapping[str, Any] = {"type": "string", "description": "numbers between commas, BASE first"}
 
@@ -25,7 +24,7 @@ _WEIGHTS: Mapping[str, Any] = {"type": "string", "description": "numbers between
 def merge_properties() -> dict[str, Any]:
     """What a merge takes: the command's settings with a `name` instead of a path to write to."""
     known = json_schema(MergeSettings)["properties"]
-    return {name: part for name, part in known.items() if name not in _OF_COMMANDS} | {"name": TEXT}
+    return {name: part for name, part in known.items() if name not in OF_COMMANDS} | {"name": TEXT}
 
 
 def sample_properties() -> dict[str, Any]:

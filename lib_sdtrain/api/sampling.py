@@ -15,13 +15,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from lib_sdtrain.api.sampling_form import Reading, infotext_of, read_form, request_of
+from lib_sdtrain.api.sampling_form import OTHER, Reading, infotext_of, read_form, request_of
 from lib_sdtrain.api.sampling_grid import CHECKPOINT, MOST_CELLS, Axis, make_axis
 from lib_sdtrain.api.sampling_work import COMPARE, GRID, ONE, Cell, Drawing, draw
 from lib_sdtrain.errors import Problem, Problems, UserError
 from lib_sdtrain.events import CancelToken, Event, Preview
 from lib_sdtrain.host.protocol import CheckpointEntry, Host, entry_called
 from lib_sdtrain.jobs import Job, JobRunner
+from lib_sdtrain.places import is_file
 from lib_sdtrain.settings.sample import RANDOM_SEED_END, SampleSettings
 
 KIND = "sample"
@@ -127,6 +128,7 @@ class SampleService:
                          fix=f"at most {MOST_CELLS}")
         if request is not None:
             _check_sizes(problems, request)
+            problems.tried(self._check_vae, request.options.sd_vae)
         problems.raise_if_any()
         settings = self._settings()
         if x.field or y.field:
@@ -136,6 +138,11 @@ class SampleService:
             cells = tuple(Cell(name, one, self._title(name)) for name in (checkpoint, second))
             return Drawing(COMPARE, cells, settings)
         return Drawing(ONE, (Cell(checkpoint, request),), settings)
+
+    def _check_vae(self, name: str) -> None:
+        """Raise `UserError` for a VAE by a path that this page may not use."""
+        if "/" in name or "\\" in name or is_file(Path(name)):
+            self.host.allowed_path(name, OTHER)
 
     def _axis(self, problems: Problems, form: Mapping[str, Any], name: str) -> Axis:
         title, text = str(form.get(name) or ""), str(form.get(f"{name}_values") or "")

@@ -116,6 +116,13 @@ def test_a_page_from_outside_reaches_its_own_folder_only(tmp_path, service):
     assert [files.weights(text, "x") for text in (WEIGHTS, "GRAD_V", "0.5")] == [WEIGHTS, "GRAD_V", "0.5"]
 
 
+@pytest.mark.parametrize("name", ["recipe", "search", "out", "threads"])
+def test_where_a_command_looks_and_writes_is_not_a_forms_business(tmp_path, service, name):
+    given = {"threads": 1, "search": [str(tmp_path)]}.get(name, str(tmp_path / "x.safetensors"))
+    [problem] = service.outlook(form(**{name: given})).problems
+    assert (problem.where, problem.what) == (name, "is a setting of the command alone")
+
+
 def test_loras_are_found_by_name_and_preset_files_on_one_line(tmp_path, service):
     lora = tmp_path / "models" / "Lora" / "style.safetensors"
     lora.parent.mkdir()

@@ -59,6 +59,18 @@ def test_a_missing_lora_is_a_mistake(service):
     assert "no LoRA is called 'nothere'" in problems[0].what
 
 
+def test_a_page_from_outside_names_no_vae_of_another_folder(tmp_path, tiny_checkpoint):
+    host = StandaloneHost(tmp_path, local=False)
+    outside = SampleService(host, JobRunner(host))
+    for name in (str(tiny_checkpoint), f"{tmp_path}/../elsewhere.vae.pt", "~/nothing.vae.pt"):
+        [problem] = outside.outlook(form(checkpoint="toybox", other=f"sd_vae: {name}")).problems
+        assert "outside the folders" in problem.what
+        assert problem.where == OTHER
+    own = host.output_dir() / "own.vae.pt"
+    outlook = outside.outlook(form(checkpoint="toybox", other=f"sd_vae: {own}"))
+    assert [problem.what for problem in outlook.problems] == [f"no VAE is called {str(own)!r}"]
+
+
 def test_the_outlook_counts(service):
     outlook = service.outlook(form(batch_size=2, n_iter=3, enable_hr=True, hr_scale=1.5, hr_second_pass_steps=4))
     assert (outlook.kind, outlook.pictures, outlook.steps) == ("pictures", 6, 18)
