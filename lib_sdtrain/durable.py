@@ -5,6 +5,7 @@ import contextlib
 import glob
 import os
 import secrets
+import shutil
 import time
 from pathlib import Path
 
@@ -38,7 +39,7 @@ def remove_stale(target: Path) -> None:
     for left in target.parent.glob(f".{glob.escape(_begin(target))}.*.tmp"):
         with contextlib.suppress(OSError):  # another process may be as quick
             if time.time() - left.stat().st_mtime > _STALE_SECONDS:
-                left.unlink()
+                shutil.rmtree(left) if left.is_dir() else left.unlink()
 
 
 def write_atomically(path: Path, content: bytes) -> None:

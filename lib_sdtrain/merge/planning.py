@@ -94,7 +94,8 @@ def _steps(planner: _Planner) -> Iterable[Step]:
 def _without_stale_average(planner: _Planner, steps: dict[str, Step]) -> dict[str, Step]:
     """The steps without the moving average where it is not that of the resulting weights: training would go on from it.
 
-    It is where every model that goes into a weight has an average to go into the average, and nothing else is added.
+    It is where every model that goes into a weight has an average to go into the average, in the same way, and nothing
+    else is added. Averages are merged with the weight of BASE, as by every merger that merges them.
     """
     inputs, why = planner.inputs, None
     for key, step in steps.items():
@@ -107,6 +108,8 @@ def _without_stale_average(planner: _Planner, steps: dict[str, Step]) -> dict[st
             why = f"{lacking.path.name} has none"
         elif step.loras or step.adjustment:
             why = f"{'LoRAs change' if step.loras else 'adjusting changes'} the weights, and not their average"
+        elif _way(planner, step) != _way(planner, steps[average]):
+            why = f"averages are merged with the weight of BASE, and {step.block} or a layer in it has another"
         if why:
             break
     if why is None:
@@ -114,6 +117,12 @@ def _without_stale_average(planner: _Planner, steps: dict[str, Step]) -> dict[st
     planner.notes.append(f"A's moving average (EMA) is left out, because it is not that of the result: {why}")
     planner.only_a[:] = [key for key in planner.only_a if not key.startswith(_EMA)]
     return {key: step for key, step in steps.items() if not key.startswith(_EMA)}
+
+
+def _way(planner: _Planner, step: Step) -> tuple[object, ...]:
+    """What is made of whose tensors: equal for a weight and its average where both are merged alike."""
+    alpha = step.alpha if "alpha" in planner.inputs.method.params else None
+    return step.method, *((alpha, step.beta) if step.method else ()), *(source.role for source in step.sources)
 
 
 def _pattern(text: str | None) -> re.Pattern[str] | None:

@@ -3,15 +3,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import secrets
 import shutil
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lib_sdtrain.durable import fsync_path
+from lib_sdtrain.durable import fsync_path, remove_stale, temporary_beside
 from lib_sdtrain.errors import UserError
 from lib_sdtrain.events import CancelToken, Event, Notice, Phase
 from lib_sdtrain.model.build import empty_modules
@@ -66,7 +64,8 @@ def write_folder(
     family = as_diffusers(source)
     parts = _parts(family, picks, source)
     check_space(out, sum(file_size(part.specs, metadata) for part in parts))
-    temporary = out.with_name(f".{out.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+    remove_stale(out)
+    temporary = temporary_beside(out)
     if any(part_of(key) == EMA for key in picks):
         yield Notice(text="EMA weights are left out: a diffusers folder has no place for them", where=str(out))
     try:

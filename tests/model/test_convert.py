@@ -1,6 +1,8 @@
 """Pruning, casting, baking, changing the container."""
 import json
+import os
 import shutil
+import time
 
 import pytest
 import torch
@@ -238,6 +240,18 @@ def test_stopping_and_a_full_disk_leave_nothing(tmp_path, checkpoint, monkeypatc
     with pytest.raises(UserError, match="10,000 free"):
         run(checkpoint, tmp_path / out)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_killed_conversion_left_goes_with_a_later_one(tmp_path, checkpoint):
+    left, fresh, others = (tmp_path / name for name in (".o.1-a.tmp", ".o.2-b.tmp", ".other.1-a.tmp"))
+    yesterday = time.time() - 25 * 3600
+    for folder in (left, fresh, others):
+        (folder / "unet").mkdir(parents=True)
+        (folder / "unet" / "half.safetensors").write_bytes(b"half")
+    for folder in (left, others):
+        os.utime(folder, (yesterday, yesterday))
+    run(checkpoint, tmp_path / "o")
+    assert {path.name for path in tmp_path.iterdir()} == {"o", fresh.name, others.name}
 
 
 @pytest.mark.parametrize("name", [SD1, SDXL])

@@ -11,7 +11,7 @@ from lib_sdtrain.settings.fields import declared
 from lib_sdtrain.settings.merge import MergeSettings
 from lib_sdtrain.settings.parse import build
 
-FLAGS = ("out", "dtype")
+FLAGS = ("out", "dtype", "ema")
 KEEPS_A = "no_interpolation"
 
 
