@@ -175,9 +175,9 @@ def _train(
     """The steps, and what is due between them; `rest` is what is left to prepare when the first one is done."""
     plan = trainer.plan
     if trainer.step == 0:
-        yield from draw_previews(trainer, outputs.run, token)
+        yield from draw_previews(trainer, outputs.run, token, only_missing=True)
         if validator.due(0):
-            yield from validator.run(token)
+            yield from validator.run(token, outputs.run.validated(0))
     elif trainer.step < plan.steps:
         yield from _left_over(trainer, outputs.run, validator, token)
     began, first = time.monotonic(), trainer.step

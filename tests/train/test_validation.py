@@ -247,9 +247,11 @@ def test_a_file_keeps_the_average_of_the_unet_alone_and_so_it_is_measured(tiny_c
     assert measured["average"] == again["validation"] != measured["validation"]
 
 
-@pytest.mark.parametrize("last", ["validation: one", "validation", "average", "training"])
+@pytest.mark.parametrize(("step", "last"), [
+    (1, "validation: one"), (1, "validation"), (1, "average"), (1, "training"), (0, "validation"),
+])  # fmt: skip
 def test_what_a_stop_kept_from_being_measured_is_measured_when_the_run_goes_on(
-    tiny_checkpoint, picture_folder, tmp_path, last
+    tiny_checkpoint, picture_folder, tmp_path, step, last
 ):
     concepts = [{"name": name, "instance_dir": str(picture_folder(name, 3)), "instance_prompt": "a photo of sks dog"}
                 for name in ("one", "two")]  # fmt: skip
@@ -259,7 +261,7 @@ def test_what_a_stop_kept_from_being_measured_is_measured_when_the_run_goes_on(
     token, seen = CancelToken(), []
     for event in train(own, token, tmp_path / "cut"):
         seen.append(event)
-        if isinstance(event, Validation) and (event.step, event.name) == (1, last):
+        if isinstance(event, Validation) and (event.step, event.name) == (step, last):
             token.stop_and_save()
     seen += finish(resume(tmp_path / "cut"))
     told = [(event.step, event.name, event.loss) for event in of_kind(seen, Validation)]
