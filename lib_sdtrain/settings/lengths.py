@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 
 UNITS = ("steps", "epochs", "samples")
-_FORM = re.compile(r"\s*([0-9][0-9_,]*(?:\.[0-9]+)?(?:[eE][0-9]+)?)\s*([A-Za-z]*)\s*$")
+_FORM = re.compile(r"\s*([0-9][0-9_,]*(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?)\s*([A-Za-z]*)\s*$")
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,7 @@ class Length:
     unit: str = "steps"
 
     def __str__(self) -> str:
-        number = f"{self.amount:g}" if self.amount != int(self.amount) else str(int(self.amount))
+        number = repr(self.amount) if self.amount != int(self.amount) else str(int(self.amount))
         return number if self.unit == "steps" else f"{number} {self.unit}"
 
     def steps(self, samples_a_step: int, samples_an_epoch: int) -> int:

@@ -47,6 +47,17 @@ class PreviewSettings:
         choices=(SDTRAIN, WEBUI),
         applies=(when("preview.prompts"),),
     )
+    seed: int | None = setting(
+        None,
+        "Preview seed",
+        "The seed of the first preview, which the others follow, where they name none of their own. The same in all "
+        "stages.",
+        minimum=0,
+        maximum=2**63 - 1,
+        step=1,
+        default_text="train.seed",
+        applies=(when("preview.prompts"),),
+    )
 
 
 @dataclass(frozen=True)
@@ -97,6 +108,16 @@ class ValidationSettings:
         minimum=0,
         step=1,
         unit="pictures",
+        applies=HELD_OUT,
+    )
+    seed: int | None = setting(
+        None,
+        "Validation seed",
+        "The seed of the noise that the pictures are asked with. The same in all stages.",
+        minimum=0,
+        maximum=2**63 - 1,
+        step=1,
+        default_text="train.seed",
         applies=HELD_OUT,
     )
 

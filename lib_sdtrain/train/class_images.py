@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from functools import partial
+from itertools import count, islice
 from pathlib import Path
 
-from lib_sdtrain.data.concepts import FILEWORDS, find_pictures
+from lib_sdtrain.data.concepts import FILEWORDS
 from lib_sdtrain.data.randomness import key
 from lib_sdtrain.events import CancelToken, Event, Phase, Saved
 from lib_sdtrain.model.build import LoadedModel
@@ -28,12 +29,10 @@ BATCH = 4
 MAX_SEED = 2**32
 
 
-def missing_slots(folder: Path, wanted: int) -> list[int]:
-    """Numbers of the pictures to make so that `folder` holds `wanted`; pictures of any name count."""
-    present = find_pictures(folder) if folder.is_dir() else []
-    names = {path.name for path in present}
-    free = [slot for slot in range(wanted) if slot_name(slot) not in names]
-    return free[: max(0, wanted - len(present))]
+def missing_slots(folder: Path, missing: int) -> list[int]:
+    """Numbers of `missing` pictures to make in `folder`: the first that no file there has, readable or not."""
+    names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    return list(islice((slot for slot in count() if slot_name(slot) not in names), missing))
 
 
 def slot_name(slot: int) -> str:
@@ -52,10 +51,11 @@ def class_request(concept: Concept, plan: Plan, seed: int) -> SampleRequest:
 
 def make_class_pictures(plan: Plan, model: LoadedModel, token: CancelToken) -> Iterator[Event]:
     """Fill every concept's folder, a few pictures at a time. Stopping keeps what is made."""
-    for concept, folder in zip(plan.settings.data.concepts, plan.class_folders, strict=True):
+    concepts = zip(plan.settings.data.concepts, plan.class_folders, plan.missing_class, strict=True)
+    for concept, folder, missing in concepts:
         if folder is None:
             continue
-        slots = missing_slots(folder, concept.num_class_images)
+        slots = missing_slots(folder, missing)
         folder.mkdir(parents=True, exist_ok=True)
         for done, slot in enumerate(slots, 1):
             token.check()

@@ -67,6 +67,7 @@ class Average:
         self.settings, self.every = settings, max(1, every)
         self.updates = self._began = 0
         self._waits = steps // self.every
+        self._waited: int | None = None
         self.parameters = {
             f"{part}.{name}": value for part, module in parts.items() for name, value in module.named_parameters()
         }
@@ -76,7 +77,12 @@ class Average:
 
     @property
     def after(self) -> int:
-        """The number of the last update at which the average is the parameters; 0 where it goes on from the first."""
+        """The number of the last update at which the average is the parameters; 0 where it goes on from the first.
+
+        Once that is over it stays so, however many steps of another batch `steps` would be.
+        """
+        if self._waited is not None:
+            return self._waited
         return self._began + self._waits if self._waits else 0
 
     def update(self) -> None:
@@ -90,8 +96,14 @@ class Average:
         ]
         torch._foreach_lerp_(averages, now, share)
 
-    def load(self, weights: Mapping[str, Tensor], updates: int) -> None:
+    @property
+    def waited(self) -> int | None:
+        """`after` where that is over, else None: what a state tells of it."""
+        return self.after if self.updates > self.after else None
+
+    def load(self, weights: Mapping[str, Tensor], updates: int, waited: int | None = None) -> None:
         """Go on from an average of the same parameters; from one without updates it begins anew."""
+        self._waited = waited
         self.updates = updates
         self._began = min(self._began, updates)
         for name, value in self.weights.items():

@@ -1,9 +1,10 @@
 """Pictures that are kept from training to measure it by: those of a folder, a share of each concept's, or a count."""
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Collection, Generator, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import compress
 from pathlib import Path
 
 import numpy as np
@@ -41,9 +42,12 @@ def check_validation(settings: RunSettings, problems: Problems) -> None:
 
 
 def hold_out(
-    materials: Sequence[Material], settings: RunSettings, reading: Reading, problems: Problems
-) -> Generator[Event, None, tuple[list[Material], list[Material]]]:
-    """(what is trained on, what is validated on), as the settings say. Yields progress and notices."""
+    materials: Sequence[Material], settings: RunSettings, reading: Reading, problems: Problems,
+    trained: Collection[str] = (),
+) -> Generator[Event, None, tuple[list[Material], list[Material]]]:  # fmt: skip
+    """(what is trained on, what is validated on), as the settings say, and nothing that was `trained` on before (by
+    SHA-256). Yields progress and notices.
+    """
     chosen, kept, held = settings.validation, list(materials), []
     sizing, data = sizing_of(settings.data), settings.data
     by_columns = Filter(data.filter) if data.filter else None
@@ -60,7 +64,12 @@ def hold_out(
         there = [len(material.pictures) for material in fitting]
         share, count = chosen.fraction, chosen.count
         counts = apportioned(there, count, problems) if count else shares(there, share, problems)
-        kept, held = split(fitting, counts, settings.train.seed)
+        kept, held = split(fitting, counts, settings.train.seed, trained)
+        if not any(material.pictures for material in held) and not problems.found:
+            problems.add(
+                "every picture that could be kept from training is trained on, itself or a copy of it",
+                where=COUNT if count else FRACTION, fix=f"add pictures, or give {DIR}",
+            )
     return kept, held
 
 
@@ -118,18 +127,26 @@ def apportioned(there: Sequence[int], count: int, problems: Problems) -> list[in
 
 
 def split(
-    materials: Sequence[Material], counts: Sequence[int], seed: int
+    materials: Sequence[Material], counts: Sequence[int], seed: int, trained: Collection[str] = ()
 ) -> tuple[list[Material], list[Material]]:
-    """(what is trained on, what is held out): so many pictures of each concept.
+    """(what is trained on, what is held out): so many pictures of each concept, fewer where the rest is `trained` on
+    already (by SHA-256), or is a copy of a picture that is.
 
     Which ones depends on the seed and on the pictures' contents alone, so the same ones stay out when a run goes on,
     and all of fewer are among those of more.
     """
+    hashes = [[sha256 for sha256, _ in looks_of(material.pictures)] for material in materials]
+    outs = []
+    for own, count in zip(hashes, counts, strict=True):
+        seen = np.fromiter((sha256 in trained for sha256 in own), bool, len(own))
+        drawn = np.fromiter((key(seed, f"validation {sha256}") for sha256 in own), np.uint64, len(own))
+        out = np.zeros(len(own), bool)
+        out[np.lexsort((drawn, seen))[:count]] = True
+        outs.append(out & ~seen)
+    inside = {sha256 for own, out in zip(hashes, outs, strict=True) for sha256 in compress(own, ~out)}
     kept, held = [], []
-    for material, count in zip(materials, counts, strict=True):
-        drawn = (key(seed, f"validation {sha256}") for sha256, _ in looks_of(material.pictures))
-        out = np.zeros(len(material.pictures), bool)
-        out[np.argsort(np.fromiter(drawn, np.uint64, len(out)), kind="stable")[:count]] = True
+    for material, own, out in zip(materials, hashes, outs, strict=True):
+        out &= np.fromiter((sha256 not in inside for sha256 in own), bool, len(own))
         kept.append(replace(material, pictures=chosen(material.pictures, np.flatnonzero(~out))))
         held.append(Material(material.concept, chosen(material.pictures, np.flatnonzero(out))))
     return kept, held

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Collection, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
@@ -135,10 +135,11 @@ class Plan:
 
 def make_plan(
     settings: RunSettings, outputs: Path, device: str, token: CancelToken, *, anew: bool = True,
-    studio: Studio | None = None,
+    studio: Studio | None = None, trained: Collection[str] = (),
 ) -> Generator[Event, None, Plan]:  # fmt: skip
     """Check everything, read the folders; yields progress and notices, returns the plan. `anew`: a run begins, whose
-    files must not be there yet. `studio` is what the surroundings draw with, None where there are none.
+    files must not be there yet. `studio` is what the surroundings draw with, None where there are none. What `trained`
+    names, by SHA-256, was trained on already: none of it is held out.
 
     Raises `UserError` with all mistakes found.
     """
@@ -162,7 +163,7 @@ def make_plan(
     materials = yield from read_folders(settings, folders, reading, problems)
     check_apart(materials, folders, problems)
     problems.raise_if_any()
-    materials, held = yield from hold_out(materials, settings, reading, problems)
+    materials, held = yield from hold_out(materials, settings, reading, problems, trained)
     roots = [instance for instance, _ in folders]
     materials = yield from fit_materials(materials, roots, settings.data, problems)
     check_average(settings, problems, sum(material.epoch_samples for material in materials))

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from lib_sdtrain.train.outputs import beyond_hash, data_facts, parents_of
 from lib_sdtrain.train.plan import Plan, make_plan
 from lib_sdtrain.train.results import check_overwrites, written
 from lib_sdtrain.train.run_dir import RunDir
-from lib_sdtrain.train.stages import begun_stage, laid_out, plan_stages, run_stages, stages_of
+from lib_sdtrain.train.stages import begun_stage, laid_out, plan_stages, run_stages, stage_run, stages_of
 from lib_sdtrain.train.starting import pick_device
 from lib_sdtrain.train.state import SavedState, newest_state
 from lib_sdtrain.train.studio import Studio
@@ -54,7 +55,9 @@ def resume(
         return
     _check_names(run, before, settings)
     state = newest_state(run.states)
-    plan = (yield from make_plan(settings, run.outputs, device, token, anew=False, studio=studio)).after(state)
+    plan = make_plan(settings, run.outputs, device, token, anew=False, studio=studio, trained=trained_on(state))
+    plan = (yield from plan).after(state)
+    _check_names(run, before, settings, complete=_has_all_steps(state, replace(plan, settings=before)))
     if state and state.facts["step"] >= plan.steps and run.finished_steps() >= plan.steps:
         raise UserError(
             f"all {plan.steps} steps are done", where=str(run.path), fix="lengthen it, for instance --set train.length="
@@ -72,7 +75,9 @@ def _resume_stages(
     run: RunDir, before: RunSettings, settings: RunSettings, device: str, token: CancelToken, studio: Studio | None
 ) -> Iterator[Event]:
     """Go on inside the stage that is not done, with the changes from there on. Raises `UserError` when all are done."""
-    plans = yield from plan_stages(settings, run.outputs, device, token, anew=False, studio=studio)
+    states = [newest_state(stage_run(run, number).states) for number in range(1, len(settings.stages) + 2)]
+    trained = frozenset[str]().union(*map(trained_on, states))
+    plans = yield from plan_stages(settings, run.outputs, device, token, anew=False, studio=studio, trained=trained)
     stages = laid_out(plans, run)
     if all(stage.done for stage in stages):
         raise UserError(f"all {sum(stage.steps for stage in stages)} steps are done", where=str(run.path),
@@ -82,7 +87,8 @@ def _resume_stages(
     _check_parents(lasting, begun.plan)
     _check_reached(before, settings, begun.number)
     for stage, old in zip(stages[begun.number - 1 :], stages_of(before)[begun.number - 1 :], strict=True):
-        _check_names(stage.run, old, stage.plan.settings)
+        complete = _has_all_steps(stage.state, replace(stage.plan, settings=old))
+        _check_names(stage.run, old, stage.plan.settings, complete)
     notices = [Notice(text=f"changed: {line}") for line in describe_changes(before, settings)]
     notices += [Notice(text=f"changed: {line}") for line in data_changes(begun.state, begun.plan)]
     run.write_config(settings)
@@ -117,10 +123,17 @@ def _check_fixed(before: RunSettings, after: RunSettings) -> None:
     problems.raise_if_any()
 
 
-def _check_names(run: RunDir, before: RunSettings, settings: RunSettings) -> None:
-    """Raise `UserError` when files of another run would be overwritten by new names."""
-    problems = Problems()
-    mine = run.result_files() | {run.result_file(before, kind, suffix=form.suffix) for kind, form in written(before)}
+def _has_all_steps(state: SavedState | None, before: Plan) -> bool:
+    return state is not None and state.facts["step"] >= before.steps
+
+
+def _check_names(run: RunDir, before: RunSettings, settings: RunSettings, complete: bool = True) -> None:
+    """Raise `UserError` when files of another run would be overwritten: of a new name, or of the same while this run
+    had none. One that has `complete`d its steps with the settings `before` may have been killed over its result.
+    """
+    problems, mine = Problems(), run.result_files()
+    if complete:
+        mine |= {run.result_file(before, kind, suffix=form.suffix) for kind, form in written(before)}
     check_overwrites(settings, problems, mine)
     problems.raise_if_any()
 
@@ -136,6 +149,12 @@ def _check_parents(state: SavedState | None, plan: Plan) -> None:
                 fix="put the former file back, or start a new run",
             )
     problems.raise_if_any()
+
+
+def trained_on(state: SavedState | None) -> frozenset[str]:
+    """SHA-256 of the pictures that a state was trained on."""
+    concepts = state.facts["data"] if state else ()
+    return frozenset(sha256 for concept in concepts for sha256, _ in concept["pictures"])
 
 
 def data_changes(state: SavedState | None, plan: Plan) -> list[str]:

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import gc
 import hashlib
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from lib_sdtrain.data.catalogue import looks_of
 from lib_sdtrain.errors import Problems, UserError
 from lib_sdtrain.events import (
     CancelToken,
@@ -33,28 +35,26 @@ from lib_sdtrain.settings.run import RunSettings
 from lib_sdtrain.settings.run_outputs import LogSettings
 from lib_sdtrain.train.optimizers.registry import SCHEDULE_FREE
 from lib_sdtrain.train.plan import Plan, make_plan
+from lib_sdtrain.train.results import chosen_places
 from lib_sdtrain.train.run_dir import RunDir
 from lib_sdtrain.train.starting import stage_layers
 from lib_sdtrain.train.state import SavedState, newest_state
 from lib_sdtrain.train.studio import Studio
+from lib_sdtrain.train.token_vectors import FIRST, WORDS
 
 LATER_STAGES_KEEP = (
     "model.checkpoint", "model.vae", "method.", "embedding.name", "embedding.vectors", "embedding.init_words",
-    "save.dir", "save.embedding_dir", "ema.",
+    "save.dir", "save.embedding_dir", "ema.", WORDS, FIRST,
 )
 
 
 def stages_of(settings: RunSettings) -> list[RunSettings]:
     """The settings of each stage: the run's own, then each entry of `stages` on top of the stage before it.
 
-    A stage that says nothing of its name or seed gets the run's name with its number, and the next seed. Raises
-    `UserError` with every mistake.
+    A stage that says nothing of its name or seed gets the run's name with its number, and the next seed; previews and
+    validation keep theirs. Raises `UserError` with every mistake.
     """
     problems = Problems()
-    if settings.stages and settings.train.optimizer == SCHEDULE_FREE:
-        problems.add(
-            "schedule_free has no end at which a next stage could begin", where="train.optimizer", fix="use adamw"
-        )
     plain = to_plain(replace(settings, stages=()))
     found = [replace(settings, stages=())]
     for number, entry in enumerate(settings.stages, 2):
@@ -64,9 +64,9 @@ def stages_of(settings: RunSettings) -> list[RunSettings]:
                 f"{entry!r} is not a mapping of names to values", where=where, fix='as in {"data.resolution": 768}'
             )
             continue
-        seed = {"train.seed": found[-1].train.seed + 1}
         try:
-            layers = stage_layers(found[-1], [Layer("run", plain), Layer("seed", seed), Layer(where, entry)])
+            own = Layer("stage", _of_its_own(found[-1], settings))
+            layers = stage_layers(found[-1], [Layer("run", plain), own, Layer(where, entry)])
             stage = resolve(RunSettings, layers).settings
         except UserError as error:
             problems.absorb(error, f"{where}.{{}}".format)
@@ -74,8 +74,36 @@ def stages_of(settings: RunSettings) -> list[RunSettings]:
         _check_kept(found[-1], stage, where, problems)
         found.append(stage)
         plain = to_plain(stage)
+    for number, stage in enumerate(found[:-1]):
+        if stage.train.optimizer == SCHEDULE_FREE:
+            problems.add(
+                "schedule_free has no end at which a next stage could begin", fix="use adamw",
+                where=f"stages.{number - 1}.train.optimizer" if number else "train.optimizer",
+            )
+            break  # what follows may have it from this one
+    named = [_named(stage, number, settings) for number, stage in enumerate(found, 1)] if settings.stages else found
+    _check_apart(named, problems)
     problems.raise_if_any()
-    return [_named(stage, number, settings) for number, stage in enumerate(found, 1)] if settings.stages else found
+    return named
+
+
+def _of_its_own(before: RunSettings, whole: RunSettings) -> dict[str, Any]:
+    """What a stage does not have from the one before it."""
+    first = whole.train.seed
+    looks = {"preview.seed": whole.preview.seed, "validation.seed": whole.validation.seed}
+    looks = {path: first if seed is None else seed for path, seed in looks.items()}
+    return {"train.seed": before.train.seed + 1, "save.name": whole.save.name} | looks
+
+
+def _check_apart(stages: Sequence[RunSettings], problems: Problems) -> None:
+    """No stage may write over the files of another."""
+    seen: set[tuple[str, str]] = set()
+    for number, stage in enumerate(stages):
+        own = {(str(folder), stem) for _, folder, stem in chosen_places(stage)}
+        if own & seen:
+            problems.add("a stage before it writes files of this name", where=f"stages.{number - 1}.save.name",
+                         fix="choose another name")  # fmt: skip
+        seen |= own
 
 
 def _check_kept(before: RunSettings, stage: RunSettings, where: str, problems: Problems) -> None:
@@ -91,8 +119,13 @@ def _check_kept(before: RunSettings, stage: RunSettings, where: str, problems: P
 
 
 def _named(stage: RunSettings, number: int, whole: RunSettings) -> RunSettings:
-    """All but the last get their number behind the run's name, so that each stage's result stands for itself."""
-    if number > len(whole.stages) or stage.save.name != whole.save.name or not stage.data.concepts:
+    """All but the last get their number behind the run's name, so that each stage's result stands for itself; the
+    file of a word, which is called as the word is, stays in the stage's directory.
+    """
+    if number > len(whole.stages):
+        return stage
+    stage = replace(stage, save=replace(stage.save, embedding_dir=""))
+    if stage.save.name != whole.save.name or not stage.data.concepts:
         return stage
     name = stage.save.name or stage.data.concepts[0].name
     return replace(stage, save=replace(stage.save, name=f"{name}-stage-{number}"))
@@ -114,15 +147,21 @@ class _Unheard:
 
 def plan_stages(
     settings: RunSettings, outputs: Path, device: str, token: CancelToken, *, anew: bool = True,
-    studio: Studio | None = None,
+    studio: Studio | None = None, trained: Collection[str] = (),
 ) -> Generator[Event, None, list[Plan]]:  # fmt: skip
-    """The plan of each stage, as `make_plan`. Raises `UserError` with the mistakes of all."""
+    """The plan of each stage, as `make_plan`: none holds out what one before it is trained on. Raises `UserError` with
+    the mistakes of all.
+    """
     problems, plans, unheard = Problems(), [], _Unheard()
     stages = stages_of(settings)
+    chance = any(stage.validation.fraction or stage.validation.count for stage in stages)
     for number, stage in enumerate(stages, 1):
         try:
-            plan = make_plan(stage, outputs, device, token, anew=anew, studio=studio)
+            plan = make_plan(stage, outputs, device, token, anew=anew, studio=studio, trained=trained)
             plan = yield from sifted(plan, unheard)
+            if chance:
+                looks = (looks_of(material.pictures) for material in plan.materials)
+                trained = {*trained, *(sha256 for sha256, _ in chain.from_iterable(looks))}
             plans.append(plan.behind((former, former.steps) for former in plans))
         except UserError as error:
             problems.absorb(error, str if number == 1 else f"stages.{number - 2}.{{}}".format)

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from lib_sdtrain.data.draws import Draw, Draws
 from lib_sdtrain.data.latents import Latents
-from lib_sdtrain.data.randomness import key
 from lib_sdtrain.errors import JobFailed, UserError
 from lib_sdtrain.model.build import LoadedModel
 from lib_sdtrain.model.keys import UNET
@@ -243,14 +242,13 @@ class Trainer:
         self.samples += count
         return self.batch_of(list(self.draws_of(range(first, first + count))))
 
-    def batch_of(self, draws: Sequence[Draw], purpose: str = "", loss: LossSettings | None = None) -> Batch:
+    def batch_of(self, draws: Sequence[Draw], seed: int | None = None, loss: LossSettings | None = None) -> Batch:
         """The micro-batch of these draws, with what the family's conditioning needs.
 
-        `purpose` gives it noise of its own, `loss` another form of noise than the run's.
+        With a `seed` it has noise of its own, with a `loss` another form of noise than the run's.
         """
-        seed = self.settings.train.seed
         batch = make_batch(
-            draws, self.latents, self.model.family.scale_factor, key(seed, purpose) if purpose else seed,
+            draws, self.latents, self.model.family.scale_factor, self.settings.train.seed if seed is None else seed,
             loss or self.settings.loss, len(self.criterion.alphas_cumprod),
         )
         return replace(batch, **self.conditioning.facts(draws, tuple(batch.latents.shape[2:])))
@@ -340,6 +338,7 @@ class Trainer:
         facts = {
             "step": self.step, "samples": self.samples, "average_updates": self.average and self.average.updates,
             "smoothed": [self.smoothed.total, self.smoothed.weight],
+            "average_waited": self.average and self.average.waited,
             "scaler": self.scaler.state_dict() if self.scaler else None,
             "optimizer": kept.facts_of(self.optimizer),
         }
@@ -350,7 +349,8 @@ class Trainer:
         for name, part in self.parts.items():
             part.load_state_dict(_under(state.tensors, f"weights.{name}."))
         if self.average and state.facts.get("average_updates") is not None:
-            self.average.load(_under(state.tensors, "average."), state.facts["average_updates"])
+            self.average.load(_under(state.tensors, "average."), state.facts["average_updates"],
+                              state.facts.get("average_waited"))
         elif self.average:  # it was turned on while the run stood still, or between two stages
             self.average.load(self.average.parameters, 0)
 

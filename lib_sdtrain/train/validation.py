@@ -27,6 +27,7 @@ from lib_sdtrain.train.forms import average_beside
 from lib_sdtrain.train.plan import Plan
 from lib_sdtrain.train.trainer import Trainer
 
+NOISE = "validation"
 HELD_OUT, AVERAGE, STABLE = "validation", "average", "training"
 """What the curves are called: held-out pictures with the main form's weights, with their average; the stable loss."""
 
@@ -37,6 +38,11 @@ class Sample:
 
     draw: Draw
     timestep: int
+
+
+def noise_seed(settings: RunSettings) -> int:
+    """What the noise comes from that pictures are asked with."""
+    return settings.train.seed if settings.validation.seed is None else settings.validation.seed
 
 
 def strata(count: int, timesteps: int) -> list[int]:
@@ -51,7 +57,7 @@ def fixed_draws(material: Material, settings: RunSettings, limit: int | None = N
         shuffle_caption=False,
     )
     plain = Material(material.concept, material.pictures)
-    draws = Draws([plain], data, key(settings.train.seed, "validation"))
+    draws = Draws([plain], data, key(noise_seed(settings), NOISE))
     count = len(material.pictures) if limit is None else min(limit, len(material.pictures))
     return [draws.at(index) for index in range(count)]
 
@@ -141,7 +147,8 @@ class Validator:
 
     def _losses(self, samples: Sequence[Sample], criterion: Criterion) -> float:
         """The sum of the samples' losses."""
-        batch = self.trainer.batch_of([sample.draw for sample in samples], "validation", criterion.settings)
+        seed = key(noise_seed(self.plan.settings), NOISE)
+        batch = self.trainer.batch_of([sample.draw for sample in samples], seed, criterion.settings)
         batch = replace(batch, timesteps=torch.tensor([sample.timestep for sample in samples]))
         prediction, target = self.trainer.answer(batch)
         return float(criterion.per_sample(prediction, target, batch.timesteps, batch.mask).double().sum())

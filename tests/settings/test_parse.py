@@ -84,6 +84,7 @@ def test_resolved_settings_survive_the_way_through_yaml():
     (1000, Length(1000)), ("1000", Length(1000)), ("1,000 steps", Length(1000)), ("30 epochs", Length(30, "epochs")),
     ("1 epoch", Length(1, "epochs")),
     ("1e5 samples", Length(100_000, "samples")), ("0.5 epochs", Length(0.5, "epochs")),
+    ("0.6666666 epochs", Length(0.6666666, "epochs")), ("2e-6 epochs", Length(2e-6, "epochs")),
 ])
 def test_lengths_in_every_unit(raw, expected):
     assert parse_length(raw) == expected

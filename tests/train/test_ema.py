@@ -18,6 +18,7 @@ from lib_sdtrain.train.child import write_child
 from lib_sdtrain.train.ema import check_average, decay_at
 from lib_sdtrain.train.forecast import checkpoint_bytes
 from lib_sdtrain.train.resume import resume
+from lib_sdtrain.train.state import newest_state
 from tests.model.averages import average_of, lightning, module_names, shadow
 from tests.tiny import tiny_family, write_tiny
 from tests.train.runs import finish, of_kind, run_settings
@@ -291,3 +292,19 @@ def test_an_average_that_has_no_place_is_refused(tiny_checkpoint, picture_folder
         settings = run_settings(tiny_checkpoint, picture_folder(str(own), 1), ema__decay=0.9, save__ema="keep", **own)
         with pytest.raises(UserError, match=r"save\.ema: only the average of a whole UNet"):
             finish(train(settings, run_dir=tmp_path / "run"))
+
+
+def test_what_was_waited_for_is_not_waited_for_again(tiny_checkpoint, picture_folder, tmp_path):
+    """8 samples are two steps of four, and would be eight of the batch that the run goes on with."""
+    own = run_settings(tiny_checkpoint, picture_folder("i", 4), train__length="24 samples", train__batch_size=4,
+                       ema__decay=0.9, ema__after="8 samples", save__ema="use")  # fmt: skip
+    token = CancelToken()
+    finish(train(own, token, tmp_path / "cut"), token, stop_at=4)
+    state = newest_state(tmp_path / "cut" / "state")
+    assert state.facts["average_waited"] == 2
+    token = CancelToken()
+    finish(resume(tmp_path / "cut", {"train.batch_size": 1}, token), token, stop_at=5)
+    kept = newest_state(tmp_path / "cut" / "state").load()
+    differ = [name for name, value in kept.tensors.items() if name.startswith("average.")
+              and not torch.equal(value, kept.tensors[f"weights.{name.removeprefix('average.')}"])]
+    assert differ

@@ -4,7 +4,7 @@ the README says of it.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -59,9 +59,9 @@ def of_preset(name: str, device: str = "cpu", **changes: Any) -> RunSettings:
     return resolve_run([Layer(name, read_preset(name)), Layer("test", own)], device).settings
 
 
-def planned(settings: RunSettings, outputs: Path, device: str = "cpu") -> list[Plan]:
+def planned(settings: RunSettings, outputs: Path, device: str = "cpu", trained: Collection[str] = ()) -> list[Plan]:
     """The plans of all stages."""
-    return result_of(plan_stages(settings, outputs, device, CancelToken()), lambda event: None)
+    return result_of(plan_stages(settings, outputs, device, CancelToken(), trained=trained), lambda event: None)
 
 
 @pytest.mark.parametrize("name", RECIPES)

@@ -227,3 +227,20 @@ def test_going_on_under_another_name_overwrites_no_other_run(tiny_checkpoint, pi
     assert all(file.read_bytes() == b"hours of another run" for file in others)
     seen = finish(resume(run, {"save.name": "mine", "train.length": 4}, device="cpu"))  # which it was called before
     assert Path(seen[-1].result["checkpoint"]).name == "mine.safetensors"
+
+
+def test_a_run_without_a_result_goes_on_over_no_file_of_another(tiny_checkpoint, picture_folder, tmp_path):
+    own = {"train__length": 3, "save__name": "m", "save__dir": str(tmp_path / "models"), "save__state_every": 1}
+    folder, token = picture_folder("i", 2), CancelToken()
+    for event in train(run_settings(tiny_checkpoint, folder, **own), token, tmp_path / "a"):
+        if isinstance(event, Step) and event.step == 2:
+            token.stop_now()
+    assert newest_state(tmp_path / "a" / "state").facts["step"] == 1
+    finish(train(run_settings(tiny_checkpoint, folder, **own, train__learning_rate=1e-4), run_dir=tmp_path / "b"))
+    before = {path.name: path.read_bytes() for path in (tmp_path / "models").iterdir()}
+    with pytest.raises(UserError, match=r"save\.name: m\.safetensors is already there"):
+        finish(resume(tmp_path / "a"))
+    assert {path.name: path.read_bytes() for path in (tmp_path / "models").iterdir()} == before
+    finish(resume(tmp_path / "a", {"save.name": "other"}))
+    assert {path.name: path.read_bytes() for path in (tmp_path / "models").iterdir() if path.stem != "other"} == before
+    assert (tmp_path / "models" / "other.safetensors").exists()

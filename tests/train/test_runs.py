@@ -132,7 +132,15 @@ def test_class_pictures_are_made_kept_and_topped_up(tiny_checkpoint, picture_fol
         assert image.info["parameters"].startswith("a photo of a dog\nSteps: 50, Sampler: DDIM")
         assert "CFG scale: 10" in image.info["parameters"]
     files[1].unlink()
-    assert missing_slots(made, 3) == [1]
+    files[0].write_bytes(b"")  # a broken copy is none, and stays as it is
+    assert missing_slots(made, 2) == [1, 3]
+    finish(train(settings, run_dir=tmp_path / "broken"))
+    assert {path.name: path.read_bytes() for path in made.iterdir() if path.name != "class-00003.png"} == {
+        **before, files[0].name: b""}
+    files[0].write_bytes(before[files[0].name])
+    for number in (1, 3):
+        (made / f"class-0000{number}.png").unlink()
+    assert missing_slots(made, 1) == [1]
     finish(train(settings, run_dir=tmp_path / "b"))
     assert {path.name: path.read_bytes() for path in made.iterdir()} == before
     assert {"making class pictures"} <= {phase.name for phase in of_kind(seen, Phase)}

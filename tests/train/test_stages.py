@@ -40,6 +40,28 @@ def test_each_stage_changes_what_the_one_before_it_had(settings):
     assert not any(stage.stages for stage in (first, second, third))
 
 
+def test_names_seeds_and_words_of_stages_are_their_own(tiny_checkpoint, tmp_path):
+    stages = [{"save.name": "x"}, {"preview.seed": 9}, {}]
+    settings = settings_of(tiny_checkpoint, tmp_path, stages=stages, train__seed=5, save__embedding_dir="/words",
+                           validation__seed=7)  # fmt: skip
+    found = stages_of(settings)
+    assert [stage.save.name for stage in found] == ["m-stage-1", "x", "m-stage-3", "m"]
+    assert [stage.save.embedding_dir for stage in found] == ["", "", "", "/words"]
+    assert [stage.train.seed for stage in found] == [5, 6, 7, 8]
+    assert [stage.preview.seed for stage in found] == [None, 5, 9, 5]
+    assert [stage.validation.seed for stage in found] == [7, 7, 7, 7]
+
+
+def test_no_stage_is_measured_by_what_one_before_it_was_trained_on(tiny_checkpoint, picture_folder, tmp_path):
+    settings = settings_of(tiny_checkpoint, picture_folder("i", 10), validation__fraction=0.2)
+    plans = result_of(plan_stages(settings, tmp_path, "cpu", CancelToken()), lambda event: None)
+    held = [{picture.sha256 for picture in plan.held_out[0].pictures} for plan in plans]
+    trained = [{picture.sha256 for picture in plan.materials[0].pictures} for plan in plans]
+    assert [len(found) for found in held] == [2, 2, 2]
+    assert not held[-1] & set().union(*trained)
+    assert held[0] == held[1] == held[2]
+
+
 def test_a_chain_is_what_separate_runs_from_full_precision_files_would_be(settings, tmp_path):
     """Oracle: the second stage alone, from a checkpoint in fp32 of the first."""
     chain = finish(train(settings, run_dir=tmp_path / "chain"))
@@ -112,6 +134,12 @@ def test_other_pictures_in_the_first_stage_make_another_file(tiny_checkpoint, pi
         ({"stages": [{"stages": [{"train.length": 1}]}]}, "stages.0.stages", "cannot have stages"),
         ({"stages": [{"data.resolution": "1"}]}, "stages.0.data.resolution", ""),
         ({"train__optimizer": "schedule_free"}, "train.optimizer", "no end"),
+        ({"stages": [{"train.optimizer": "schedule_free"}, {"train.optimizer": "adamw"}]}, "stages.0.train.optimizer",
+         "no end"),
+        ({"stages": [{"train.token_embedding_words": "sks", "train.token_embedding_lr": 1e-3}]},
+         "stages.0.train.token_embedding_words", "the same in all stages"),
+        ({"stages": [{"save.name": "x"}, {"save.name": "x"}], "save__dir": "/tmp"}, "stages.1.save.name",
+         "a stage before it writes files of this name"),
     ],
 )
 def test_mistakes_are_told_with_their_stage(tiny_checkpoint, picture_folder, tmp_path, changes, where, what):

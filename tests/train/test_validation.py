@@ -2,7 +2,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,13 +16,15 @@ from hypothesis import strategies as st
 from torch.nn import functional
 
 from lib_sdtrain import train
+from lib_sdtrain.data.randomness import key
 from lib_sdtrain.errors import Problems, UserError
 from lib_sdtrain.events import CancelToken, Finished, Phase, Validation
 from lib_sdtrain.train import boards as boards_module
 from lib_sdtrain.train.held_out import apportioned
-from lib_sdtrain.train.resume import resume
+from lib_sdtrain.train.resume import resume, trained_on
 from lib_sdtrain.train.run_dir import RunDir
-from lib_sdtrain.train.validation import Validator, strata, told_apart
+from lib_sdtrain.train.state import newest_state
+from lib_sdtrain.train.validation import NOISE, Validator, noise_seed, strata, told_apart
 from tests.train.runs import finish, of_kind, run_settings
 from tests.train.test_ema import result_of
 from tests.train.test_presets import planned
@@ -113,6 +117,42 @@ def test_a_run_goes_on_with_the_pictures_that_it_held_out(tiny_checkpoint, pictu
         finish(resume(tmp_path / "cut", {"validation.count": 3}))
 
 
+@pytest.mark.parametrize("changed", ["seed", "more pictures"])
+def test_a_run_that_goes_on_holds_out_nothing_that_it_was_trained_on(
+    tiny_checkpoint, picture_folder, tmp_path, changed
+):
+    folder = picture_folder("i", 12)
+    own = run_settings(tiny_checkpoint, folder, train__length=2, validation__fraction=0.25)
+    token = CancelToken()
+    finish(train(own, token, tmp_path / "cut"), token, stop_at=1)
+    before = newest_state(tmp_path / "cut" / "state")
+    seen = trained_on(before)
+    assert len(seen) == 9
+    if changed == "more pictures":
+        for path in picture_folder("more", 12).iterdir():
+            path.rename(folder / f"more-{path.name}")
+    (plan,) = planned(replace(own, train=replace(own.train, seed=int(changed == "seed"))), tmp_path, trained=seen)
+    held = {picture.sha256 for picture in plan.held_out[0].pictures}
+    assert len(held) == {"seed": 3, "more pictures": 6}[changed]
+    assert not held & seen
+    finish(resume(tmp_path / "cut", {"train.seed": 1} if changed == "seed" else {}))
+    trained = trained_on(newest_state(tmp_path / "cut" / "state"))
+    assert not trained & {picture.sha256 for picture in plan.held_out[0].pictures}
+
+
+def test_no_copy_of_what_is_held_out_is_trained_on(tiny_checkpoint, picture_folder, tmp_path):
+    folder = picture_folder("i", 6)
+    for path in list(folder.iterdir())[:5]:
+        shutil.copy(path, folder / f"copy-{path.name}")
+    for count in range(2, 8):
+        (plan,) = planned(run_settings(tiny_checkpoint, folder, validation__count=count), tmp_path)
+        held, trained = ([picture.sha256 for picture in pictures] for pictures in
+                         (plan.held_out[0].pictures, plan.materials[0].pictures))
+        assert count - 1 <= len(held) <= count
+        assert not set(held) & set(trained)
+        assert len(held) + len(trained) == 11
+
+
 def test_the_loss_is_the_plain_error_over_pictures_and_timesteps(tiny_checkpoint, picture_folder, tmp_path):
     settings = run_settings(
         tiny_checkpoint, picture_folder("i", 4), validation__fraction=0.5, validation__timesteps=3,
@@ -134,8 +174,8 @@ def test_the_loss_is_the_plain_error_over_pictures_and_timesteps(tiny_checkpoint
     for number, draw in enumerate(validator.held[0][1]):
         assert not draw.flip
         for part, t in enumerate((166, 500, 833)):
-            one = trainer.batch_of([draw.__class__(**{**vars(draw), "index": 3 * number + part})], "validation",
-                                   type(settings.loss)())
+            one = trainer.batch_of([draw.__class__(**{**vars(draw), "index": 3 * number + part})],
+                                   key(noise_seed(settings), NOISE), type(settings.loss)())
             a, x, n = alpha_bar(t), one.latents[0], one.noise[0]
             noisy = (a**0.5 * x + (1 - a) ** 0.5 * n)[None]
             said = trainer.model.unet(noisy, torch.tensor([t]), words).sample[0]
