@@ -13,6 +13,7 @@ from lib_sdtrain.settings.fields import get_path
 from lib_sdtrain.settings.layers import Layer, describe_changes, resolve, to_plain
 from lib_sdtrain.settings.run import RunSettings
 from lib_sdtrain.train.loop import logged, run_plan
+from lib_sdtrain.train.optimizers.registry import memory_of
 from lib_sdtrain.train.outputs import beyond_hash, data_facts, parents_of
 from lib_sdtrain.train.plan import Plan, make_plan
 from lib_sdtrain.train.results import check_overwrites, written
@@ -63,6 +64,7 @@ def resume(
             f"all {plan.steps} steps are done", where=str(run.path), fix="lengthen it, for instance --set train.length="
             f"{plan.steps * 2}",
         )
+    _check_memory(state, before, settings)
     _check_parents(state, plan)
     notices = [Notice(text=f"changed: {line}") for line in describe_changes(before, settings)]
     notices += [Notice(text=f"changed: {line}") for line in data_changes(state, plan)]
@@ -86,6 +88,7 @@ def _resume_stages(
     lasting = begun.state or next((stage.state for stage in stages if stage.state), None)
     _check_parents(lasting, begun.plan)
     _check_reached(before, settings, begun.number)
+    _check_memory(begun.state, stages_of(before)[begun.number - 1], begun.plan.settings)
     for stage, old in zip(stages[begun.number - 1 :], stages_of(before)[begun.number - 1 :], strict=True):
         complete = _has_all_steps(stage.state, replace(stage.plan, settings=old))
         _check_names(stage.run, old, stage.plan.settings, complete)
@@ -121,6 +124,18 @@ def _check_fixed(before: RunSettings, after: RunSettings) -> None:
     if stands_alone(before.train) != stands_alone(after.train):
         problems.add("it cannot be turned on or off while a run goes on", where=RATE, fix="start a new run")
     problems.raise_if_any()
+
+
+def _check_memory(state: SavedState | None, before: RunSettings, settings: RunSettings) -> None:
+    """Raise `UserError` where the optimizer's new arguments need what it has not kept up to now."""
+    if state is None or not state.facts["step"] or before.train.optimizer_args == settings.train.optimizer_args:
+        return
+    if lacking := memory_of(settings.train) - memory_of(before.train):
+        names = ", ".join(sorted(lacking))
+        raise UserError(
+            f"with these {settings.train.optimizer} goes on from {names}, which the run has not kept",
+            where="train.optimizer_args", fix="leave them as they were, or start a new run",
+        )
 
 
 def _has_all_steps(state: SavedState | None, before: Plan) -> bool:

@@ -302,9 +302,11 @@ def test_rows_of_metadata_are_not_held_in_memory(tmp_path):
     rows = 20_000
     lines = (json.dumps({"file_name": f"{n}.png", "caption": f"caption number {n} " * 10}) for n in range(rows))
     (tmp_path / "meta.jsonl").write_text("\n".join(lines))
-    tracemalloc.start()
-    file = MetadataFile(str(tmp_path / "meta.jsonl"), "x")
-    held, _ = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-    assert held / rows < 2  # bytes; a dictionary would take some 900
+    held = []
+    for _ in range(3):  # threads of earlier tests may take memory meanwhile
+        tracemalloc.start()
+        file = MetadataFile(str(tmp_path / "meta.jsonl"), "x")
+        held.append(tracemalloc.get_traced_memory()[0])
+        tracemalloc.stop()
+    assert min(held) / rows < 2  # bytes; a dictionary would take some 900
     assert file.row(tmp_path / "19999.png", tmp_path)["caption"].startswith("caption number 19999 ")

@@ -244,3 +244,20 @@ def test_a_run_without_a_result_goes_on_over_no_file_of_another(tiny_checkpoint,
     finish(resume(tmp_path / "a", {"save.name": "other"}))
     assert {path.name: path.read_bytes() for path in (tmp_path / "models").iterdir() if path.stem != "other"} == before
     assert (tmp_path / "models" / "other.safetensors").exists()
+
+
+@pytest.mark.parametrize(("optimizer", "args", "lacking"), [
+    ("adamw", {"amsgrad": True}, "max_exp_avg_sq"), ("adafactor", {"beta1": 0.9}, "exp_avg"),
+    ("RMSprop", {"momentum": 0.9, "centered": True}, "grad_avg, momentum_buffer"),
+])
+def test_arguments_that_need_what_was_not_kept_are_refused_and_not_written(
+    tiny_checkpoint, picture_folder, tmp_path, optimizer, args, lacking
+):
+    own = run_settings(tiny_checkpoint, picture_folder("i", 2), train__optimizer=optimizer, train__length=3)
+    token = CancelToken()
+    finish(train(own, token, tmp_path / "run"), token, stop_at=1)
+    before = (tmp_path / "run" / "config.yaml").read_bytes()
+    with pytest.raises(UserError, match=f"goes on from {lacking}, which the run has not kept"):
+        finish(resume(tmp_path / "run", {"train.optimizer_args": args}))
+    assert (tmp_path / "run" / "config.yaml").read_bytes() == before
+    assert len(of_kind(finish(resume(tmp_path / "run", {"train.optimizer_args": {"weight_decay": 0.5}})), Step)) == 2

@@ -36,7 +36,8 @@ MOMENT_BYTES = {
     "bitsandbytes.optim.Adam8bit": 2, "bitsandbytes.optim.PagedAdamW8bit": 2, "bitsandbytes.optim.Lion8bit": 1,
 }
 MOMENT_BYTES_OF_ADAMW = 8
-_EACH_ALONE = ("torch.optim", "bitsandbytes.optim", "lib_sdtrain.train.optimizers", "transformers.optimization")
+_KNOWN = ("torch.optim", "lib_sdtrain.train.optimizers", "transformers.optimization")
+_EACH_ALONE = (*_KNOWN, "bitsandbytes.optim")
 NOT_ARGUMENTS = {"self", "params", "lr", "fused", "foreach", "capturable", "differentiable", "maximize"}
 
 
@@ -94,6 +95,18 @@ def arguments(train: TrainGroup) -> dict[str, Any]:
     """The arguments that the optimizer is made with; lists (of YAML and JSON) become tuples."""
     given = {**DEFAULTS.get(train.optimizer, {}), **train.optimizer_args}
     return {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
+
+
+def memory_of(train: TrainGroup) -> set[str]:
+    """What the optimizer keeps of a matrix behind its first step, by its names; nothing is known of other packages'."""
+    made = optimizer_class(train.optimizer)
+    if not made.__module__.startswith(_KNOWN):
+        return set()
+    matrix = nn.Parameter(torch.zeros(64, 64))
+    optimizer = made([_group("", [matrix], train.learning_rate)], lr=train.learning_rate, **arguments(train))
+    matrix.grad = torch.ones_like(matrix)
+    optimizer.step()
+    return set(optimizer.state[matrix])
 
 
 def check_optimizer(train: TrainGroup, problems: Problems) -> None:
