@@ -9,8 +9,8 @@ from typing import Any
 
 from lib_sdtrain.durable import safe_name
 from lib_sdtrain.errors import Problems, UserError
+from lib_sdtrain.host.paths import is_path
 from lib_sdtrain.host.protocol import Host, entry_called
-from lib_sdtrain.places import is_file
 
 SUFFIX = ".safetensors"
 _LORA_FOLDERS = ("Lora", "LoRA", "models/Lora")
@@ -48,7 +48,7 @@ class MergeFiles:
         """Weights of blocks as they are. Raises `UserError` where they are in a file that this page may not read."""
         given = text_of(text, where)
         for file in (given, given.rpartition(":")[0]):  # FILE, FILE:NAME
-            if "/" in file or "\\" in file or is_file(Path(file)):
+            if is_path(file):
                 self.host.allowed_path(file, where)
         return given
 

@@ -20,9 +20,9 @@ from lib_sdtrain.api.sampling_grid import CHECKPOINT, MOST_CELLS, Axis, make_axi
 from lib_sdtrain.api.sampling_work import COMPARE, GRID, ONE, Cell, Drawing, draw
 from lib_sdtrain.errors import Problem, Problems, UserError
 from lib_sdtrain.events import CancelToken, Event, Preview
+from lib_sdtrain.host.paths import is_path
 from lib_sdtrain.host.protocol import CheckpointEntry, Host, entry_called
 from lib_sdtrain.jobs import Job, JobRunner
-from lib_sdtrain.places import is_file
 from lib_sdtrain.settings.sample import RANDOM_SEED_END, SampleSettings
 
 KIND = "sample"
@@ -141,7 +141,7 @@ class SampleService:
 
     def _check_vae(self, name: str) -> None:
         """Raise `UserError` for a VAE by a path that this page may not use."""
-        if "/" in name or "\\" in name or is_file(Path(name)):
+        if is_path(name):
             self.host.allowed_path(name, OTHER)
 
     def _axis(self, problems: Problems, form: Mapping[str, Any], name: str) -> Axis:

@@ -5,6 +5,12 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from lib_sdtrain.errors import UserError
+from lib_sdtrain.places import is_file
+
+
+def is_path(text: str) -> bool:
+    """Whether words of a page mean a file by its path, and not by the name under which it is found."""
+    return "/" in text or "\\" in text or is_file(Path(text))
 
 
 def resolved(path: str, where: str) -> Path:

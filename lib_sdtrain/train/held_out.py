@@ -1,7 +1,7 @@
 """Pictures that are kept from training to measure it by: those of a folder, a share of each concept's, or a count."""
 from __future__ import annotations
 
-from collections.abc import Collection, Generator, Iterator, Sequence
+from collections.abc import Collection, Generator, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import compress
@@ -126,6 +126,11 @@ def apportioned(there: Sequence[int], count: int, problems: Problems) -> list[in
     return found
 
 
+def hashes_of(materials: Iterable[Material]) -> list[list[str]]:
+    """SHA-256 of the pictures of each concept."""
+    return [[sha256 for sha256, _ in looks_of(material.pictures)] for material in materials]
+
+
 def split(
     materials: Sequence[Material], counts: Sequence[int], seed: int, trained: Collection[str] = ()
 ) -> tuple[list[Material], list[Material]]:
@@ -135,7 +140,7 @@ def split(
     Which ones depends on the seed and on the pictures' contents alone, so the same ones stay out when a run goes on,
     and all of fewer are among those of more.
     """
-    hashes = [[sha256 for sha256, _ in looks_of(material.pictures)] for material in materials]
+    hashes = hashes_of(materials)
     outs = []
     for own, count in zip(hashes, counts, strict=True):
         seen = np.fromiter((sha256 in trained for sha256 in own), bool, len(own))

@@ -54,7 +54,7 @@ def resume(
     if settings.stages:
         yield from _resume_stages(run, before, settings, device, token, studio)
         return
-    _check_names(run, before, settings)
+    _check_names(run, before, settings)  # another name is known to be taken before anything is read
     state = newest_state(run.states)
     plan = make_plan(settings, run.outputs, device, token, anew=False, studio=studio, trained=trained_on(state))
     plan = (yield from plan).after(state)

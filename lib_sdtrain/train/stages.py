@@ -11,11 +11,9 @@ import gc
 import hashlib
 from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from lib_sdtrain.data.catalogue import looks_of
 from lib_sdtrain.errors import Problems, UserError
 from lib_sdtrain.events import (
     CancelToken,
@@ -33,6 +31,7 @@ from lib_sdtrain.events import (
 from lib_sdtrain.settings.layers import Layer, describe_changes, resolve, to_plain
 from lib_sdtrain.settings.run import RunSettings
 from lib_sdtrain.settings.run_outputs import LogSettings
+from lib_sdtrain.train.held_out import hashes_of
 from lib_sdtrain.train.optimizers.registry import SCHEDULE_FREE
 from lib_sdtrain.train.plan import Plan, make_plan
 from lib_sdtrain.train.results import chosen_places
@@ -154,14 +153,13 @@ def plan_stages(
     """
     problems, plans, unheard = Problems(), [], _Unheard()
     stages = stages_of(settings)
-    chance = any(stage.validation.fraction or stage.validation.count for stage in stages)
+    by_share = any(stage.validation.fraction or stage.validation.count for stage in stages)
     for number, stage in enumerate(stages, 1):
         try:
             plan = make_plan(stage, outputs, device, token, anew=anew, studio=studio, trained=trained)
             plan = yield from sifted(plan, unheard)
-            if chance:
-                looks = (looks_of(material.pictures) for material in plan.materials)
-                trained = {*trained, *(sha256 for sha256, _ in chain.from_iterable(looks))}
+            if by_share:
+                trained = {*trained}.union(*hashes_of(plan.materials))
             plans.append(plan.behind((former, former.steps) for former in plans))
         except UserError as error:
             problems.absorb(error, str if number == 1 else f"stages.{number - 2}.{{}}".format)

@@ -27,7 +27,6 @@ from lib_sdtrain.train.forms import average_beside
 from lib_sdtrain.train.plan import Plan
 from lib_sdtrain.train.trainer import Trainer
 
-NOISE = "validation"
 HELD_OUT, AVERAGE, STABLE = "validation", "average", "training"
 """What the curves are called: held-out pictures with the main form's weights, with their average; the stable loss."""
 
@@ -41,8 +40,9 @@ class Sample:
 
 
 def noise_seed(settings: RunSettings) -> int:
-    """What the noise comes from that pictures are asked with."""
-    return settings.train.seed if settings.validation.seed is None else settings.validation.seed
+    """What the noise comes from that pictures are asked with: another than what they are trained with."""
+    own = settings.validation.seed
+    return key(settings.train.seed if own is None else own, "validation")
 
 
 def strata(count: int, timesteps: int) -> list[int]:
@@ -57,7 +57,7 @@ def fixed_draws(material: Material, settings: RunSettings, limit: int | None = N
         shuffle_caption=False,
     )
     plain = Material(material.concept, material.pictures)
-    draws = Draws([plain], data, key(noise_seed(settings), NOISE))
+    draws = Draws([plain], data, noise_seed(settings))
     count = len(material.pictures) if limit is None else min(limit, len(material.pictures))
     return [draws.at(index) for index in range(count)]
 
@@ -147,7 +147,7 @@ class Validator:
 
     def _losses(self, samples: Sequence[Sample], criterion: Criterion) -> float:
         """The sum of the samples' losses."""
-        seed = key(noise_seed(self.plan.settings), NOISE)
+        seed = noise_seed(self.plan.settings)
         batch = self.trainer.batch_of([sample.draw for sample in samples], seed, criterion.settings)
         batch = replace(batch, timesteps=torch.tensor([sample.timestep for sample in samples]))
         prediction, target = self.trainer.answer(batch)

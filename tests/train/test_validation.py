@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 from torch.nn import functional
 
 from lib_sdtrain import train
-from lib_sdtrain.data.randomness import key
 from lib_sdtrain.errors import Problems, UserError
 from lib_sdtrain.events import CancelToken, Finished, Phase, Validation
 from lib_sdtrain.train import boards as boards_module
@@ -24,7 +23,7 @@ from lib_sdtrain.train.held_out import apportioned
 from lib_sdtrain.train.resume import resume, trained_on
 from lib_sdtrain.train.run_dir import RunDir
 from lib_sdtrain.train.state import newest_state
-from lib_sdtrain.train.validation import NOISE, Validator, noise_seed, strata, told_apart
+from lib_sdtrain.train.validation import Validator, noise_seed, strata, told_apart
 from tests.train.runs import finish, of_kind, run_settings
 from tests.train.test_ema import result_of
 from tests.train.test_presets import planned
@@ -175,7 +174,7 @@ def test_the_loss_is_the_plain_error_over_pictures_and_timesteps(tiny_checkpoint
         assert not draw.flip
         for part, t in enumerate((166, 500, 833)):
             one = trainer.batch_of([draw.__class__(**{**vars(draw), "index": 3 * number + part})],
-                                   key(noise_seed(settings), NOISE), type(settings.loss)())
+                                   noise_seed(settings), type(settings.loss)())
             a, x, n = alpha_bar(t), one.latents[0], one.noise[0]
             noisy = (a**0.5 * x + (1 - a) ** 0.5 * n)[None]
             said = trainer.model.unet(noisy, torch.tensor([t]), words).sample[0]
