@@ -61,7 +61,7 @@ class Host(Protocol):
         """The checkpoint in the host's hands, without making it load one."""
 
     def device(self) -> str:
-        """Where to compute: `cpu`, `cuda`, `mps`."""
+        """Where to compute: `cpu`, `cuda` (the current card of the thread that asks), `mps`."""
 
     def exclusive(self, job: str) -> AbstractContextManager[None]:
         """Waits for the machine and keeps everybody else's work off it; `job` is shown to those who wait."""

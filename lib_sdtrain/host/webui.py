@@ -18,6 +18,7 @@ from lib_sdtrain.host import webui_live, webui_settings
 from lib_sdtrain.host.paths import confined, resolved
 from lib_sdtrain.host.protocol import CheckpointEntry, LiveMerge, LiveTensors
 from lib_sdtrain.host.standalone import TOYBOX
+from lib_sdtrain.model.cards import use_card
 from lib_sdtrain.train.allocator import memory_given_back
 from lib_sdtrain.train.studio import Studio
 
@@ -71,13 +72,15 @@ class WebuiHost:
         return CheckpointEntry(info.filename, title, Path(info.filename), loaded)
 
     def device(self) -> str:
-        """The WebUI's device."""
+        """The WebUI's device. Of several cards `cuda` means in the calling thread the one of `--device-id`."""
+        use_card(devices.device)
         return devices.device.type
 
     @contextmanager
     def exclusive(self, job: str) -> Iterator[None]:
         """Holds the queue lock, so that no picture is made and no checkpoint switched meanwhile."""
         with call_queue.queue_lock:
+            use_card(devices.device)
             shared.state.begin(job=job)
             try:
                 yield

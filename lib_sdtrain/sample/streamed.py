@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 from lib_sdtrain.events import CancelToken, Event
+from lib_sdtrain.model.cards import current_card, use_card
 
 _END = object()
 
@@ -23,7 +24,7 @@ def streamed(work: Callable[[Callable[[Event], None]], None], token: CancelToken
         finally:
             told.put(_END)
 
-    pool = ThreadPoolExecutor(1, thread_name_prefix="sampling")
+    pool = ThreadPoolExecutor(1, thread_name_prefix="sampling", initializer=use_card, initargs=(current_card(),))
     done = pool.submit(run)
     try:
         while (item := told.get()) is not _END:

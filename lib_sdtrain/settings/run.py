@@ -118,3 +118,7 @@ class RunSettings:
         kind="overrides",
         example='{"data.resolution": 768, "train.length": "10 epochs"}',
     )
+
+    def seed_of(self, part: PreviewSettings | ValidationSettings) -> int:
+        """The seed of the previews or of the validation: that of the training where they have none of their own."""
+        return self.train.seed if part.seed is None else part.seed

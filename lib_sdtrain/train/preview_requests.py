@@ -37,9 +37,8 @@ def preview_requests(settings: RunSettings, target: tuple[int, int]) -> list[Sam
 
 def _own(settings: RunSettings, target: tuple[int, int], index: int) -> dict[str, Any]:
     """What entry number `index` is drawn with as far as it says nothing else."""
-    seed = settings.train.seed if settings.preview.seed is None else settings.preview.seed
     return {**PLAIN, "width": target[0], "height": target[1], "clip_skip": settings.model.clip_skip,
-            "seed": seed % 2**32 + index}
+            "seed": settings.seed_of(settings.preview) % 2**32 + index}
 
 
 def preview_bodies(settings: RunSettings, target: tuple[int, int]) -> dict[str, dict[str, Any]]:

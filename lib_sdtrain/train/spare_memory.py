@@ -24,7 +24,7 @@ def whole_memory(device: str, group: Path = GROUP) -> int:
 
         if not torch.cuda.is_available():
             return 0
-        return torch.cuda.get_device_properties(0).total_memory
+        return torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory
     return min([psutil.virtual_memory().total, *_limit(group)])
 
 

@@ -88,9 +88,7 @@ def stages_of(settings: RunSettings) -> list[RunSettings]:
 
 def _of_its_own(before: RunSettings, whole: RunSettings) -> dict[str, Any]:
     """What a stage does not have from the one before it."""
-    first = whole.train.seed
-    looks = {"preview.seed": whole.preview.seed, "validation.seed": whole.validation.seed}
-    looks = {path: first if seed is None else seed for path, seed in looks.items()}
+    looks = {f"{name}.seed": whole.seed_of(getattr(whole, name)) for name in ("preview", "validation")}
     return {"train.seed": before.train.seed + 1, "save.name": whole.save.name} | looks
 
 

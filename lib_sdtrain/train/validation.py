@@ -41,8 +41,7 @@ class Sample:
 
 def noise_seed(settings: RunSettings) -> int:
     """What the noise comes from that pictures are asked with: another than what they are trained with."""
-    own = settings.validation.seed
-    return key(settings.train.seed if own is None else own, "validation")
+    return key(settings.seed_of(settings.validation), "validation")
 
 
 def strata(count: int, timesteps: int) -> list[int]:

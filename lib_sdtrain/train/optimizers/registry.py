@@ -99,11 +99,10 @@ def arguments(train: TrainGroup) -> dict[str, Any]:
 
 def memory_of(train: TrainGroup) -> set[str]:
     """What the optimizer keeps of a matrix behind its first step, by its names; nothing is known of other packages'."""
-    made = optimizer_class(train.optimizer)
-    if not made.__module__.startswith(_KNOWN):
+    if not optimizer_class(train.optimizer).__module__.startswith(_KNOWN):
         return set()
     matrix = nn.Parameter(torch.zeros(64, 64))
-    optimizer = made([_group("", [matrix], train.learning_rate)], lr=train.learning_rate, **arguments(train))
+    optimizer = _trial(train, matrix)
     matrix.grad = torch.ones_like(matrix)
     optimizer.step()
     return set(optimizer.state[matrix])
@@ -130,10 +129,14 @@ def check_optimizer(train: TrainGroup, problems: Problems) -> None:
     if unknown or len(problems.found) > before:
         return
     try:
-        with quick_imports():  # with its first optimizer torch imports its compiler
-            made([nn.Parameter(torch.zeros(1))], lr=train.learning_rate, **arguments(train))
+        _trial(train, nn.Parameter(torch.zeros(1)))
     except (TypeError, ValueError, RuntimeError) as error:
         problems.add(f"{train.optimizer} does not take these: {error}", where="train.optimizer_args")
+
+
+def _trial(train: TrainGroup, parameter: nn.Parameter) -> torch.optim.Optimizer:
+    with quick_imports():  # with its first optimizer torch imports its compiler
+        return optimizer_class(train.optimizer)([parameter], lr=train.learning_rate, **arguments(train))
 
 
 def _check_common(given: Mapping[str, Any], problems: Problems) -> None:
