@@ -55,7 +55,7 @@ class PreviewSettings:
         minimum=0,
         maximum=2**63 - 1,
         step=1,
-        default_text="train.seed",
+        default_text="as the training's",
         applies=(when("preview.prompts"),),
     )
 
@@ -117,7 +117,7 @@ class ValidationSettings:
         minimum=0,
         maximum=2**63 - 1,
         step=1,
-        default_text="train.seed",
+        default_text="as the training's",
         applies=HELD_OUT,
     )
 
