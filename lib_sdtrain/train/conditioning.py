@@ -27,16 +27,18 @@ class Conditioning:
     family: Family
     latents: Latents
     mask_rule: str
-    seed: int
 
-    def facts(self, draws: Sequence[Draw], size: tuple[int, int]) -> dict[str, Tensor]:
-        """What a batch of draws carries for this family: `sizes` (B, 6), `hidden` (B, 5, h, w); `size` is (h, w)."""
+    def facts(self, draws: Sequence[Draw], size: tuple[int, int], seed: int) -> dict[str, Tensor]:
+        """What a batch of draws carries for this family: `sizes` (B, 6), `hidden` (B, 5, h, w); `size` is (h, w).
+
+        `seed` is that of the batch's noise: what is hidden follows it.
+        """
         found = {}
         if self.family.is_sdxl:
             found["sizes"] = torch.tensor([sizes_of(draw) for draw in draws]).float()
         if self.family.variant == "inpainting":
             found["hidden"] = torch.stack([
-                hidden_picture(draw, size, self.latents, self.family, (self.mask_rule, self.seed)) for draw in draws
+                hidden_picture(draw, size, self.latents, self.family, (self.mask_rule, seed)) for draw in draws
             ])
         return found
 

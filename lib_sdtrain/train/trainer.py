@@ -75,7 +75,7 @@ class Trainer:
         self.device = torch.device(plan.device)
         family = model.family
         self.criterion = Criterion(self.settings.loss, family.prediction_type, family.schedule.table())
-        self.conditioning = Conditioning(family, latents, self.settings.model.inpainting_mask, self.settings.train.seed)
+        self.conditioning = Conditioning(family, latents, self.settings.model.inpainting_mask)
         self.inversions = inversions_of(self.settings, model)
         self.model_parts = trained_parts(self.settings, model)
         self.parts = dict(self.model_parts)
@@ -247,11 +247,12 @@ class Trainer:
 
         With a `seed` it has noise of its own, with a `loss` another form of noise than the run's.
         """
+        seed = self.settings.train.seed if seed is None else seed
         batch = make_batch(
-            draws, self.latents, self.model.family.scale_factor, self.settings.train.seed if seed is None else seed,
-            loss or self.settings.loss, len(self.criterion.alphas_cumprod),
+            draws, self.latents, self.model.family.scale_factor, seed, loss or self.settings.loss,
+            len(self.criterion.alphas_cumprod),
         )
-        return replace(batch, **self.conditioning.facts(draws, tuple(batch.latents.shape[2:])))
+        return replace(batch, **self.conditioning.facts(draws, tuple(batch.latents.shape[2:]), seed))
 
     def draws_of(self, indices: range) -> Iterator[Draw]:
         """Instance draws, then the class draws that go with them."""

@@ -17,7 +17,7 @@ from lib_sdtrain.data.concepts import Picture
 from lib_sdtrain.data.draws import Draw
 from lib_sdtrain.data.pictures import cover, pad
 from lib_sdtrain.errors import UserError
-from lib_sdtrain.events import CancelToken, Finished, Step, Stopped
+from lib_sdtrain.events import CancelToken, Finished, Step, Stopped, Validation
 from lib_sdtrain.model.build import empty_module
 from lib_sdtrain.model.checkpoint import open_checkpoint
 from lib_sdtrain.model.family import PUBLISHED
@@ -26,6 +26,7 @@ from lib_sdtrain.train.hidden_picture import draw_mask
 from lib_sdtrain.train.prompts import Words
 from lib_sdtrain.train.resume import resume
 from lib_sdtrain.train.sizes import sizes_of
+from lib_sdtrain.train.validation import Validator
 from tests.tiny import random_tensors, tiny_family, write_tiny
 from tests.train.runs import finish, of_kind, run_settings
 from tests.train.test_step import alpha_bar, double_batch, gradients, make_trainer
@@ -219,6 +220,22 @@ def test_an_inpainting_checkpoint_trains_and_stays_one(inpainting, picture_folde
     assert len(of_kind(seen, Step)) == 3
 
 
+def test_validation_hides_the_same_of_its_pictures_whatever_the_training_is_seeded_with(
+    inpainting, picture_folder, tmp_path
+):
+    folders = {"validation__dir": str(picture_folder("held", 2)), "validation__timesteps": 2}
+    losses = []
+    for number, seeds in enumerate([(0, 7), (1, 7), (0, 8)]):
+        own = dict(zip(("train__seed", "validation__seed"), seeds, strict=True))
+        picked = picture_folder(f"i{number}", 2)
+        trainer = make_trainer(run_settings(inpainting, picked, **folders, **own), tmp_path / str(number))
+        for module in trainer.model.parts.values():
+            module.float()
+        seen = list(Validator(trainer.plan, trainer).run(CancelToken()))
+        losses += [event.loss for event in of_kind(seen, Validation) if event.name == "validation"]
+    assert losses[0] == losses[1] != losses[2]
+
+
 # v-prediction and zero terminal SNR
 
 
@@ -276,7 +293,7 @@ def test_the_published_sizes_take_what_they_are_told(name, channels):
         batch = SimpleNamespace(
             sizes=torch.empty(2, 6) if pooled else None, hidden=torch.empty(2, 5, 64, 48) if channels == 9 else None
         )
-        answer = Conditioning(family, None, "mixed", 0).predict(
+        answer = Conditioning(family, None, "mixed").predict(
             empty_module(family, "unet"), torch.empty(2, 4, 64, 48), torch.empty(2), words, batch
         )
     assert answer.shape == (2, 4, 64, 48)
