@@ -88,7 +88,7 @@ def opened(settings: MergeSettings) -> Iterator[Inputs]:
         problems.raise_if_any()
         family = models["a"].family
         layout = LAYOUTS[family.name]
-        vae = open_vae(settings.vae, family.vae) if settings.vae else None
+        vae = open_vae(settings.vae, family.vae, exact=models["a"].parts["vae"]) if settings.vae else None
         presets = known_presets(settings)
         loras = tuple(_open_lora(text, presets, layout, models["a"]) for text in settings.lora)
         yield Inputs(method, layout, models, vae, loras, notes)

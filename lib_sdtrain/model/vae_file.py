@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -69,7 +69,16 @@ def open_vae(path: str | Path, config: VAEConfig, exact: bool = True) -> VaeFile
             f"the VAE is of another architecture, or incomplete: {missing[0]} and {len(missing) - 1} more are missing",
             where=str(path),
         )
-    return VaeFile(path, file, sources, {row.key: _shape(row, found[sources[row.key]]) for row in rows})
+    shapes = {row.key: _shape(row, found[sources[row.key]]) for row in rows}
+    if exact and (differing := _differing(detect_vae(shapes), config)):
+        raise UserError(f"the VAE is of another architecture than the model's: {differing}", where=str(path))
+    return VaeFile(path, file, sources, shapes)
+
+
+def _differing(own: VAEConfig | None, config: VAEConfig) -> str:
+    """What is not as in `config`, with both values; empty where they are the same."""
+    pairs = zip(asdict(own).items(), asdict(config).values(), strict=True) if own else ()
+    return ", ".join(f"{name} {value} in place of {wanted}" for (name, value), wanted in pairs if value != wanted)
 
 
 def _own_size(found: Mapping[str, tuple[int, ...]], config: VAEConfig) -> VAEConfig:

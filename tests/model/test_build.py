@@ -206,6 +206,18 @@ def test_the_vae_can_come_from_a_file_of_its_own(tmp_path):
     assert torch.equal(model.vae.decoder.conv_in.weight, other["decoder.conv_in.weight"])
 
 
+def test_a_vae_of_another_size_is_refused_by_its_file(tmp_path):
+    from lib_sdtrain.model.vae_file import open_vae
+
+    family = small_family(SD1)
+    wide = replace(family, vae=replace(family.vae, ch=family.vae.ch * 2))
+    file = write_small(tmp_path / "v.safetensors", wide, config=False)
+    with pytest.raises(UserError, match=f"than the model's: ch {wide.vae.ch} in place of {family.vae.ch}") as raised:
+        open_vae(file, family.vae)
+    assert raised.value.problems[0].where == str(file)
+    assert open_vae(file, family.vae, exact=False).shape("first_stage_model.encoder.conv_in.weight")[0] == wide.vae.ch
+
+
 class Answering(torch.nn.Module):
     """A UNet that answers its input plus a constant."""
 
