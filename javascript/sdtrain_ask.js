@@ -71,10 +71,31 @@
         };
     }
 
+    // Which subject or preset the form shows is chosen again when the answer to the last choice is in it: Gradio leaves
+    // a second one out, and would take what is typed into the form then for the subject that was shown before.
+    function choices() {
+        const CHOOSERS = ["preset", "forget", "concept", "add_concept", "remove_concept"];
+        const waits = (on) => app.page().toggleAttribute("data-choosing", on);
+        let lost = 0;
+        return {
+            choosing: () => {
+                waits(true); // see style.css
+                clearTimeout(lost);
+                lost = setTimeout(waits, LOST_MS, false);
+            },
+            chosen: () => setTimeout(waits, TAKEN_MS, false),
+            guard: (event) => {
+                const ids = CHOOSERS.map((name) => "#sdtrain_train_" + name).join();
+                if (app.page().hasAttribute("data-choosing") && event.target.closest(ids)) event.preventDefault();
+            },
+        };
+    }
+
     function form(button) {
-        const asked = questions(button), kept = typing();
+        const asked = questions(button), kept = typing(), choice = choices();
         return {
             changed: asked.changed, answered: asked.answered, filling: kept.filling, typed: kept.note,
+            choosing: choice.choosing, chosen: choice.chosen, guard: choice.guard,
             filled: () => {
                 asked.again();
                 kept.filled(asked.changed);
@@ -120,5 +141,8 @@
         runs: wishes("sdtrain_runs_command"),
     };
 
-    app.onReady((page) => page.addEventListener("input", app.forms.train.typed));
+    app.onReady((page) => {
+        page.addEventListener("input", app.forms.train.typed);
+        page.addEventListener("keydown", app.forms.train.guard, true);
+    });
 })();

@@ -45,6 +45,11 @@ class Asking:
         listen(answered.then, None, js=self._js("filled"))
         return answered.then
 
+    def choose(self, event: Any, fn: Callable[..., Any], inputs: Any, outputs: Any) -> None:
+        """As `fill`, where a person chooses what the form shows: nothing else can be chosen before it is there."""
+        begin = f"(...held) => {{ window.sdtrain.forms.{self.form}.choosing(); return held; }}"
+        listen(self.fill(event, fn, inputs, outputs, begin), None, js=self._js("chosen"))
+
 
 def wish_answered(name: str, then: Any) -> None:
     """Have the next of the wishes called `name` in the page's script told after an event."""

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import re
-from threading import Event
+from threading import Event, Timer
 
 import pytest
 import yaml
@@ -99,6 +99,32 @@ def test_what_is_typed_while_other_values_are_on_their_way_stands(site, open_pag
     page.locator(".sdtrain-plan", has_text="12 steps").wait_for()
     assert value(page, "train.length") == "12"
     assert page.locator(f"{TRAIN}_method_kind input:checked").get_attribute("value") == "lora"
+
+
+def test_a_subject_is_chosen_again_when_the_last_choice_is_shown(site, open_page, tmp_path, monkeypatch):
+    """Else that choice is lost, and what is typed after it goes to the subject that was shown before."""
+    other, page = str(draw_subject(tmp_path / "other", 3)), open_page(site.url)
+    wait_plan(page)
+    press(page, "add_concept")
+    assert "no folder" in wait_plan(page, ready=False)
+    set_text(page, DIR, other)
+    page.locator(".sdtrain-plan", has_text="11 pictures").wait_for()
+    page.locator(f"{TRAIN}_concept label", has_text="1: sks-cup").click()
+    wait_value(page, DIR, site.engine.subject)
+    wait_plan(page)
+    asked, answers, outlook = Event(), Event(), TrainService.outlook
+    monkeypatch.setattr(TrainService, "outlook", lambda *args: asked.set() or (answers.wait(60) and outlook(*args)))
+    page.locator(f"{TRAIN}_concept label", has_text="2: subject-2").click()
+    assert asked.wait(60)
+    Timer(5, answers.set).start()  # the next click waits for it
+    page.locator(f"{TRAIN}_concept label", has_text="1: sks-cup").click()
+    set_text(page, PROMPT, "a photo of zwx cup")
+    assert answers.wait(60)
+    start(page)
+    wait_state(page, "finished")
+    config = yaml.safe_load(next(site.runs.glob("*/config.yaml")).read_text("utf-8"))
+    learnt = [(concept["instance_dir"], concept.get("instance_prompt")) for concept in config["data"]["concepts"]]
+    assert learnt == [(site.engine.subject, "a photo of zwx cup"), (other, None)]
 
 
 def test_a_removed_subject_is_gone(site, open_page):
