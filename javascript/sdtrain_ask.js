@@ -74,28 +74,25 @@
     // Which subject or preset the form shows is chosen again when the answer to the last choice is in it: Gradio leaves
     // a second one out, and would take what is typed into the form then for the subject that was shown before.
     function choices() {
-        const CHOOSERS = ["preset", "forget", "concept", "add_concept", "remove_concept"];
         const waits = (on) => app.page().toggleAttribute("data-choosing", on);
         let lost = 0;
         return {
             choosing: () => {
-                waits(true); // see style.css
+                waits(true); // style.css says which controls then take no pointer
                 clearTimeout(lost);
                 lost = setTimeout(waits, LOST_MS, false);
             },
             chosen: () => setTimeout(waits, TAKEN_MS, false),
-            guard: (event) => {
-                const ids = CHOOSERS.map((name) => "#sdtrain_train_" + name).join();
-                if (app.page().hasAttribute("data-choosing") && event.target.closest(ids)) event.preventDefault();
+            guard: (event) => { // nor a key
+                if (getComputedStyle(event.target).pointerEvents === "none") event.preventDefault();
             },
         };
     }
 
     function form(button) {
-        const asked = questions(button), kept = typing(), choice = choices();
+        const asked = questions(button), kept = typing();
         return {
             changed: asked.changed, answered: asked.answered, filling: kept.filling, typed: kept.note,
-            choosing: choice.choosing, chosen: choice.chosen, guard: choice.guard,
             filled: () => {
                 asked.again();
                 kept.filled(asked.changed);
@@ -104,7 +101,7 @@
     }
 
     app.forms = {
-        train: form("sdtrain_train_replan"),
+        train: {...form("sdtrain_train_replan"), ...choices()},
         merge: form("sdtrain_merge_weighed"),
         sample: form("sdtrain_sample_changed"),
     };

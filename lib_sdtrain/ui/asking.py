@@ -46,7 +46,9 @@ class Asking:
         return answered.then
 
     def choose(self, event: Any, fn: Callable[..., Any], inputs: Any, outputs: Any) -> None:
-        """As `fill`, where a person chooses what the form shows: nothing else can be chosen before it is there."""
+        """As `fill`, where a person chooses what the form shows: nothing else can be chosen before it is there. Of
+        Train's form alone.
+        """
         begin = f"(...held) => {{ window.sdtrain.forms.{self.form}.choosing(); return held; }}"
         listen(self.fill(event, fn, inputs, outputs, begin), None, js=self._js("chosen"))
 
