@@ -6,6 +6,7 @@
     const LOST_MS = 60000; // what is not answered by then is not waited for
     const WISH_LOST_MS = 10000;
     const TAKEN_MS = 20; // a control has taken its value by then, and the page an answer
+    const ACTS = "button.sdtrain-acts, .sdtrain-acts label";
     const BOXES = ".sdtrain-field textarea, .sdtrain-field input:not([role=listbox])";
 
     // Text as typing would put it there.
@@ -38,14 +39,36 @@
         return asked;
     }
 
-    // What a person types while other values are on their way into the form is newer than they are: it stands.
-    function typing() {
+    // While other values are on their way into the form, what a person types there is newer than they are: it stands.
+    // What is pressed that goes by the form (`ui/asking.py:ACTS`) waits for them: it would go by what they replace, and
+    // of two alike Gradio would leave out the second.
+    function fillings(name, restored) {
         const typed = new Map(); // by control: what to do to have it back
-        let fillings = 0, begun = 0;
+        const coming = new Set(); // which handlers' answers
+        let lost = 0, held = null;
+        const show = () => app.byId("sdtrain_" + name).toggleAttribute("data-filling", coming.size > 0); // for style.css
+        const come = (which) => {
+            coming.delete(which);
+            show();
+            if (coming.size) return;
+            for (const act of typed.values()) act();
+            if (typed.size) restored();
+            typed.clear();
+            setTimeout(() => {
+                if (coming.size) return;
+                if (held) held.click();
+                held = null;
+            }, TAKEN_MS);
+        };
+        const giveUp = () => {
+            held = null;
+            coming.clear();
+            show();
+        };
         return {
             note: (event) => {
                 const box = event.target;
-                if (!fillings || !box.matches(BOXES)) return;
+                if (!coming.size || !box.matches(BOXES)) return;
                 const {checked, value} = box;
                 const ticks = ["checkbox", "radio"].includes(box.type);
                 typed.set(ticks ? box.closest(".sdtrain-field") : box, () => {
@@ -53,57 +76,42 @@
                     if (!ticks && box.value !== value) app.type(box, value);
                 });
             },
-            filling: () => {
-                if (Date.now() - begun > LOST_MS) fillings = 0;
-                if (!fillings) typed.clear();
-                fillings += 1;
-                begun = Date.now();
+            hold: (event) => {
+                const act = event.target.closest(ACTS);
+                if (!act || !coming.size) return;
+                event.preventDefault();
+                event.stopPropagation();
+                held = act;
             },
-            filled: (restored) => {
-                fillings = Math.max(0, fillings - 1);
-                if (fillings || !typed.size) return;
-                const acts = [...typed.values()];
-                setTimeout(() => {
-                    for (const act of acts) act();
-                    restored();
-                }, TAKEN_MS);
+            guard: (event) => { // what style.css gives no pointer takes no key either
+                if (coming.size && getComputedStyle(event.target).pointerEvents === "none") event.preventDefault();
             },
-        };
-    }
-
-    // Which subject or preset the form shows is chosen again when the answer to the last choice is in it: Gradio leaves
-    // a second one out, and would take what is typed into the form then for the subject that was shown before.
-    function choices() {
-        const waits = (on) => app.page().toggleAttribute("data-choosing", on);
-        let lost = 0;
-        return {
-            choosing: () => {
-                waits(true); // style.css says which controls then take no pointer
+            filling: (which) => {
+                if (!coming.size) typed.clear();
+                coming.add(which);
+                show();
                 clearTimeout(lost);
-                lost = setTimeout(waits, LOST_MS, false);
+                lost = setTimeout(giveUp, LOST_MS);
             },
-            chosen: () => setTimeout(waits, TAKEN_MS, false),
-            guard: (event) => { // nor a key
-                if (getComputedStyle(event.target).pointerEvents === "none") event.preventDefault();
-            },
+            filled: (which) => setTimeout(come, TAKEN_MS, which),
         };
     }
 
-    function form(button) {
-        const asked = questions(button), kept = typing();
+    function form(name, button) {
+        const asked = questions(button), values = fillings(name, asked.changed);
         return {
-            changed: asked.changed, answered: asked.answered, filling: kept.filling, typed: kept.note,
-            filled: () => {
+            ...values, changed: asked.changed, answered: asked.answered,
+            filled: (which) => {
                 asked.again();
-                kept.filled(asked.changed);
+                values.filled(which);
             },
         };
     }
 
     app.forms = {
-        train: {...form("sdtrain_train_replan"), ...choices()},
-        merge: form("sdtrain_merge_weighed"),
-        sample: form("sdtrain_sample_changed"),
+        train: form("train", "sdtrain_train_replan"),
+        merge: form("merge", "sdtrain_merge_weighed"),
+        sample: form("sample", "sdtrain_sample_changed"),
     };
 
     // Wishes are put down in `app.asked` and told by a hidden button, each after the answer to the one before. A wish
@@ -139,7 +147,11 @@
     };
 
     app.onReady((page) => {
-        page.addEventListener("input", app.forms.train.typed);
+        page.addEventListener("input", app.forms.train.note);
         page.addEventListener("keydown", app.forms.train.guard, true);
+        for (const [name, {hold}] of Object.entries(app.forms)) {
+            const own = app.byId("sdtrain_" + name);
+            if (own) own.addEventListener("click", hold, true);
+        }
     });
 })();

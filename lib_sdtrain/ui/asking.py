@@ -11,6 +11,7 @@ from typing import Any
 
 from lib_sdtrain.ui.seam import listen
 
+ACTS = "sdtrain-acts"  # the class of controls that go by what the form holds
 AS_HELD = "(...held) => held"
 WISHED = "(wish, ...rest) => [window.sdtrain.asked, ...rest]"
 
@@ -20,9 +21,10 @@ class Asking:
 
     def __init__(self, form: str, button: Any) -> None:
         self.form, self.button = form, button
+        self._fillings = 0
 
-    def _js(self, act: str) -> str:
-        return f"() => {{ window.sdtrain.forms.{self.form}.{act}(); }}"
+    def _js(self, act: str, which: str = "") -> str:
+        return f"() => {{ window.sdtrain.forms.{self.form}.{act}({which}); }}"
 
     def answered_by(self, fn: Callable[..., Any], inputs: Any, outputs: Any) -> None:
         """What answers the form's question."""
@@ -37,20 +39,16 @@ class Asking:
         listen(event, None, [tick], js=f"(on) => {{ if (on) window.sdtrain.forms.{self.form}.changed(); }}")
 
     def fill(self, event: Any, fn: Callable[..., Any], inputs: Any, outputs: Any, js: str = AS_HELD) -> Any:
-        """A handler that puts other values into the form with their plan: what is asked already is asked anew, and
-        what is typed meanwhile stands. `js` makes the inputs in the page. Returns the event that follows.
+        """A handler that puts other values into the form: what is asked already is asked anew, what is typed meanwhile
+        stands, and what is pressed of `ACTS` waits for them. `js` makes the inputs in the page. Returns the event that
+        follows.
         """
-        begin = f"(...held) => {{ window.sdtrain.forms.{self.form}.filling(); return ({js})(...held); }}"
+        self._fillings += 1
+        which = str(self._fillings)
+        begin = f"(...held) => {{ window.sdtrain.forms.{self.form}.filling({which}); return ({js})(...held); }}"
         answered = listen(event, fn, inputs, outputs, js=begin)
-        listen(answered.then, None, js=self._js("filled"))
+        listen(answered.then, None, js=self._js("filled", which))
         return answered.then
-
-    def choose(self, event: Any, fn: Callable[..., Any], inputs: Any, outputs: Any) -> None:
-        """As `fill`, where a person chooses what the form shows: nothing else can be chosen before it is there. Of
-        Train's form alone.
-        """
-        begin = f"(...held) => {{ window.sdtrain.forms.{self.form}.choosing(); return held; }}"
-        listen(self.fill(event, fn, inputs, outputs, begin), None, js=self._js("chosen"))
 
 
 def wish_answered(name: str, then: Any) -> None:

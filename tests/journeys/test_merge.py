@@ -3,7 +3,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from threading import Event
+from threading import Event, Timer
 from typing import Any
 
 import pytest
@@ -12,6 +12,7 @@ from lib_sdtrain.api.merging import MergeService
 from lib_sdtrain.api.training import TrainingEngine
 from lib_sdtrain.events import Phase
 from lib_sdtrain.model.tensorfile import open_tensors
+from lib_sdtrain.ui.merge.handlers import MergeHandlers
 from lib_sdtrain.ui.standalone import serve
 from tests.api.merge_site import drawable_site
 from tests.journeys.steps import LONG, open_tab
@@ -81,6 +82,21 @@ def wait_state(page: Any, state: str) -> None:
 def read(path: Path, key: str) -> Any:
     with open_tensors(path) as tensors:
         return tensors.tensor(key).clone()
+
+
+def test_merge_waits_for_what_was_pressed_before_it(served, page, tmp_path, monkeypatch):
+    """Over a slow line the answer comes after the click: else what is merged is not what the form shows."""
+    page.locator(f"{MERGE}_weights_alpha textarea").fill(",".join(["0"] * 26))
+    page.wait_for_function("() => document.querySelector('#sdm_IN04').value === '0'", timeout=LONG)
+    asked, answers, fitted = Event(), Event(), MergeHandlers.fitted
+    monkeypatch.setattr(MergeHandlers, "fitted", lambda *args: asked.set() or (answers.wait(60) and fitted(*args)))
+    page.click(f"{MERGE}_swap")
+    assert asked.wait(30)
+    Timer(2, answers.set).start()
+    page.click(f"{MERGE}_start")
+    wait_state(page, "finished")
+    merged = Path(served.services.merge.history.entries()[0]["out"])
+    assert (read(merged, IN04) == read(tmp_path / "models" / "two.safetensors", IN04)).all()
 
 
 def test_one_slider_moved_and_merged(served, page, tmp_path):

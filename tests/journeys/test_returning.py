@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from lib_sdtrain.api.service import TrainService
+from lib_sdtrain.ui.train.handlers import TrainHandlers
 from tests.journeys.conftest import draw_subject
 from tests.journeys.steps import TRAIN, open_tab, press, set_text, start, wait_plan, wait_state
 
@@ -71,6 +72,7 @@ def test_a_second_subject_is_learnt_too(site, open_page, tmp_path):
     page.locator(f"{TRAIN}_concept label", has_text="2: subject-2").click()
     page.locator(".sdtrain-plan", has_text="concept 1: there is no folder").wait_for()
     page.locator(f"{TRAIN}_concept label", has_text="1: sks-cup").click()
+    wait_value(page, DIR, "/nowhere")
     set_text(page, DIR, site.engine.subject)
     wait_plan(page)
     start(page)
@@ -101,8 +103,8 @@ def test_what_is_typed_while_other_values_are_on_their_way_stands(site, open_pag
     assert page.locator(f"{TRAIN}_method_kind input:checked").get_attribute("value") == "lora"
 
 
-def test_a_subject_is_chosen_again_when_the_last_choice_is_shown(site, open_page, tmp_path, monkeypatch):
-    """Else that choice is lost, and what is typed after it goes to the subject that was shown before."""
+def test_a_second_choice_of_subject_waits_for_the_first(site, open_page, tmp_path, monkeypatch):
+    """Else it is lost, and what is typed after it goes to the subject that was shown before."""
     other, page = str(draw_subject(tmp_path / "other", 3)), open_page(site.url)
     wait_plan(page)
     press(page, "add_concept")
@@ -116,15 +118,55 @@ def test_a_subject_is_chosen_again_when_the_last_choice_is_shown(site, open_page
     monkeypatch.setattr(TrainService, "outlook", lambda *args: asked.set() or (answers.wait(60) and outlook(*args)))
     page.locator(f"{TRAIN}_concept label", has_text="2: subject-2").click()
     assert asked.wait(60)
-    Timer(5, answers.set).start()  # the next click waits for it
     page.locator(f"{TRAIN}_concept label", has_text="1: sks-cup").click()
+    answers.set()
+    wait_value(page, PROMPT, "a photo of sks cup")
     set_text(page, PROMPT, "a photo of zwx cup")
-    assert answers.wait(60)
     start(page)
     wait_state(page, "finished")
+    assert learnt(site) == [(site.engine.subject, "a photo of zwx cup"), (other, None)]
+
+
+def test_the_start_waits_for_the_prompts_of_the_words_just_typed(site, open_page, monkeypatch):
+    """Over a slow line they come after the click: else the run learns the words that stood there before."""
+    page = open_page(site.url)
+    wait_plan(page)
+    asked, answers = hold_words(monkeypatch)
+    set_text(page, "identifier", "zwx")
+    assert asked.wait(60)
+    press(page, "start")
+    Timer(2, answers.set).start()
+    wait_state(page, "finished")
+    assert learnt(site) == [(site.engine.subject, "a photo of zwx cup")]
+
+
+def test_another_subject_is_shown_when_the_prompts_of_the_first_are_there(site, open_page, tmp_path, monkeypatch):
+    other, page = str(draw_subject(tmp_path / "other", 3)), open_page(site.url)
+    wait_plan(page)
+    asked, answers = hold_words(monkeypatch)
+    set_text(page, "identifier", "zwx")
+    assert asked.wait(60)
+    press(page, "add_concept")
+    Timer(2, answers.set).start()
+    assert "no folder" in wait_plan(page, ready=False)
+    set_text(page, DIR, other)
+    page.locator(".sdtrain-plan", has_text="11 pictures").wait_for()
+    start(page)
+    wait_state(page, "finished")
+    assert learnt(site) == [(site.engine.subject, "a photo of zwx cup"), (other, None)]
+
+
+def hold_words(monkeypatch) -> tuple[Event, Event]:
+    """Answers to the words wait: an event when they are asked, and one that lets them come."""
+    asked, answers, words = Event(), Event(), TrainHandlers.words
+    monkeypatch.setattr(TrainHandlers, "words", lambda *args: asked.set() or (answers.wait(60) and words(*args)))
+    return asked, answers
+
+
+def learnt(site) -> list[tuple[str, str | None]]:
+    """Folder and prompt of each subject of the one run."""
     config = yaml.safe_load(next(site.runs.glob("*/config.yaml")).read_text("utf-8"))
-    learnt = [(concept["instance_dir"], concept.get("instance_prompt")) for concept in config["data"]["concepts"]]
-    assert learnt == [(site.engine.subject, "a photo of zwx cup"), (other, None)]
+    return [(concept["instance_dir"], concept.get("instance_prompt")) for concept in config["data"]["concepts"]]
 
 
 def test_a_removed_subject_is_gone(site, open_page):

@@ -1,7 +1,7 @@
 """The Sample sub-tab in a real browser, on a tiny random model: draw, compare, grid, wrong words, stop."""
 from __future__ import annotations
 
-from threading import Event
+from threading import Event, Timer
 
 import pytest
 import torch
@@ -146,6 +146,18 @@ def test_the_last_of_several_changes_is_planned_however_long_a_plan_takes(page, 
     page.wait_for_timeout(1000)  # it is asked for again when typing pauses
     answers.set()
     plan(page, "72 x 64")
+
+
+def test_generate_waits_for_what_an_infotext_puts_into_the_boxes(page, site, monkeypatch):
+    """Over a slow line it comes after the click: else the picture is that of the settings before."""
+    asked, answers, read = Event(), Event(), SampleService.read
+    monkeypatch.setattr(SampleService, "read", lambda *args: asked.set() or (answers.wait(60) and read(*args)))
+    box(page, "infotext").fill(INFOTEXT.replace("Seed: 42", "Seed: 43"))
+    page.press(f"{SAMPLE}_infotext textarea", "Tab")
+    assert asked.wait(30)
+    Timer(2, answers.set).start()
+    draw(page)
+    assert "Seed: 43" in page.locator(f"{RESULT} [data-part=words]").inner_text()
 
 
 def test_stopping_answers_at_once_and_the_next_picture_comes(page):

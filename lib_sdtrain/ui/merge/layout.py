@@ -8,6 +8,7 @@ import gradio as gr
 
 from lib_sdtrain.settings.fields import Declared, declared
 from lib_sdtrain.settings.merge import DTYPES, MergeSettings
+from lib_sdtrain.ui.asking import ACTS
 from lib_sdtrain.ui.controls import make_control, shown
 from lib_sdtrain.ui.merge.figures import difference_html
 from lib_sdtrain.ui.merge.u_view import u_html
@@ -67,6 +68,11 @@ def _button(name: str, text: str, **options: Any) -> Any:
     return gr.Button(text, elem_id=_id(name), **{"size": "sm", **options})
 
 
+def _act(name: str, text: str, **options: Any) -> Any:
+    """A button that goes by what the form holds."""
+    return _button(name, text, elem_classes=[ACTS], **options)
+
+
 def _models(parts: MergeParts) -> None:
     with gr.Row(elem_classes=["sdtrain-grid", "sdm-models"]):
         for name in ("a", "b", "c"):
@@ -81,9 +87,9 @@ def _models(parts: MergeParts) -> None:
             visible=False,
         )
     with gr.Row(elem_classes=["sdtrain-row", "sdtrain-tools"]):
-        parts.more["swap"] = _button("swap", "Swap A and B", min_width=130, scale=0)
+        parts.more["swap"] = _act("swap", "Swap A and B", min_width=130, scale=0)
         parts.more["look"] = _button("look", "Look for new checkpoints", min_width=190, scale=0)
-        parts.more["compare"] = _button("compare", "Where do A and B differ?", min_width=190, scale=0)
+        parts.more["compare"] = _act("compare", "Where do A and B differ?", min_width=190, scale=0)
     parts.more["difference"] = gr.HTML(difference_html(None), elem_id=_id("difference"))
 
 
@@ -134,13 +140,13 @@ def _dice(parts: MergeParts) -> None:
                 label="Over", choices=list(ROLL_OVER), value=ROLL_OVER[0], elem_id=_id("dice_over"), min_width=140,
                 info="Or write R, U or X for single blocks.",
             )
-            parts.more["roll"] = _button("roll", "Roll the dice", min_width=130)
+            parts.more["roll"] = _act("roll", "Roll the dice", min_width=130)
         _declared(parts, "elements")
         with gr.Row(elem_classes=["sdtrain-row"]):
             parts.more["preset_name"] = gr.Textbox(
                 label="Name", elem_id=_id("preset_name"), info="Keeps the weights of the sliders as a preset."
             )
-            parts.more["save_preset"] = _button("save_preset", "Save preset", min_width=130)
+            parts.more["save_preset"] = _act("save_preset", "Save preset", min_width=130)
 
 
 def _loras(parts: MergeParts) -> None:
@@ -180,7 +186,7 @@ def _pictures(parts: MergeParts) -> None:
             parts.more[f"pictures_{name}"] = gr.Number(
                 label=label, value=value, precision=0, elem_id=_id(f"pictures_{name}"), info=info, min_width=110
             )
-        parts.more["draw"] = _button("draw", "Draw", min_width=110)
+        parts.more["draw"] = _act("draw", "Draw", min_width=110)
     parts.more["pictures_message"] = gr.HTML("", elem_id=_id("pictures_message"))
     gr.HTML(PICTURES_HTML)
 
@@ -191,7 +197,7 @@ def _history(parts: MergeParts) -> None:
             label="Merge", choices=[], allow_custom_value=True, elem_id=_id("again"), scale=3,
             info="One of this machine's, or any merged file that carries its recipe.",
         )
-        parts.more["load_again"] = _button("load_again", "Fill the form with it", min_width=160)
+        parts.more["load_again"] = _act("load_again", "Fill the form with it", min_width=160)
     parts.more["again_message"] = gr.HTML("", elem_id=_id("again_message"))
     parts.more["report"] = gr.HTML("", elem_id=_id("report"))
 
@@ -203,8 +209,8 @@ def _live(parts: MergeParts) -> None:
             scale=0, min_width=330,
         )
         gr.HTML(LIVE_HTML)
-        parts.more["live_fill"] = _button("live_fill", "Go on with it", min_width=120, scale=0)
-        parts.more["live_save"] = _button("live_save", "Save it as a file", min_width=130, scale=0)
+        parts.more["live_fill"] = _act("live_fill", "Go on with it", min_width=120, scale=0)
+        parts.more["live_save"] = _act("live_save", "Save it as a file", min_width=130, scale=0)
         parts.more["live_revert"] = _button("live_revert", "Revert", min_width=90, scale=0)
 
 
@@ -222,8 +228,8 @@ def _footer(parts: MergeParts, hosted: bool, live: bool) -> None:
         with gr.Row(elem_classes=["sdtrain-row", "sdm-after"]):
             if hosted:
                 _button("use", "Use it in the WebUI", variant="primary")
-            parts.more["as_a"] = _button("as_a", "Merge on from it")
-            parts.more["draw_result"] = _button("draw_result", "Draw A, B and it")
+            parts.more["as_a"] = _act("as_a", "Merge on from it")
+            parts.more["draw_result"] = _act("draw_result", "Draw A, B and it")
             _button("close", "Close")
         if live:
             _live(parts)
@@ -233,5 +239,5 @@ def _footer(parts: MergeParts, hosted: bool, live: bool) -> None:
                 label="Name of the result", elem_id=_id("name"), placeholder="made from the models", scale=0,
                 min_width=240, max_lines=1,
             )
-            parts.more["start"] = gr.Button("Merge", variant="primary", elem_id=_id("start"), scale=0, min_width=150)
-            parts.more["enqueue"] = _button("enqueue", "Add to queue", scale=0, min_width=120)
+            parts.more["start"] = _act("start", "Merge", variant="primary", size="lg", scale=0, min_width=150)
+            parts.more["enqueue"] = _act("enqueue", "Add to queue", scale=0, min_width=120)

@@ -36,9 +36,9 @@ def attach_queue(tab: MergeTab, queue: Queue) -> None:
 
     listen(tab.more["enqueue"].click, queued, set(tab.names), [tab.more["plan"], tab.form["name"]])
     first = listen(tab.more["fill"].click, chosen, [tab.more["source"]], [tab.more["again"]], js=WISHED)
-    filled = listen(first.then, tab._filled, {*tab.names, tab.more["again"]}, tab.filled_parts)
-    tab.asking.ask(filled.then)
-    wish_answered("merge", filled.then)
+    filled = tab.asking.fill(first.then, tab._filled, {*tab.names, tab.more["again"]}, tab.filled_parts)
+    tab.asking.ask(filled)
+    wish_answered("merge", filled)
 
 
 def _source(asked: str, labels: list[str]) -> str:

@@ -108,7 +108,7 @@ class MergeTab:
 
     def _change(self, event: Any, fn: Callable[..., Any], inputs: Any, outputs: Any) -> None:
         """A handler that changes the form; the plan is asked for with what stands there then."""
-        self.asking.ask(listen(event, fn, inputs, outputs).then)
+        self.asking.ask(self.asking.fill(event, fn, inputs, outputs))
 
     def _planned(self, data: Mapping[Any, Any]) -> dict[Any, Any]:
         values = self._values(data)
@@ -155,8 +155,10 @@ class MergeTab:
             new = [text if text and name.endswith(active) else was for name, was in zip(_TEXTS, old, strict=True)]
             return (*new, note)
 
-        listen(more["preset"].input, chosen, [more["preset"], more["active"], form["a"], form["presets"], *texts],
-               [*texts, more["notes"]])  # fmt: skip
+        self.asking.fill(
+            more["preset"].input, chosen, [more["preset"], more["active"], form["a"], form["presets"], *texts],
+            [*texts, more["notes"]],
+        )
 
         def found(extra: str) -> Any:
             return update(choices=self.handlers.preset_names(extra or ""))
@@ -171,7 +173,8 @@ class MergeTab:
             return (*new, used, note)
 
         dice = [more[name] for name in ("dice_seed", "dice_low", "dice_high", "dice_over", "active")]
-        listen(more["roll"].click, rolled, [*dice, *texts], [*texts, more["dice_seed"], more["notes"]])
+        outputs = [*texts, more["dice_seed"], more["notes"]]
+        self.asking.fill(more["roll"].click, rolled, [*dice, *texts], outputs)
 
         def saved(name: str, active: str, extra: str, *old: str) -> tuple[Any, ...]:
             note = self.handlers.save_preset(name, old[active == "beta"])

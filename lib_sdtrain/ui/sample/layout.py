@@ -12,6 +12,7 @@ from lib_sdtrain.api.sampling_grid import NOTHING, axis_titles
 from lib_sdtrain.sample.samplers.registry import SAMPLERS
 from lib_sdtrain.sample.schedule_names import SCHEDULE_NAMES
 from lib_sdtrain.settings.fields import Declared
+from lib_sdtrain.ui.asking import ACTS
 from lib_sdtrain.ui.controls import make_control, shown
 from lib_sdtrain.ui.sample.views import RESULT_HTML
 
@@ -143,7 +144,9 @@ def _extra(parts: SampleParts, values: dict[str, Any]) -> None:
 def _start(parts: SampleParts) -> None:
     with gr.Row(elem_classes=["sdtrain-footer"]):
         parts.more["plan"] = gr.HTML("", elem_id=_id("plan"))
-        parts.more["start"] = gr.Button("Generate", variant="primary", elem_id=_id("start"), min_width=130, scale=0)
+        parts.more["start"] = gr.Button(
+            "Generate", variant="primary", elem_id=_id("start"), elem_classes=[ACTS], min_width=130, scale=0
+        )
         parts.more["stop"] = gr.Button("Stop", variant="stop", elem_id=_id("stop"), min_width=100, scale=0)
     for name in ("load", "changed"):  # pressed by the page's script
         parts.more[name] = gr.Button(name, visible=False, elem_id=_id(name))

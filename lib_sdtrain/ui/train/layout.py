@@ -8,6 +8,7 @@ import gradio as gr
 
 from lib_sdtrain.settings.fields import BASIC, Declared, groups_of
 from lib_sdtrain.settings.run import RunSettings
+from lib_sdtrain.ui.asking import ACTS
 from lib_sdtrain.ui.controls import PANEL, Control, make_control
 from lib_sdtrain.ui.train.concepts import CONCEPTS, FIRST
 from lib_sdtrain.ui.train.form import INSTANCE_DIR, form_items, idle_html
@@ -128,7 +129,9 @@ def _preset_row(parts: TrainParts) -> None:
             choices=[NO_PRESET], value=NO_PRESET,
         )
         parts.base_preset = gr.State("")
-        parts.forget = gr.Button("Forget my changes", elem_id=_id("forget"), size="sm", min_width=150)
+        parts.forget = gr.Button(
+            "Forget my changes", elem_id=_id("forget"), elem_classes=[ACTS], size="sm", min_width=150
+        )
     parts.message = gr.HTML("", elem_id=_id("message"))
 
 
@@ -144,14 +147,16 @@ def _concept_row(parts: TrainParts, values: dict[str, Any]) -> None:
     parts.concepts = gr.State(values[CONCEPTS])
     with gr.Row(elem_classes=["sdtrain-row", "sdtrain-tools", "sdtrain-concepts"]):
         parts.concept = gr.Radio(
-            label="Concept", choices=[], visible=False, elem_id=_id("concept"),
+            label="Concept", choices=[], visible=False, elem_id=_id("concept"), elem_classes=[ACTS],
             info="Which of the subjects is shown below; its name and weight are under More settings.",
         )
         parts.add_concept = gr.Button(
-            "Learn another subject too", elem_id=_id("add_concept"), size="sm", min_width=190, scale=0
+            "Learn another subject too", elem_id=_id("add_concept"), elem_classes=[ACTS], size="sm", min_width=190,
+            scale=0,
         )
         parts.remove_concept = gr.Button(
-            "Remove this subject", elem_id=_id("remove_concept"), size="sm", min_width=150, scale=0, visible=False
+            "Remove this subject", elem_id=_id("remove_concept"), elem_classes=[ACTS], size="sm", min_width=150,
+            scale=0, visible=False,
         )
 
 
@@ -203,12 +208,13 @@ def _keeping(parts: TrainParts) -> None:
             parts.preset_name = gr.Textbox(
                 label="Name", info="Saves these settings as a preset of your own.", elem_id=_id("preset_name")
             )
-            parts.save_preset = gr.Button("Save preset", elem_id=_id("save_preset"), size="sm")
+            parts.save_preset = gr.Button("Save preset", elem_id=_id("save_preset"), elem_classes=[ACTS], size="sm")
             parts.delete_preset = gr.Button("Delete the chosen preset", elem_id=_id("delete_preset"), size="sm")
         with gr.Row(elem_classes=["sdtrain-row"]):
-            parts.command_button = gr.Button("Copy as command", elem_id=_id("as_command"), size="sm")
-            parts.yaml_button = gr.Button("Copy as YAML", elem_id=_id("as_yaml"), size="sm")
-            parts.file_button = gr.Button("Save as file", elem_id=_id("as_file"), size="sm")
+            acts = {"elem_classes": [ACTS], "size": "sm"}
+            parts.command_button = gr.Button("Copy as command", elem_id=_id("as_command"), **acts)
+            parts.yaml_button = gr.Button("Copy as YAML", elem_id=_id("as_yaml"), **acts)
+            parts.file_button = gr.Button("Save as file", elem_id=_id("as_file"), **acts)
             gr.HTML(LOAD_HTML)
         parts.kept = gr.HTML("", elem_id=_id("kept"))
         parts.copied = gr.Code(label="The same run elsewhere", visible=False, elem_id=_id("copied"), interactive=False)
@@ -218,8 +224,8 @@ def _plan_and_start(parts: TrainParts) -> None:
     with gr.Row(elem_id=_id("footer"), elem_classes=["sdtrain-footer"]):
         parts.plan = gr.HTML("", elem_id=_id("plan"))
         with gr.Column(scale=0, min_width=190, elem_id=_id("starts"), elem_classes=["sdtrain-starts"]):
-            parts.start = gr.Button("Start training", variant="primary", elem_id=_id("start"))
-            parts.enqueue = gr.Button("Add to queue", elem_id=_id("enqueue"), size="sm")
+            parts.start = gr.Button("Start training", variant="primary", elem_id=_id("start"), elem_classes=[ACTS])
+            parts.enqueue = gr.Button("Add to queue", elem_id=_id("enqueue"), elem_classes=[ACTS], size="sm")
     parts.load = gr.Button("load", visible=False, elem_id=_id("load"))
     parts.ended = gr.Button("ended", visible=False, elem_id=_id("ended"))
     parts.replan = gr.Button("replan", visible=False, elem_id=_id("replan"))

@@ -223,7 +223,7 @@ class TrainTab:
                 values |= {**concepts.controls(), CONCEPTS: concepts.as_state()}
                 return self._shown(data[parts.preset], values)
 
-            self.asking.choose(event, changed, inputs, self._everything)
+            self.asking.fill(event, changed, inputs, self._everything)
 
         attach(parts.concept.input, lambda concepts, title: concepts.chosen(title))
         attach(parts.add_concept.click, lambda concepts, title: concepts.added())
@@ -254,8 +254,8 @@ class TrainTab:
             return {parts.kept: message, parts.preset: update(choices=self._preset_titles())}
 
         told = [*self._everything, parts.message]
-        self.asking.choose(parts.preset.input, chosen, self._inputs, [*told, parts.base_preset])
-        self.asking.choose(parts.forget.click, forgotten, self._inputs, told)
+        self.asking.fill(parts.preset.input, chosen, self._inputs, [*told, parts.base_preset])
+        self.asking.fill(parts.forget.click, forgotten, self._inputs, told)
         listen(parts.save_preset.click, saved, {*self._inputs, parts.preset_name}, [parts.kept, parts.preset])
         listen(parts.delete_preset.click, self._deleted, [parts.preset], [parts.kept, parts.preset])
         for button, make, then in (
