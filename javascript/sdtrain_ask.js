@@ -41,27 +41,36 @@
 
     // While other values are on their way into the form, what a person types there is newer than they are: it stands.
     // What is pressed that goes by the form (`ui/asking.py:ACTS`) waits for them: it would go by what they replace, and
-    // of two alike Gradio would leave out the second.
+    // of two alike Gradio would leave out the second. All of it is done again in the order in which it was done.
     function fillings(name, restored) {
         const typed = new Map(); // by control: what to do to have it back
+        const held = []; // what was pressed, each with what was typed before it
         const coming = new Set(); // which handlers' answers
-        let lost = 0, held = null;
+        let lost = 0;
         const show = () => app.byId("sdtrain_" + name).toggleAttribute("data-filling", coming.size > 0); // for style.css
+        const restore = (acts) => {
+            for (const act of acts.values()) act();
+            if (acts.size) restored();
+            acts.clear();
+        };
+        const next = () => {
+            if (coming.size) return;
+            const first = held.shift();
+            restore(first ? first.typed : typed);
+            if (first) setTimeout(press, TAKEN_MS, first.act);
+        };
+        const press = (act) => {
+            act.click();
+            setTimeout(next, TAKEN_MS);
+        };
         const come = (which) => {
             coming.delete(which);
             show();
-            if (coming.size) return;
-            for (const act of typed.values()) act();
-            if (typed.size) restored();
-            typed.clear();
-            setTimeout(() => {
-                if (coming.size) return;
-                if (held) held.click();
-                held = null;
-            }, TAKEN_MS);
+            next();
         };
         const giveUp = () => {
-            held = null;
+            held.length = 0;
+            typed.clear();
             coming.clear();
             show();
         };
@@ -81,13 +90,13 @@
                 if (!act || !coming.size) return;
                 event.preventDefault();
                 event.stopPropagation();
-                held = act;
+                held.push({act, typed: new Map(typed)});
+                typed.clear();
             },
             guard: (event) => { // what style.css gives no pointer takes no key either
                 if (coming.size && getComputedStyle(event.target).pointerEvents === "none") event.preventDefault();
             },
             filling: (which) => {
-                if (!coming.size) typed.clear();
                 coming.add(which);
                 show();
                 clearTimeout(lost);
