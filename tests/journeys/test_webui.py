@@ -67,7 +67,7 @@ def picture(webui: Webui) -> Image.Image:
 def test_train_on_the_loaded_checkpoint_stop_resume_and_make_a_picture_with_the_result(webui, train_page):
     before_picture = picture(webui)
     before = webui.get("/probe/state")
-    page = train_page("first", 30)
+    page = train_page("first", 100)
     assert "tiny.safetensors" in page.locator("#sdtrain_train_model_checkpoint input").input_value()
     assert "(loaded)" in page.locator("#sdtrain_train_model_checkpoint input").input_value()
     start(page)
@@ -127,7 +127,7 @@ def test_a_crash_leaves_the_host_as_it_was_and_is_told(webui, train_page):
 
 def test_a_reloaded_page_finds_the_run_and_the_host_is_as_it_was(webui, train_page):
     before = webui.get("/probe/state")
-    page = train_page("reloaded", 60)
+    page = train_page("reloaded", 500)  # outlasts the page's coming back
     start(page)
     wait_step(page, 2)
     page.reload()
