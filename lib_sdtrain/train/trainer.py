@@ -5,7 +5,6 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -34,6 +33,7 @@ from lib_sdtrain.train.optimizers.elsewhere import MomentsElsewhere, lie_elsewhe
 from lib_sdtrain.train.optimizers.registry import make_optimizer, moment_bytes
 from lib_sdtrain.train.parts import swapped, trained_parts
 from lib_sdtrain.train.plan import Plan
+from lib_sdtrain.train.products import Products
 from lib_sdtrain.train.prompts import PromptEncoder
 from lib_sdtrain.train.rates import SmoothedLoss, rate_factor
 from lib_sdtrain.train.soundness import NotFiniteError, Unsound, broken_parts
@@ -85,6 +85,7 @@ class Trainer:
             model, self.settings.model, self.parts, self.inversions, keeps_text(self.settings)
         )
         self._prepare_modules()
+        self.products = Products(self.device.type, sum(weight.numel() for weight in model.unet.parameters()))
         self.optimizer = make_optimizer(self.settings, self.parts, self.device.type, plan.pictures)
         if zeros:
             begin_in(self.optimizer, zeros)
@@ -264,7 +265,7 @@ class Trainer:
 
     def remember_words(self, prompt: str) -> list[str]:
         """Have what the frozen text encoders say of a prompt kept, computed as in a step; names of damaged files."""
-        with self._autocast():
+        with self._computing():
             return self.prompts.remember(prompt)
 
     def loss(self, batch: Batch) -> Tensor:
@@ -279,22 +280,25 @@ class Trainer:
         """
         clean = batch.latents.to(self.device)
         noisy = self.criterion.noisy(batch, clean)
-        with self._autocast():
+        with self._computing():
             words = self.prompts.encode(batch.prompts, chunks)
             steps = batch.timesteps.to(self.device)
             prediction = self.conditioning.predict(self.model.unet, noisy, steps, words, batch)
         return prediction, self.criterion.target(batch, clean)
 
-    def _autocast(self) -> Any:
+    @contextmanager
+    def _computing(self) -> Iterator[None]:
         half = _HALF.get(self._precision)
-        return autocast(self.device.type, half) if half else nullcontext()
+        with self.products(), autocast(self.device.type, half) if half else nullcontext():
+            yield
 
     def _backward(self, loss: Tensor) -> None:
-        if self.in_backward:
-            self._finite(loss)  # afterwards the weights have moved
-            self.in_backward.backward(loss)
-        else:
-            (self.scaler.scale(loss) if self.scaler else loss).backward()
+        with self.products():
+            if self.in_backward:
+                self._finite(loss)  # afterwards the weights have moved
+                self.in_backward.backward(loss)
+            else:
+                (self.scaler.scale(loss) if self.scaler else loss).backward()
 
     def _set_rate(self) -> float:
         train, lead = self.settings.train, self.plan.lead
